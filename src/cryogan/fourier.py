@@ -1,0 +1,156 @@
+"""Discrete Fourier transforms with the origin at pixel D // 2: the project's only fftshift.
+
+Real-space arrays are indexed [..., (z,) y, x] with the origin at pixel `D // 2` of each axis
+(RELION's convention, for odd D too). "Half" spectra are those of a real array: axes
+[..., (kz,) ky, kx] with ky, kz in FFT order (0, 1, ..., -1) and kx = 0 ... D // 2, the phase
+origin being pixel `D // 2`. Frequencies are in cycles per pixel unless a name says otherwise.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def _real_axes(dims: int) -> tuple[int, ...]:
+    return tuple(range(-dims, 0))
+
+
+def rfft(array: Tensor, dims: int = 2) -> Tensor:
+    """Half spectrum of real `array` over its last `dims` axes (unnormalised)."""
+    axes = _real_axes(dims)
+    return torch.fft.rfftn(torch.fft.ifftshift(array, dim=axes), dim=axes)
+
+
+def irfft(spectrum: Tensor, box_size: int, dims: int = 2) -> Tensor:
+    """Inverse of `rfft` for a (square, cubic) array of `box_size`."""
+    axes = _real_axes(dims)
+    array = torch.fft.irfftn(spectrum, s=(box_size,) * dims, dim=axes)
+    return torch.fft.fftshift(array, dim=axes)
+
+
+def shift_zero_to_centre(spectrum: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Move frequency 0 of the given axes from index 0 to index D // 2."""
+    return torch.fft.fftshift(spectrum, dim=axes)
+
+
+@lru_cache(maxsize=64)
+def _grid(box_size: int, dims: int, device: torch.device) -> Tensor:
+    full = torch.fft.fftfreq(box_size, device=device)
+    half = torch.fft.rfftfreq(box_size, device=device)
+    axes = [full] * (dims - 1) + [half]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
+
+
+def frequency_grid(
+    box_size: int, dims: int = 2, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Frequencies (kx, ky[, kz]) of a half spectrum, cycles/pixel: (..., D, D//2+1, dims)."""
+    return _grid(box_size, dims, torch.device(device))
+
+
+@lru_cache(maxsize=64)
+def _shells(box_size: int, dims: int, device: torch.device) -> Tensor:
+    return (_grid(box_size, dims, device).norm(dim=-1) * box_size).round().long()
+
+
+def shell_index(box_size: int, dims: int = 2, device: torch.device | str = "cpu") -> Tensor:
+    """Shell number round(|k| D) of every coefficient of a half spectrum."""
+    return _shells(box_size, dims, torch.device(device))
+
+
+def half_weights(box_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """How often each kx of a half spectrum stands in the full one: 1 or 2; (D // 2 + 1,)."""
+    weights = torch.full((box_size // 2 + 1,), 2.0, device=device)
+    weights[0] = 1.0
+    if box_size % 2 == 0:
+        weights[-1] = 1.0
+    return weights
+
+
+def shell_sum(values: Tensor, box_size: int, dims: int = 2) -> Tensor:
+    """Sum real half-spectrum `values` over full-spectrum shells 0 ... D // 2.
+
+    Args:
+        values: (..., D, D // 2 + 1) (or 3D) real tensor.
+
+    Returns:
+        (..., D // 2 + 1) sums; coefficients beyond shell D // 2 are left out.
+    """
+    shells = shell_index(box_size, dims, values.device).flatten()
+    weighted = (values * half_weights(box_size, values.device)).flatten(-dims)
+    count = box_size // 2 + 1
+    total = weighted.new_zeros((*weighted.shape[:-1], int(shells.max()) + 1))
+    return total.index_add_(-1, shells, weighted)[..., :count]
+
+
+def shell_mean(values: Tensor, box_size: int, dims: int = 2) -> Tensor:
+    """Mean of real half-spectrum `values` over full-spectrum shells 0 ... D // 2."""
+    ones = torch.ones_like(values[(0,) * (values.ndim - dims)])
+    return shell_sum(values, box_size, dims) / shell_sum(ones, box_size, dims)
+
+
+def band_mask(
+    box_size: int, radius: float, dims: int = 2, device: torch.device | str = "cpu"
+) -> Tensor:
+    """1.0 where |k| D < `radius` (in Fourier pixels), else 0.0; half-spectrum shape."""
+    return (frequency_grid(box_size, dims, device).norm(dim=-1) * box_size < radius).float()
+
+
+def resize(spectrum: Tensor, box_size: int, new_size: int, dims: int = 2) -> Tensor:
+    """Crop or zero-pad a half spectrum to the box `new_size`, same field of view.
+
+    Values are kept as they are (no normalisation). The Nyquist coefficients of an even box
+    have no partner of opposite sign, so they are set to zero when the size changes.
+    """
+    if new_size == box_size:
+        return spectrum
+    small = min(box_size, new_size)
+    keep = (small - 1) // 2
+    result = spectrum.new_zeros(
+        (*spectrum.shape[:-dims], *[new_size] * (dims - 1), new_size // 2 + 1)
+    )
+    positive = slice(0, keep + 1)
+    negative = slice(-keep, None)
+    corners: list[tuple[slice, ...]] = [(positive,)]
+    for _ in range(dims - 1):
+        corners = [(half, *rest) for rest in corners for half in (positive, negative)]
+    for corner in corners:
+        result[(..., *corner)] = spectrum[(..., *corner)]
+    return result
+
+
+def resample(array: Tensor, new_size: int, dims: int = 2) -> Tensor:
+    """Fourier-resample real `array` to box `new_size`, same field of view, grey values kept."""
+    box_size = array.shape[-1]
+    if new_size == box_size:
+        return array
+    spectrum = resize(rfft(array, dims), box_size, new_size, dims)
+    return irfft(spectrum, new_size, dims) * (new_size / box_size) ** dims
+
+
+def crop_or_pad(array: Tensor, new_size: int, dims: int = 2) -> Tensor:
+    """Cut out or zero-pad real `array` about its origin (pixel D // 2), same pixel size."""
+    box_size = array.shape[-1]
+    before = new_size // 2 - box_size // 2
+    after = new_size - box_size - before
+    return torch.nn.functional.pad(array, (before, after) * dims)
+
+
+@lru_cache(maxsize=64)
+def _radius(box_size: int, dims: int, device: torch.device) -> Tensor:
+    axis = torch.arange(box_size, device=device, dtype=torch.float32) - box_size // 2
+    return torch.stack(torch.meshgrid(*[axis] * dims, indexing="ij")).square().sum(0).sqrt()
+
+
+def radius_grid(box_size: int, dims: int = 2, device: torch.device | str = "cpu") -> Tensor:
+    """Distance of every pixel (voxel) from the origin, in pixels."""
+    return _radius(box_size, dims, torch.device(device))
+
+
+def soft_disc(
+    box_size: int, radius: float, edge: float, dims: int = 2, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Raised-cosine disc (ball): 1 inside `radius` px, 0 beyond `radius + edge` px."""
+    distance = (radius_grid(box_size, dims, device) - radius) / max(edge, 1e-6)
+    return 0.5 + 0.5 * torch.cos(torch.pi * distance.clamp(0.0, 1.0))

@@ -1,0 +1,168 @@
+"""The records that travel everywhere: poses, CTF parameters and particle sets."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Orientations and in-plane displacements of n particles.
+
+    A particle image is `p(x, y) = ∫ V(R (x, y, z)) dz`, moved by `shift_A`.
+
+    Attributes:
+        rotation: (n, 3, 3) rotation matrices R that take image-frame coordinates (x, y, z) to
+            molecule-frame coordinates. R equals the intrinsic ZYZ rotation
+            `Rz(rot) Ry(tilt) Rz(psi)` of RELION's Euler angles.
+        shift_A: (n, 2) displacement (x, y) of the particle from the image origin, in Å.
+            RELION's `rlnOriginXAngst`/`rlnOriginYAngst` have the opposite sign.
+    """
+
+    rotation: Tensor
+    shift_A: Tensor
+
+    def __len__(self) -> int:
+        return self.rotation.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> "Pose":
+        return Pose(self.rotation[index], self.shift_A[index])
+
+    def to(self, device: torch.device | str) -> "Pose":
+        return Pose(self.rotation.to(device), self.shift_A.to(device))
+
+
+@dataclass(frozen=True)
+class CTFParams:
+    """Contrast-transfer-function parameters of n particles; every field is an (n,) tensor.
+
+    Defocus is positive for underfocus. `defocus_angle_deg` is the angle between the x axis and
+    the direction of `defocus_u_A`. `amplitude_contrast` is a fraction (0.07, 0.1).
+    """
+
+    defocus_u_A: Tensor
+    defocus_v_A: Tensor
+    defocus_angle_deg: Tensor
+    voltage_kV: Tensor
+    spherical_aberration_mm: Tensor
+    amplitude_contrast: Tensor
+    phase_shift_deg: Tensor
+    b_factor_A2: Tensor
+    scale: Tensor
+
+    @classmethod
+    def constant(
+        cls,
+        n: int,
+        *,
+        defocus_u_A: float | Tensor,
+        defocus_v_A: float | Tensor | None = None,
+        defocus_angle_deg: float | Tensor = 0.0,
+        voltage_kV: float | Tensor = 300.0,
+        spherical_aberration_mm: float | Tensor = 2.7,
+        amplitude_contrast: float | Tensor = 0.1,
+        phase_shift_deg: float | Tensor = 0.0,
+        b_factor_A2: float | Tensor = 0.0,
+        scale: float | Tensor = 1.0,
+    ) -> Self:
+        """n parameter sets from scalars or (n,) tensors; `defocus_v_A` defaults to u."""
+
+        def column(value: float | Tensor) -> Tensor:
+            return torch.as_tensor(value, dtype=torch.float32).expand(n).clone()
+
+        return cls(
+            column(defocus_u_A),
+            column(defocus_u_A if defocus_v_A is None else defocus_v_A),
+            column(defocus_angle_deg),
+            column(voltage_kV),
+            column(spherical_aberration_mm),
+            column(amplitude_contrast),
+            column(phase_shift_deg),
+            column(b_factor_A2),
+            column(scale),
+        )
+
+    def __len__(self) -> int:
+        return self.defocus_u_A.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> "CTFParams":
+        return CTFParams(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> "CTFParams":
+        return CTFParams(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+class ImageStack(Protocol):
+    """Where the pixels of a particle set come from (memory, or a lazily read file)."""
+
+    @property
+    def box_size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: Tensor) -> Tensor:
+        """The images of `index` ((n,) int64) as an (n, D, D) float32 CPU tensor."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayStack:
+    """Images held in memory: an (n, D, D) tensor."""
+
+    images: Tensor
+
+    @property
+    def box_size(self) -> int:
+        return int(self.images.shape[-1])
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def read(self, index: Tensor) -> Tensor:
+        return self.images[index].float()
+
+
+@dataclass(frozen=True)
+class SubsetStack:
+    """The images of `parent` whose numbers are in `index` ((n,) int64), in that order."""
+
+    parent: ImageStack
+    index: Tensor
+
+    @property
+    def box_size(self) -> int:
+        return self.parent.box_size
+
+    def __len__(self) -> int:
+        return self.index.shape[0]
+
+    def read(self, index: Tensor) -> Tensor:
+        return self.parent.read(self.index[index])
+
+
+@dataclass(frozen=True)
+class Particles:
+    """A set of particle images (protein bright) and what is known of each; never a pose.
+
+    Attributes:
+        stack: the images, box D.
+        ctf: CTF parameters, one row an image.
+        pixel_size_A: the pixel size of the images.
+    """
+
+    stack: ImageStack
+    ctf: CTFParams
+    pixel_size_A: float
+
+    @property
+    def box_size(self) -> int:
+        return self.stack.box_size
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    def subset(self, index: Tensor) -> "Particles":
+        """The particles of `index` ((n,) int64), still lazily read."""
+        return replace(self, stack=SubsetStack(self.stack, index), ctf=self.ctf[index])
