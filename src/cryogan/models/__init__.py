@@ -1,0 +1,1 @@
+"""What is learnt: the volume and the critic."""

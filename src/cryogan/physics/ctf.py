@@ -1,0 +1,45 @@
+"""The contrast transfer function of a transmission electron microscope.
+
+`CTF(k) = sqrt(1 - w²) sin χ + w cos χ` with `χ(k) = π λ z(θ) |k|² - ½ π Cs λ³ |k|⁴ + φ`,
+`z(θ) = ½ [(u + v) + (u - v) cos 2(θ - θ₀)]`: positive at k = 0 for protein that is bright, the
+sign in which RELION applies it to references (Zhang, J. Struct. Biol. 193, 2016; RELION).
+"""
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.particles import CTFParams
+
+
+def wavelength_A(voltage_kV: Tensor) -> Tensor:
+    """Relativistic electron wavelength in Å: 12.2643 / sqrt(V + 0.97845e-6 V²), V in volts."""
+    volts = voltage_kV * 1e3
+    return 12.2643 / torch.sqrt(volts + 0.97845e-6 * volts**2)
+
+
+def ctf(params: CTFParams, box_size: int, pixel_size_A: float) -> Tensor:
+    """CTFs on half spectra: (n, D, D // 2 + 1), in `fourier`'s order, B-factor and scale applied.
+
+    The B-factor envelope is `exp(-B |k|² / 4)`.
+    """
+    k = fourier.frequency_grid(box_size, 2, params.defocus_u_A.device) / pixel_size_A
+    k2 = k.square().sum(-1)
+    azimuth = torch.atan2(k[..., 1], k[..., 0])
+
+    def column(value: Tensor) -> Tensor:
+        return value[:, None, None]
+
+    wavelength = column(wavelength_A(params.voltage_kV))
+    u, v = column(params.defocus_u_A), column(params.defocus_v_A)
+    angle = torch.deg2rad(column(params.defocus_angle_deg))
+    defocus = 0.5 * ((u + v) + (u - v) * torch.cos(2.0 * (azimuth - angle)))
+    aberration_A = column(params.spherical_aberration_mm) * 1e7
+    chi = (
+        torch.pi * wavelength * defocus * k2
+        - 0.5 * torch.pi * aberration_A * wavelength**3 * k2**2
+        + torch.deg2rad(column(params.phase_shift_deg))
+    )
+    w = column(params.amplitude_contrast)
+    envelope = column(params.scale) * torch.exp(-column(params.b_factor_A2) / 4.0 * k2)
+    return envelope * (torch.sqrt(1.0 - w**2) * torch.sin(chi) + w * torch.cos(chi))

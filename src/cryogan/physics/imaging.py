@@ -1,0 +1,118 @@
+"""The microscope: from a volume and poses to images, and the one preprocessing function."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.particles import Pose
+from cryogan.physics.projection import slices, volume_spectrum
+
+
+def shift_phases(shift_px: Tensor, box_size: int) -> Tensor:
+    """Factors (n, D, D // 2 + 1) that move an image by `shift_px` ((n, 2) of x, y)."""
+    k = fourier.frequency_grid(box_size, 2, shift_px.device)
+    phase = -2.0 * torch.pi * torch.einsum("yxc,nc->nyx", k, shift_px)
+    return torch.polar(torch.ones_like(phase), phase)
+
+
+def form_images(
+    spectrum: Tensor,
+    pose: Pose,
+    ctf: Tensor | None,
+    *,
+    box_size: int,
+    pixel_size_A: float,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Images `y = n + C S P_R V`, differentiable in the volume.
+
+    Args:
+        spectrum: `volume_spectrum` of the volume(s): one for all poses or one a pose.
+        pose: n poses.
+        ctf: (n, D, D // 2 + 1) as from `physics.ctf.ctf`, or None for no microscope.
+        box_size: D.
+        pixel_size_A: pixel size of volume and images.
+        noise: (n, D, D) to be added, or None.
+
+    Returns:
+        (n, D, D), protein bright. A pixel of a projection is the sum of voxels along its ray.
+    """
+    projection = fourier.irfft(slices(spectrum, pose.rotation), spectrum.shape[-2])
+    image = fourier.crop_or_pad(projection, box_size)
+    moved = bool((pose.shift_A != 0).any())
+    if ctf is not None or moved:
+        plane = fourier.rfft(image)
+        if moved:
+            plane = plane * shift_phases(pose.shift_A / pixel_size_A, box_size)
+        if ctf is not None:
+            plane = plane * ctf
+        image = fourier.irfft(plane, box_size)
+    return image if noise is None else image + noise
+
+
+def simulate(
+    volume: Tensor,
+    pose: Pose,
+    ctf: Tensor | None,
+    *,
+    pixel_size_A: float,
+    noise: Tensor | None = None,
+    padding: float = 2.0,
+) -> Tensor:
+    """`form_images` straight from a volume (D, D, D) or (n, D, D, D)."""
+    return form_images(
+        volume_spectrum(volume, padding),
+        pose,
+        ctf,
+        box_size=volume.shape[-1],
+        pixel_size_A=pixel_size_A,
+        noise=noise,
+    )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image before the critic sees it; real and simulated alike.
+
+    Attributes:
+        box_size: images are Fourier-cropped to this box.
+        band: coefficients at |k| >= band / 2 of the box's Nyquist are removed, as a fraction
+            of Nyquist (1.0 keeps all shells below Nyquist; the Nyquist row always goes).
+        window_radius: radius of the soft window as a fraction of half the box; None for none.
+        window_edge: width of its cosine edge, same unit.
+        normalise: zero mean and unit variance, image by image, as the last step.
+    """
+
+    box_size: int
+    band: float = 1.0
+    window_radius: float | None = None
+    window_edge: float = 0.1
+    normalise: bool = False
+
+
+def preprocess(images: Tensor, settings: Preprocessing) -> Tensor:
+    """Fourier crop → band limit → soft window → normalise: (n, D, D) to (n, box, box).
+
+    This is the *only* road to the critic. A coefficient, row or window edge that differed
+    between real and simulated images would be learnt in place of the molecule.
+    """
+    box_size = images.shape[-1]
+    size = settings.box_size
+    plane = fourier.resize(fourier.rfft(images), box_size, size)
+    mask = fourier.band_mask(size, settings.band * (size / 2), 2, images.device)
+    image = fourier.irfft(plane * mask, size) * (size / box_size) ** 2
+    if settings.window_radius is not None:
+        half = size / 2
+        image = image * fourier.soft_disc(
+            size,
+            settings.window_radius * half,
+            settings.window_edge * half,
+            2,
+            images.device,
+        )
+    if settings.normalise:
+        image = image - image.mean(dim=(-2, -1), keepdim=True)
+        image = image / image.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-12)
+    return image

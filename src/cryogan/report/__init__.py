@@ -1,0 +1,1 @@
+"""From a run folder on disk to one self-contained HTML page."""

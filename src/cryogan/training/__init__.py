@@ -1,0 +1,1 @@
+"""The adversarial game: configuration, losses, checkpoints and the loop."""
