@@ -1,0 +1,278 @@
+"""The interactive figures of the page (plotly)."""
+
+import html
+import math
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+
+from cryogan import fourier
+from cryogan.report.isosurface import Isosurface
+from cryogan.report.run_folder import FloatArray, FSCTable
+
+INK = "#1c2733"
+FAINT = "#d9dfe5"
+COLOURS = ("#1f6aa5", "#d1672b", "#3d8f5f", "#8a5aa8", "#7a6a55", "#b23a5c")
+MAP_COLOUR = "#5b9bc8"
+TRUTH_COLOUR = "#e0b072"
+
+FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"}
+
+# Longer logs are averaged in blocks to about this many points a curve.
+MAX_POINTS = 400
+
+# Resolutions that may be written on an FSC axis, in Å.
+RESOLUTION_TICKS_A = (200, 100, 50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.5, 2, 1.5, 1)
+
+
+def to_html(figure: go.Figure, div_id: str) -> str:
+    """The figure as a fragment of HTML that expects plotly's JavaScript in the page."""
+    fragment: str = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=div_id,
+        default_height=f"{figure.layout.height}px",
+        config={
+            "displaylogo": False,
+            "responsive": True,
+            "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "tableRotation"],
+        },
+    )
+    return fragment
+
+
+def curve_label(name: str) -> str:
+    """`half_map_masked` → "half map, masked"; escaped, for plotly reads some HTML in names."""
+    words = name.replace("_", " ").strip()
+    if words.endswith(" masked"):
+        words = words.removesuffix(" masked") + ", masked"
+    return html.escape(words)
+
+
+def _style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        height=height,
+        font={**FONT, "size": 13, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        margin={"l": 64, "r": 24, "t": 16, "b": 56},
+        hoverlabel={"font": FONT},
+        **layout,
+    )
+    axis = {"gridcolor": "#eef1f4", "linecolor": FAINT, "ticks": "outside", "tickcolor": FAINT,
+            "zeroline": False, "title": {"standoff": 10}}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Figure:
+    """3D surfaces side by side, one scene a column, one trace a level; only `shown` visible.
+
+    Args:
+        columns: name of a column (map, truth) → its surfaces, lowest level first.
+    """
+    figure = go.Figure()
+    meshes = [mesh for meshes in columns.values() for mesh in meshes]
+    reach_A = max((float(np.abs(m.vertices_A).max()) for m in meshes if m.vertices_A.size), default=1.0)
+    shown_A = max(
+        (float(np.linalg.norm(m[shown].vertices_A, axis=1).max())
+         for m in columns.values() if m[shown].vertices_A.size),
+        default=reach_A,
+    )
+    eye = 1.35 * shown_A / reach_A
+    axis = {"visible": False, "range": [-reach_A, reach_A]}
+    for number, (name, surfaces) in enumerate(columns.items()):
+        scene = "scene" if number == 0 else f"scene{number + 1}"
+        for level, surface in enumerate(surfaces):
+            corner = np.min_scalar_type(len(surface.vertices_A))
+            x, y, z = surface.vertices_A.T
+            i, j, k = surface.faces.astype(corner).T
+            figure.add_mesh3d(
+                x=x, y=y, z=z, i=i, j=j, k=k,
+                scene=scene,
+                name=name,
+                visible=level == shown,
+                color=MAP_COLOUR if number == 0 else TRUTH_COLOUR,
+                flatshading=False,
+                hoverinfo="skip",
+                lighting={"ambient": 0.42, "diffuse": 0.75, "specular": 0.25, "roughness": 0.55,
+                          "fresnel": 0.15, "facenormalsepsilon": 0, "vertexnormalsepsilon": 0},
+                lightposition={"x": 4000, "y": -6000, "z": 9000},
+            )
+        figure.update_layout(
+            {
+                scene: {
+                    "domain": {"x": [number / len(columns), (number + 1) / len(columns)]},
+                    "xaxis": axis,
+                    "yaxis": axis,
+                    "zaxis": axis,
+                    "aspectmode": "cube",
+                    "dragmode": "orbit",
+                    "camera": {"eye": {"x": 1.1 * eye, "y": -1.1 * eye, "z": 0.6 * eye}},
+                }
+            }
+        )
+    _style(figure, 500, showlegend=False)
+    figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    return figure
+
+
+def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go.Figure:
+    """FSC curves over spatial frequency, with the thresholds and the quoted crossings.
+
+    Args:
+        crossings: (curve name, threshold, resolution in Å) of every quoted resolution.
+    """
+    figure = go.Figure()
+    frequency = table.spatial_frequency_per_A
+    resolution = np.divide(1.0, frequency, out=np.full_like(frequency, np.inf), where=frequency > 0)
+    families = {name: name.removesuffix("_masked") for name in table.curves}
+    colours = dict(zip(dict.fromkeys(families.values()), COLOURS, strict=False))
+    for name, curve in table.curves.items():
+        masked = name.endswith("_masked")
+        colour = colours.get(families[name], INK)
+        figure.add_scatter(
+            x=frequency, y=curve, mode="lines", name=curve_label(name), customdata=resolution,
+            line={"color": colour, "width": 2, "dash": "dash" if masked else "solid"},
+            hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
+        )
+        marks = [(1.0 / r, t) for n, t, r in crossings if n == name and math.isfinite(r) and r > 0]
+        figure.add_scatter(
+            x=[f for f, _ in marks], y=[t for _, t in marks], mode="markers", showlegend=False,
+            hoverinfo="skip",
+            marker={"color": "white", "size": 8, "line": {"color": colour, "width": 2}},
+        )
+    for threshold in (0.5, 0.143):
+        figure.add_hline(
+            y=threshold, line={"color": "#98a4b0", "width": 1, "dash": "dot"},
+            annotation={"text": f"{threshold:g}", "font": {"size": 11, "color": "#6b7885"}},
+            annotation_position="top right",
+        )
+    end = float(frequency.max(initial=1e-3))
+    ticks: list[float] = []
+    for candidate in RESOLUTION_TICKS_A:
+        if 1 / candidate <= end and (not ticks or 1 / candidate - 1 / ticks[-1] > 0.055 * end):
+            ticks.append(candidate)
+    _style(figure, 400, hovermode="x unified", legend={"x": 1, "xanchor": "right", "y": 0.98,
+                                                       "bgcolor": "rgba(255,255,255,0.8)"})
+    figure.update_xaxes(
+        title_text="resolution (Å), on an axis linear in spatial frequency",
+        range=[0, end], tickvals=[1 / tick for tick in ticks], ticktext=[f"{t:g}" for t in ticks],
+        unifiedhovertitle={"text": ""},
+    )
+    figure.update_yaxes(title_text="Fourier shell correlation", range=[min(-0.05, _lowest(table)), 1.03])
+    return figure
+
+
+def _lowest(table: FSCTable) -> float:
+    values = np.concatenate([np.asarray(curve) for curve in table.curves.values()] or [np.zeros(1)])
+    return float(np.nanmin(values, initial=0.0)) - 0.03
+
+
+def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
+    """Rotationally averaged power spectra of the real and the simulated (noisy) images."""
+    figure = go.Figure()
+    for (name, label), colour in zip(
+        (("real", "real"), ("noisy", "simulated")), COLOURS, strict=False
+    ):
+        images = torch.from_numpy(examples[name])
+        box_size = images.shape[-1]
+        power = fourier.rfft(images).abs().square() / box_size**2
+        spectrum = fourier.shell_mean(power, box_size).mean(0).numpy()[1:]
+        figure.add_scatter(
+            x=np.arange(1, len(spectrum) + 1) / box_size, y=np.where(spectrum > 1e-8, spectrum, np.nan),
+            name=label, mode="lines", line={"color": colour, "width": 2},
+            hovertemplate="%{y:.3g}",
+        )
+    _style(figure, 300, hovermode="x unified", legend={"x": 1, "xanchor": "right", "y": 0.98})
+    figure.update_xaxes(title_text="spatial frequency (cycles per pixel of the critic's images)")
+    figure.update_yaxes(title_text="mean power", type="log", exponentformat="power", dtick=1)
+    return figure
+
+
+PANELS = (
+    ("distance", ("distance",)),
+    ("loss", ("critic_loss", "volume_loss")),
+    ("penalty", ("penalty",)),
+    ("scale", ("contrast", "noise_scale")),
+)
+
+
+def training_figure(stats: dict[str, list[dict[str, Any]]]) -> go.Figure | None:
+    """Distance, losses, penalty and learnt scales of every run over the images it has seen."""
+    present = [
+        (title, keys)
+        for title, keys in PANELS
+        if any(_is_number(r.get(k)) for records in stats.values() for r in records for k in keys)
+    ]
+    if not present:
+        return None
+    figure = go.Figure()
+    for row, (title, keys) in enumerate(present):
+        axis = "y" if row == 0 else f"y{row + 1}"
+        for run, (name, records) in enumerate(stats.items()):
+            for dash, key in zip(("solid", "dot"), keys, strict=False):
+                x, y = _column(records, key)
+                if len(x) == 0:
+                    continue
+                label = html.escape(name) + (f", {key.replace('_', ' ')}" if len(keys) > 1 else "")
+                figure.add_scatter(
+                    x=x, y=y, yaxis=axis, name=label, mode="lines",
+                    legend="legend" if row == 0 else f"legend{row + 1}",
+                    line={"color": COLOURS[run % len(COLOURS)], "width": 1.6, "dash": dash},
+                    hovertemplate="%{y:.4g}",
+                )
+        top = 1 - row / len(present)
+        bottom = 1 - (row + 1) / len(present) + 0.05
+        key = "" if row == 0 else str(row + 1)
+        figure.update_layout(
+            {
+                f"yaxis{key}": {"title": {"text": title}, "domain": [bottom, top]},
+                f"legend{key}": {"y": top, "yanchor": "top", "x": 1.01, "xanchor": "left"},
+            }
+        )
+    for images_seen, label in _stages(next(iter(stats.values()))):
+        figure.add_vline(
+            x=images_seen, line={"color": "#98a4b0", "width": 1, "dash": "dot"},
+            annotation={"text": html.escape(label), "font": {"size": 11, "color": "#6b7885"}},
+            annotation_position="top right",
+        )
+    _style(figure, 60 + 190 * len(present), hovermode="x unified")
+    figure.update_xaxes(title_text="images seen", anchor="free", position=0.0, rangemode="tozero")
+    return figure
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _column(records: list[dict[str, Any]], key: str) -> tuple[FloatArray, FloatArray]:
+    """A quantity over images seen, averaged in blocks to at most about `MAX_POINTS` points."""
+    pairs = np.array(
+        [
+            (record["images_seen"], record[key])
+            for record in records
+            if _is_number(record.get("images_seen")) and _is_number(record.get(key))
+        ],
+        dtype=np.float64,
+    ).reshape(-1, 2)
+    if len(pairs) > MAX_POINTS:
+        blocks = np.array_split(pairs, MAX_POINTS)
+        pairs = np.stack([block.mean(0) for block in blocks])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _stages(records: list[dict[str, Any]]) -> list[tuple[float, str]]:
+    """(images seen, label) of the start of every stage, when there are several."""
+    starts: dict[str, tuple[float, str]] = {}
+    for record in records:
+        if "stage" in record and _is_number(record.get("images_seen")):
+            box = f", {record['box_size']} px" if "box_size" in record else ""
+            starts.setdefault(
+                str(record["stage"]), (float(record["images_seen"]), f"stage {record['stage']}{box}")
+            )
+    return list(starts.values()) if len(starts) > 1 else []
