@@ -1,0 +1,167 @@
+"""From the names in a particle file to a checked, lazily read stack of bright images."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryogan.errors import InputError
+from cryogan.io.contrast import MIN_Z, contrast_z, sample_images
+from cryogan.io.mrc import MrcStack, contradict, read_header
+from cryogan.io.star import Table
+
+_Rows = np.ndarray[Any, np.dtype[np.int64]]
+Invert = Literal["auto", "yes", "no"]
+
+
+@dataclass(frozen=True)
+class ImageNames:
+    """`N@stack` of n particles.
+
+    Attributes:
+        stacks: the distinct stack names, as written.
+        file_id: (n,) int64, which of `stacks`.
+        slice_index: (n,) int64, image number there, from 0.
+    """
+
+    stacks: list[str]
+    file_id: Tensor
+    slice_index: Tensor
+
+
+def parse_image_names(table: Table, rows: _Rows) -> ImageNames:
+    """Split `rlnImageName` of the given rows, which count from 0.
+
+    A name without `N@` is the first image of its file.
+
+    Raises:
+        InputError: an image number is not a positive integer.
+    """
+    names = table.columns["rlnImageName"]
+    number_of: dict[str, int] = {}
+    file_id: list[int] = []
+    slice_index: list[int] = []
+    for row in rows.tolist():
+        number, at, stack = names[row].partition("@")
+        if not at:
+            number, stack = "1", number
+        if not (number.isdecimal() and int(number) > 0):
+            raise InputError(
+                f"rlnImageName is '{names[row]}' in {table.where(row)}, where the part before "
+                "the @ must be an image number from 1; correct the row."
+            )
+        file_id.append(number_of.setdefault(stack, len(number_of)))
+        slice_index.append(int(number) - 1)
+    return ImageNames(list(number_of), torch.tensor(file_id), torch.tensor(slice_index))
+
+
+def open_stacks(
+    table: Table,
+    rows: _Rows,
+    names: ImageNames,
+    datadir: Path | str | None,
+    strip_prefix: str | None,
+) -> MrcStack:
+    """Find the stacks, read each header once and check every image number against it.
+
+    A stack is looked for at its name (without `strip_prefix`) in `datadir`; without `datadir`,
+    beside the star file and then in the folders above it (RELION names are relative to the
+    project folder).
+
+    Raises:
+        InputError: a stack is missing or bad, or an image number lies past its end.
+    """
+    files = []
+    for number, name in enumerate(names.stacks):
+        folders, stripped = _places(table.path, name, datadir, strip_prefix)
+        found = next(
+            (folder / stripped for folder in folders if (folder / stripped).is_file()), None
+        )
+        if found is None:
+            row = int(rows[int((names.file_id == number).nonzero()[0])])
+            above = "" if len(folders) == 1 else " nor in any folder above"
+            raise InputError(
+                f"The stack '{name}' named in {table.where(row)} is not at "
+                f"{folders[0] / stripped}{above}; say where the stacks are with --datadir, and "
+                "with --strip-prefix which leading part of their names to drop."
+            )
+        files.append(read_header(found))
+    counts = torch.tensor([header.shape[0] for header in files])
+    beyond = names.slice_index >= counts[names.file_id]
+    if bool(beyond.any()):
+        first = int(beyond.nonzero()[0])
+        header = files[int(names.file_id[first])]
+        raise InputError(
+            f"The image named in {table.where(int(rows[first]))} is number "
+            f"{int(names.slice_index[first]) + 1}, but {header.path} holds only "
+            f"{header.shape[0]}; give the stack that belongs to the star file."
+        )
+    return MrcStack(files, names.file_id, names.slice_index)
+
+
+def _places(
+    star: Path, name: str, datadir: Path | str | None, strip_prefix: str | None
+) -> tuple[list[Path], str]:
+    if strip_prefix:
+        name = name.removeprefix(strip_prefix).lstrip("/")
+    if datadir is not None:
+        return [Path(datadir)], name
+    folder = star.absolute().parent
+    return [folder, *folder.parents], name
+
+
+def settle_pixel_size(
+    source: Path, found: tuple[float, str] | None, given_A: float | None, stack: MrcStack
+) -> tuple[float, str]:
+    """The one pixel size, and where it came from.
+
+    Args:
+        source: the particle file, for messages.
+        found: pixel size in the particle file and the column it stands in.
+        given_A: what the user gave; it counts only where the particle file has none.
+        stack: its headers must not contradict the particle file.
+
+    Raises:
+        InputError: no pixel size, or two that differ by more than 1 %.
+    """
+    known = next((h for h in stack.files if h.known_pixel_size_A is not None), None)
+    if found is None and given_A is not None:
+        return given_A, "given"
+    if found is None:
+        if known is None or known.known_pixel_size_A is None:
+            raise InputError(
+                f"{source} has no pixel size (rlnImagePixelSize, or rlnDetectorPixelSize with "
+                "rlnMagnification) and nor has the header of its stacks; give it with --apix."
+            )
+        return known.known_pixel_size_A, f"header of {known.path.name}"
+    size, label = found
+    if given_A is not None and contradict(size, given_A):
+        raise InputError(
+            f"The pixel size given, {given_A:g} Å, contradicts {label} in {source}, which makes "
+            f"{size:.4g} Å; leave out --apix or correct the star file."
+        )
+    for header in stack.files:
+        in_header = header.known_pixel_size_A
+        if in_header is not None and contradict(size, in_header):
+            raise InputError(
+                f"{label} in {source} makes a pixel size of {size:.4g} Å but the header of "
+                f"{header.path} says {in_header:.4g} Å; correct whichever is wrong."
+            )
+    return size, label
+
+
+def make_bright(stack: MrcStack, pixel_size_A: float, invert: Invert) -> tuple[MrcStack, str]:
+    """Set the stack's sign so that protein is bright, and say in words what was decided.
+
+    Raises:
+        InputError: one of the images looked at holds NaN or infinite pixels.
+    """
+    z = contrast_z(sample_images(stack), pixel_size_A)
+    verdict = "too weak to tell" if abs(z) < MIN_Z else "bright" if z > 0 else "dark"
+    flip = invert == "yes" or (invert == "auto" and verdict == "dark")
+    why = "" if invert == "auto" else f", as asked (invert {invert})"
+    words = f"protein contrast: {verdict} (z = {z:+.1f}); {'inverted' if flip else 'kept'}{why}"
+    return replace(stack, sign=-1.0 if flip else 1.0), words

@@ -1,0 +1,406 @@
+"""RELION particle files (.star) of versions 2 to 5.
+
+From 3.1 on, `data_optics` holds what is common to an optics group and `data_particles` the rest;
+before, one block holds everything and the pixel size is
+`rlnDetectorPixelSize × 10⁴ / rlnMagnification`. As in RELION, a value in the particle's own row
+goes before its optics group's. Units are fixed here, once: Å, degrees, kV, mm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from cryogan.errors import InputError
+from cryogan.io.images import Invert, make_bright, open_stacks, parse_image_names, settle_pixel_size
+from cryogan.io.star import Table, read_star, write_star
+from cryogan.particles import CTFParams, Particles, Pose
+
+_Numbers = np.ndarray[Any, np.dtype[np.float64]]
+_Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+_CTF_LABELS = {
+    "defocus_u_A": "rlnDefocusU",
+    "defocus_v_A": "rlnDefocusV",
+    "defocus_angle_deg": "rlnDefocusAngle",
+    "voltage_kV": "rlnVoltage",
+    "spherical_aberration_mm": "rlnSphericalAberration",
+    "amplitude_contrast": "rlnAmplitudeContrast",
+    "phase_shift_deg": "rlnPhaseShift",
+    "b_factor_A2": "rlnCtfBfactor",
+    "scale": "rlnCtfScalefactor",
+}
+_CTF_DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_A2": 0.0, "scale": 1.0}
+_OPTICS_FIELDS = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast")
+_EULER_LABELS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+
+
+@dataclass(frozen=True)
+class ParticleFile:
+    """What was read, and what was decided on the way.
+
+    Attributes:
+        particles: the particle set, protein bright.
+        inverted: whether the images on disk are dark and are inverted on reading.
+        summary: a few lines for the user.
+    """
+
+    particles: Particles
+    inverted: bool
+    summary: str
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The columns of a particle file, before any stack is looked at.
+
+    Attributes:
+        table: the table of particles.
+        rows: (n,) the rows of it that were chosen.
+        ctf: their CTF parameters.
+        pixel_size: value in Å and the column it comes from; None if the file has none.
+        image_size: `rlnImageSize`; None if the file has none.
+        optics_groups: number of optics groups among the chosen rows.
+    """
+
+    table: Table
+    rows: _Rows
+    ctf: CTFParams
+    pixel_size: tuple[float, str] | None
+    image_size: int | None
+    optics_groups: int
+
+
+def read_particles(
+    star: Path | str,
+    *,
+    datadir: Path | str | None = None,
+    strip_prefix: str | None = None,
+    index: Tensor | None = None,
+    pixel_size_A: float | None = None,
+    invert: Invert = "auto",
+) -> ParticleFile:
+    """Read a particle set; its poses, if there are any, are not looked at.
+
+    Args:
+        star: the particle file.
+        datadir: folder that image names are relative to; without it the star file's folder and
+            those above it are tried.
+        strip_prefix: leading part of image names to drop.
+        index: (m,) int64, the rows to use, from 0; all if None.
+        pixel_size_A: pixel size where the star file has none.
+        invert: "auto" detects dark protein (`contrast.contrast_z`) and inverts it on reading;
+            "yes" always inverts, "no" never.
+
+    Raises:
+        InputError: with the file, row and column at fault. NaN pixels are looked for in the
+            images that the contrast detector reads; in the others when they are read.
+    """
+    metadata = read_metadata(star, index)
+    table, rows = metadata.table, metadata.rows
+    names = parse_image_names(table, rows)
+    stack = open_stacks(table, rows, names, datadir, strip_prefix)
+    if metadata.image_size not in (None, stack.box_size):
+        raise InputError(
+            f"rlnImageSize in {table.path} is {metadata.image_size} but the images of "
+            f"{stack.files[0].path} have box {stack.box_size}; give the stack that belongs to "
+            "the star file."
+        )
+    size, origin = settle_pixel_size(table.path, metadata.pixel_size, pixel_size_A, stack)
+    stack, contrast = make_bright(stack, size, invert)
+    particles = Particles(stack, metadata.ctf, size)
+    summary = _summary(particles, len(stack.files), origin, metadata.optics_groups, contrast)
+    return ParticleFile(particles, stack.sign < 0, summary)
+
+
+def _summary(
+    particles: Particles, stacks: int, origin: str, optics_groups: int, contrast: str
+) -> str:
+    ctf = particles.ctf
+    defocus_um = (ctf.defocus_u_A + ctf.defocus_v_A) / 2e4
+    optics = ", ".join(
+        f"{name} {_range(values, digits)}{unit}"
+        for name, values, digits, unit in (
+            ("voltage", ctf.voltage_kV, 0, " kV"),
+            ("Cs", ctf.spherical_aberration_mm, 2, " mm"),
+            ("amplitude contrast", ctf.amplitude_contrast, 2, ""),
+        )
+    )
+    return "\n".join(
+        (
+            f"{len(particles):,} particles in {_plural(stacks, 'stack')}, "
+            f"box {particles.box_size} px",
+            f"pixel size {particles.pixel_size_A:.4g} Å (from {origin})",
+            f"{_plural(optics_groups, 'optics group')}: {optics}",
+            f"defocus {_range(defocus_um, 2)} µm, median {float(defocus_um.median()):.2f} µm",
+            contrast,
+        )
+    )
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _range(values: Tensor, digits: int) -> str:
+    low, high = (f"{float(value):.{digits}f}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def read_metadata(star: Path | str, index: Tensor | None = None) -> Metadata:
+    """The columns of a particle file, checked; no stack needs to exist.
+
+    Raises:
+        InputError: a column or value is missing or bad, the chosen particles differ in pixel or
+            box size, or `index` goes beyond the file.
+    """
+    tables = read_star(star)
+    table = _table_with(tables, "rlnImageName", star)
+    rows = _chosen(table, index)
+    lookup = _Lookup.of(tables, table, rows)
+    values = {
+        field: lookup.numbers(label, _CTF_DEFAULTS.get(field))
+        for field, label in _CTF_LABELS.items()
+    }
+    ctf = {
+        field: torch.from_numpy(column).float()
+        for field, column in values.items()
+        if column is not None
+    }
+    missing = [_CTF_LABELS[field] for field in values if field not in ctf]
+    if missing:
+        raise InputError(
+            f"{star} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} in its "
+            "particle and optics tables; add what is missing or export the particles again with "
+            "their CTF."
+        )
+    pixel_sizes_A, origin = lookup.pixel_sizes_A()
+    pixel_size_A = _common(pixel_sizes_A, "pixel sizes", star)
+    image_size = _common(lookup.numbers("rlnImageSize"), "values of rlnImageSize", star)
+    return Metadata(
+        table=table,
+        rows=rows,
+        ctf=CTFParams(**ctf),
+        pixel_size=None if pixel_size_A is None else (pixel_size_A, origin),
+        image_size=None if image_size is None else round(image_size),
+        optics_groups=len(np.unique(lookup.group)),
+    )
+
+
+def _table_with(tables: list[Table], label: str, star: Path | str) -> Table:
+    for table in tables:
+        if label in table and len(table) > 0:
+            return table
+    raise InputError(
+        f"{star} has no table with rows and a column {label}; give a RELION particle file."
+    )
+
+
+def _chosen(table: Table, index: Tensor | None) -> _Rows:
+    if index is None:
+        return np.arange(len(table))
+    rows: _Rows = index.numpy()
+    if rows.size == 0:
+        raise InputError(
+            f"The index file chooses no particle of {table.path}; give one row or more."
+        )
+    bad = (rows < 0) | (rows >= len(table))
+    if bad.any():
+        raise InputError(
+            f"The index file asks for row {int(rows[bad][0])} (counted from 0) of {table.path}, "
+            f"which has {len(table)}; give the index file that belongs to it."
+        )
+    return rows
+
+
+def _common(values: _Numbers | None, what: str, star: Path | str) -> float | None:
+    """The one value that all chosen particles share."""
+    if values is None:
+        return None
+    if np.ptp(values) > 1e-3 * np.abs(values).max():
+        raise InputError(
+            f"The particles or optics groups of {star} have different {what} ({values.min():.4g} "
+            f"to {values.max():.4g}); choose the particles of one with --ind, or rescale them to "
+            "one pixel size and box."
+        )
+    return float(np.median(values))
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """Values of chosen particles, from their own rows or their optics groups'.
+
+    Attributes:
+        table: the table of particles.
+        rows: (n,) chosen rows of it.
+        optics: the table of optics groups, if there is one.
+        group: (n,) each chosen row's row in `optics`; zeros without one.
+    """
+
+    table: Table
+    rows: _Rows
+    optics: Table | None
+    group: _Rows
+
+    @classmethod
+    def of(cls, tables: list[Table], table: Table, rows: _Rows) -> "_Lookup":
+        optics = next((t for t in tables if t is not table and "rlnOpticsGroup" in t), None)
+        none = np.zeros(len(rows), dtype=np.int64)
+        if optics is None or ("rlnOpticsGroup" not in table and len(optics) == 1):
+            return cls(table, rows, optics, none)
+        if "rlnOpticsGroup" not in table:
+            raise InputError(
+                f"{table.path} has {len(optics)} optics groups but no column rlnOpticsGroup that "
+                "says which particle is in which; add it."
+            )
+        known = optics.numbers("rlnOpticsGroup")
+        wanted = table.numbers("rlnOpticsGroup")[rows]
+        matches = wanted[:, None] == known
+        lost = ~matches.any(axis=1)
+        if lost.any():
+            row = int(rows[lost.argmax()])
+            raise InputError(
+                f"rlnOpticsGroup is {table.columns['rlnOpticsGroup'][row]} in {table.where(row)}, "
+                "which the optics table does not list; add the group or correct the row."
+            )
+        return cls(table, rows, optics, matches.argmax(axis=1))
+
+    def numbers(self, label: str, default: float | None = None) -> _Numbers | None:
+        """(n,) values; `default` or None where neither table has the column."""
+        if label in self.table:
+            return self.table.numbers(label)[self.rows]
+        if self.optics is not None and label in self.optics:
+            return self.optics.numbers(label)[self.group]
+        return None if default is None else np.full(len(self.rows), default)
+
+    def pixel_sizes_A(self) -> tuple[_Numbers | None, str]:
+        """(n,) pixel sizes and the columns they come from; None if there are none."""
+        sizes = self.numbers("rlnImagePixelSize")
+        origin = "rlnImagePixelSize"
+        if sizes is None:
+            detector_um = self.numbers("rlnDetectorPixelSize")
+            magnification = self.numbers("rlnMagnification")
+            if detector_um is None or magnification is None:
+                return None, ""
+            sizes = detector_um * 1e4 / np.maximum(magnification, 1e-9)
+            origin = "rlnDetectorPixelSize and rlnMagnification"
+        if sizes.min() <= 0:
+            row = int(self.rows[sizes.argmin()])
+            raise InputError(
+                f"{origin} make a pixel size of {sizes.min():g} Å in {self.table.where(row)}, "
+                "which must be positive; correct the star file."
+            )
+        return sizes, origin
+
+
+def read_poses(star: Path | str, *, pixel_size_A: float | None = None) -> Pose:
+    """The poses in a star file, for evaluation only.
+
+    Args:
+        star: a file with `rlnAngleRot`, `rlnAngleTilt` and `rlnAnglePsi`; shifts are taken from
+            `rlnOriginXAngst`/`YAngst` or `rlnOriginX`/`Y` (pixels), and are zero without them.
+        pixel_size_A: needed for shifts in pixels where the file has no pixel size.
+
+    Returns:
+        A pose for each row, in file order. RELION's angles are intrinsic ZYZ (see `Pose`).
+
+    Raises:
+        InputError: an angle column is missing, a value is no number, or shifts are in pixels of
+            unknown size.
+    """
+    tables = read_star(star)
+    table = _table_with(tables, _EULER_LABELS[0], star)
+    missing = [label for label in _EULER_LABELS if label not in table]
+    if missing:
+        raise InputError(f"{star} lacks {', '.join(missing)}; give a file with refined poses.")
+    euler_deg = np.stack([table.numbers(label) for label in _EULER_LABELS], axis=-1)
+    rotation: Tensor = roma.euler_to_rotmat("ZYZ", torch.from_numpy(euler_deg), degrees=True)
+    lookup = _Lookup.of(tables, table, np.arange(len(table)))
+    shift_A = -_origins_A(lookup, pixel_size_A)  # where the particle is, not where to move it
+    return Pose(rotation.float(), torch.from_numpy(shift_A).float())
+
+
+def _origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
+    """(n, 2) of RELION's origins (x, y)."""
+    table = lookup.table
+    if "rlnOriginXAngst" in table and "rlnOriginYAngst" in table:
+        return np.stack([table.numbers(f"rlnOrigin{axis}Angst") for axis in "XY"], axis=-1)
+    if "rlnOriginX" not in table or "rlnOriginY" not in table:
+        return np.zeros((len(table), 2))
+    sizes_A, _ = lookup.pixel_sizes_A()
+    if sizes_A is None and pixel_size_A is not None:
+        sizes_A = np.full(len(table), pixel_size_A)
+    if sizes_A is None:
+        raise InputError(
+            f"{table.path} gives shifts in pixels (rlnOriginX, rlnOriginY) but no pixel size; "
+            "give it with --apix."
+        )
+    return np.stack([table.numbers(f"rlnOrigin{axis}") * sizes_A for axis in "XY"], axis=-1)
+
+
+def write_particles(
+    path: Path | str,
+    *,
+    image_names: Sequence[str] | str,
+    ctf: CTFParams,
+    pixel_size_A: float,
+    box_size: int,
+    pose: Pose | None = None,
+    optics_group: Tensor | None = None,
+) -> None:
+    """Write a RELION 3.1 particle file, atomically.
+
+    Args:
+        path: the star file.
+        image_names: n names `N@stack`, or one stack's name that holds the n images in order.
+        ctf: n parameter sets; B-factor and scale are written only if some differ from 0 and 1.
+        pixel_size_A: pixel size of the images.
+        box_size: their box.
+        pose: n poses to write along, or None.
+        optics_group: (n,) int, keeps particles of equal optics in different groups; without
+            it there is one group for each set of voltage, Cs and amplitude contrast.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    n = len(ctf)
+    if isinstance(image_names, str):
+        image_names = [f"{number:06d}@{image_names}" for number in range(1, n + 1)]
+    label = torch.zeros(n) if optics_group is None else optics_group
+    keys = torch.stack([label.double(), *(getattr(ctf, f).double() for f in _OPTICS_FIELDS)], -1)
+    groups, group = torch.unique(keys, dim=0, return_inverse=True)
+    numbers = [str(number) for number in range(1, len(groups) + 1)]
+    optics: dict[str, Sequence[str]] = {
+        "rlnOpticsGroup": numbers,
+        "rlnOpticsGroupName": [f"opticsGroup{number}" for number in numbers],
+        **{_CTF_LABELS[f]: _fixed(groups[:, i]) for i, f in enumerate(_OPTICS_FIELDS, 1)},
+        "rlnImagePixelSize": [f"{pixel_size_A:.6f}"] * len(groups),
+        "rlnImageSize": [str(box_size)] * len(groups),
+        "rlnImageDimensionality": ["2"] * len(groups),
+    }
+    particles: dict[str, Sequence[str]] = {
+        "rlnImageName": image_names,
+        "rlnOpticsGroup": [numbers[number] for number in group.tolist()],
+    }
+    for field, column in _CTF_LABELS.items():
+        values: Tensor = getattr(ctf, field)
+        optional = field in ("b_factor_A2", "scale") and bool(
+            (values == _CTF_DEFAULTS[field]).all()
+        )
+        if field not in _OPTICS_FIELDS and not optional:
+            particles[column] = _fixed(values)
+    if pose is not None:
+        euler_deg = roma.rotmat_to_euler("ZYZ", pose.rotation.double(), degrees=True)
+        particles |= {label: _fixed(euler_deg[:, i]) for i, label in enumerate(_EULER_LABELS)}
+        particles["rlnOriginXAngst"] = _fixed(-pose.shift_A[:, 0])
+        particles["rlnOriginYAngst"] = _fixed(-pose.shift_A[:, 1])
+    write_star(path, {"optics": optics, "particles": particles})
+
+
+def _fixed(values: Tensor) -> list[str]:
+    return [f"{value:.6f}" for value in values.tolist()]
