@@ -63,7 +63,7 @@ def density_map(
     grid.spacegroup = gemmi.SpaceGroup("P1")
     grid.set_size(fine_size, fine_size, fine_size)
     model.transform_pos_and_adp(gemmi.Transform(gemmi.Mat33(), origin))
-    calculator.put_model_density_on_grid(model)
+    calculator.add_model_density_to_grid(model)
     density = np.ascontiguousarray(np.asarray(grid.array).transpose(2, 1, 0))
     spectrum = fourier.rfft(torch.from_numpy(density), dims=3)
     spectrum = fourier.resize(spectrum, fine_size, box_size, dims=3)

@@ -33,8 +33,10 @@ def contrast_z(images: Tensor, pixel_size_A: float) -> float:
     uneven ice does not rule. The score is the mean over images divided by its standard error,
     or the median divided by its own (from the median absolute deviation), whichever is nearer
     to zero; 0 if they disagree about the sign: neither a few wild images nor an accident of a
-    very small set can decide.
+    very small set can decide. A single image scores 0.
     """
+    if len(images) < 2:
+        return 0.0
     box_size = images.shape[-1]
     plane = fourier.rfft(images)
     power = fourier.shell_mean(plane.abs().square(), box_size).mean(0)

@@ -169,7 +169,7 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
     if not pixel_size_A > 0:
         raise InputError(f"{path} has no pixel size in its header; give it with --apix.")
     pixels = header.map_pixels().transpose([header.axes.index(axis) for axis in (3, 2, 1)])
-    volume = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+    volume = torch.from_numpy(pixels.astype(np.float32, order="C"))
     if not bool(torch.isfinite(volume).all()):
         raise InputError(f"{path} holds NaN or infinite voxels; repair the map first.")
     return Map(volume, float(pixel_size_A))
