@@ -1,0 +1,204 @@
+"""Simulated data sets: signal-to-noise as defined, CTFs as drawn, files as a user gets them."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from cryogan import fourier
+from cryogan.errors import InputError
+from cryogan.io.mrc import MrcStack, read_map
+from cryogan.io.relion import read_particles, read_poses
+from cryogan.particles import CTFParams
+from cryogan.phantom import phantom_map
+from cryogan.physics.ctf import ctf
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.imaging import simulate
+from cryogan.physics.rotations import angle_between
+from cryogan.simulation import (
+    ctf_table,
+    draw_ctf,
+    perfect_ctf,
+    random_ctf,
+    simulate_particles,
+    write_dataset,
+)
+
+
+def make(n=64, box_size=32, seed=7, **changes):
+    generator = torch.Generator().manual_seed(seed)
+    arguments = {
+        "pixel_size_A": 192.0 / box_size,
+        "n": n,
+        "ctf": random_ctf(n, generator),
+        "poses": PoseDistribution(max_shift_A=12.0),
+        "snr_dB": 0.0,
+        "generator": generator,
+    } | changes
+    volume = arguments.pop("volume", phantom_map(box_size, arguments["pixel_size_A"]))
+    return simulate_particles(volume, **arguments)
+
+
+def pixels(simulated):
+    return simulated.particles.stack.images
+
+
+def snr_decibel(clean, noisy):
+    return 20.0 * math.log10(float(clean.norm() / (noisy - clean).norm()))
+
+
+def test_clean_images_are_the_physics_of_the_recorded_truth():
+    result = make(snr_dB=math.inf, batch=10)
+    assert result.noise_sigma == 0.0
+    transfer = ctf(result.particles.ctf, 32, 6.0)
+    expected = simulate(phantom_map(32, 6.0), result.pose, transfer, pixel_size_A=6.0)
+    torch.testing.assert_close(pixels(result), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("snr_dB", [-20.0, -5.2, 10.0])
+def test_noise_is_at_the_ratio_asked_for(snr_dB):
+    clean, noisy = make(snr_dB=math.inf), make(snr_dB=snr_dB)
+    assert snr_decibel(pixels(clean), pixels(noisy)) == pytest.approx(snr_dB, abs=0.1)
+    added = pixels(noisy) - pixels(clean)
+    assert added.std().item() == pytest.approx(noisy.noise_sigma, rel=0.01)
+
+
+def test_ratio_at_a_larger_box_is_that_of_images_cropped_from_it():
+    """-5.2 dB at 96 px, cropped to 32 px, against -5.2 dB "as at 96 px" made at 32 px."""
+    large = {"box_size": 96, "snr_dB": math.inf}
+    clean, noisy = (fourier.resample(pixels(make(**large | s)), 32) for s in ({}, {"snr_dB": -5.2}))
+    cropped = snr_decibel(clean, noisy)
+    small = make(snr_dB=-5.2, snr_box_size=96)
+    direct = snr_decibel(pixels(make(snr_dB=math.inf)), pixels(small))
+    assert direct == pytest.approx(-5.2 + 20.0 * math.log10(3.0), abs=0.1)
+    # The crop leaves out the Nyquist row of the noise, and signal beyond it before the crop.
+    assert cropped == pytest.approx(direct, abs=0.6)
+
+
+def test_the_same_seed_gives_the_same_set_and_another_seed_another():
+    first, second, other = make(), make(), make(seed=8)
+    assert torch.equal(pixels(first), pixels(second))
+    assert not torch.equal(pixels(first), pixels(other))
+
+
+def test_each_image_shows_the_state_that_is_recorded():
+    volumes = torch.stack([phantom_map(32, 6.0, hinge_angle_deg=a) for a in (0.0, 60.0)])
+    result = make(volume=volumes, ctf=None, snr_dB=math.inf)
+    assert set(result.state.tolist()) == {0, 1}
+    for state in (0, 1):
+        expected = simulate(volumes[state], result.pose, None, pixel_size_A=6.0)
+        error = (pixels(result) - expected).norm(dim=(1, 2))
+        assert torch.equal(error < 1e-2, result.state == state)
+
+
+def test_a_perfect_microscope_is_recorded_as_a_ctf_of_one():
+    assert torch.equal(ctf(perfect_ctf(2), 32, 3.0), torch.ones(2, 32, 17))
+    recorded = make(ctf=None).particles.ctf
+    assert torch.equal(ctf(recorded, 32, 6.0), torch.ones(64, 32, 17))
+
+
+def test_too_few_ctfs_are_refused():
+    with pytest.raises(InputError, match="64 images need 64 CTFs, but 3 were given"):
+        make(ctf=CTFParams.constant(3, defocus_u_A=10000.0))
+
+
+def test_random_ctfs_fill_their_ranges(generator):
+    params = random_ctf(4000, generator, (9000.0, 21000.0), 500.0)
+    u, astigmatism = params.defocus_u_A, params.defocus_u_A - params.defocus_v_A
+    assert 9000.0 <= u.min() < 9100.0
+    assert 20900.0 < u.max() <= 21000.0
+    assert 0.0 <= astigmatism.min() < 5.0
+    assert 495.0 < astigmatism.max() <= 500.01
+    assert params.defocus_angle_deg.max() < 180.0
+
+
+HEADER = "micrograph,defocus_u_A,defocus_v_A,defocus_angle_deg,phase_shift_deg,particles\n"
+
+
+def test_ctf_table_is_read_and_drawn_by_weight(tmp_path, generator):
+    path = tmp_path / "ctf.csv"
+    path.write_text(HEADER + "a,10000,9900,10,0,30\nb,20000,19900,-20,5,10\nc,15000,1,0,0,0\n")
+    table, weights = ctf_table(path)
+    assert table.defocus_v_A.tolist() == [9900.0, 19900.0, 1.0]
+    assert table.defocus_angle_deg.tolist() == [10.0, -20.0, 0.0]
+    assert table.phase_shift_deg.tolist() == [0.0, 5.0, 0.0]
+    assert table.voltage_kV.tolist() == [300.0] * 3
+    drawn = draw_ctf(table, weights, 8000, generator)
+    assert (drawn.defocus_u_A == 10000.0).float().mean().item() == pytest.approx(0.75, abs=0.02)
+    assert not (drawn.defocus_u_A == 15000.0).any()
+    assert ((drawn.defocus_u_A == 20000.0) == (drawn.phase_shift_deg == 5.0)).all()
+
+
+def test_ctf_table_of_empiar_10061(shared_data):
+    table, weights = ctf_table(shared_data / "empiar-10061" / "micrograph_ctf.csv")
+    assert len(table) == 1539
+    assert int(weights.sum()) == 41123
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("micrograph,defocus_u_A,particles\n", "no column defocus_v_A, defocus_angle_deg"),
+        (HEADER + "a,1,1,1,1,1\nb,1,x,1,1,1\n", "line 3: a value of"),
+        (HEADER + "a,1,1\n", "line 2: a value of"),
+        (HEADER, "holds no micrograph"),
+    ],
+)
+def test_bad_ctf_tables_are_refused(tmp_path, text, message):
+    path = tmp_path / "ctf.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        ctf_table(path)
+
+
+def test_missing_ctf_table_is_refused(tmp_path):
+    with pytest.raises(InputError, match="Cannot read the CTF table"):
+        ctf_table(tmp_path / "none.csv")
+
+
+def test_written_data_set_is_what_was_simulated(tmp_path):
+    result, truth = make(), phantom_map(32, 6.0)
+    write_dataset(tmp_path / "set", result, truth)
+    found = sorted(str(p.relative_to(tmp_path / "set")) for p in tmp_path.rglob("*.*"))
+    assert found == ["particles.mrcs", "particles.star", "truth/map.mrc", "truth/poses.star"]
+    particles = read_particles(tmp_path / "set" / "particles.star", invert="no").particles
+    assert particles.pixel_size_A == 6.0
+    assert torch.equal(particles.stack.read(torch.arange(64)), pixels(result))
+    for field in dataclasses.fields(CTFParams):
+        read, written = (getattr(c, field.name) for c in (particles.ctf, result.particles.ctf))
+        torch.testing.assert_close(read, written, atol=1e-5, rtol=1e-6)
+    pose = read_poses(tmp_path / "set" / "truth" / "poses.star")
+    assert angle_between(pose.rotation, result.pose.rotation).max() < 0.05
+    torch.testing.assert_close(pose.shift_A, result.pose.shift_A, atol=1e-5, rtol=0.0)
+    through_truth = read_particles(tmp_path / "set" / "truth" / "poses.star", invert="no")
+    assert torch.equal(through_truth.particles.stack.read(torch.tensor([5])), pixels(result)[5:6])
+    assert torch.equal(read_map(tmp_path / "set" / "truth" / "map.mrc").volume, truth)
+
+
+def test_particle_star_tells_no_pose(tmp_path):
+    write_dataset(tmp_path, make(n=4), phantom_map(32, 6.0))
+    text = (tmp_path / "particles.star").read_text()
+    assert "rlnDefocusU" in text
+    assert "rlnAngleRot" not in text
+    assert "rlnAnglePsi" not in text
+    assert "rlnOrigin" not in text
+
+
+def test_several_states_are_written_with_their_maps(tmp_path):
+    volumes = torch.stack([phantom_map(32, 6.0, hinge_angle_deg=a) for a in (0.0, 20.0, 40.0)])
+    result = make(volume=volumes, n=12)
+    write_dataset(tmp_path, result, volumes)
+    for number in range(3):
+        written = read_map(tmp_path / "truth" / f"map_{number:03d}.mrc").volume
+        assert torch.equal(written, volumes[number])
+    lines = (tmp_path / "truth" / "states.csv").read_text().split()
+    assert lines[0] == "image,state"
+    assert lines[1:] == [f"{i + 1},{s}" for i, s in enumerate(result.state.tolist())]
+    assert len(MrcStack.open(tmp_path / "particles.mrcs")) == 12
+
+
+def test_unwritable_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot make the folder"):
+        write_dataset(tmp_path / "file" / "set", make(n=4), phantom_map(32, 6.0))
