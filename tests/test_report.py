@@ -97,13 +97,16 @@ def make_run_folder(folder: Path, truth: Tensor, pixel_size_A: float, seed: int 
     frequency = shells / (box_size * pixel_size_A)
     names = {"half_map": 9.4321, "half_map_masked": 8.7654, "truth": 11.1357, "truth_masked": 10.5}
     curves = [
-        1 / (1 + np.exp(9 * (frequency * r - 1)) / 0.143 * 0.857) + 0.01 * rng.normal(size=len(shells))
+        1 / (1 + np.exp(9 * (frequency * r - 1)) / 0.143 * 0.857)
+        + 0.01 * rng.normal(size=len(shells))
         for r in names.values()
     ]
     rows = [",".join(["shell", "spatial_frequency_per_A", "resolution_A", *names])]
     for s in shells:
         resolution = "inf" if s == 0 else f"{1 / frequency[s]:.4f}"
-        rows.append(f"{s},{frequency[s]:.6f},{resolution}," + ",".join(f"{c[s]:.5f}" for c in curves))
+        rows.append(
+            f"{s},{frequency[s]:.6f},{resolution}," + ",".join(f"{c[s]:.5f}" for c in curves)
+        )
     (folder / "fsc.csv").write_text("\n".join(rows) + "\n")
     for half in ("half1", "half2"):
         (folder / half).mkdir()
@@ -118,7 +121,9 @@ def make_run_folder(folder: Path, truth: Tensor, pixel_size_A: float, seed: int 
     }
     np.savez(folder / "half1" / "examples.npz", **images)
     centre = box_size // 2
-    grown = [w * truth.numpy() + (1 - w) * rng.normal(size=truth.shape) for w in (0.0, 0.3, 0.7, 1.0)]
+    grown = [
+        w * truth.numpy() + (1 - w) * rng.normal(size=truth.shape) for w in (0.0, 0.3, 0.7, 1.0)
+    ]
     np.savez(
         folder / "half1" / "progress.npz",
         images_seen=np.array([0, 10000, 50000, 384000]),
@@ -147,7 +152,7 @@ def _write_stats(path: Path, rng: np.random.Generator) -> None:
         file.write('{"step": 1001, "images')
 
 
-@pytest.fixture()
+@pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return make_run_folder(tmp_path / "run", blobs(), PIXEL_SIZE_A)
 
@@ -195,6 +200,7 @@ def test_page_is_whole_and_self_contained(run_folder: Path) -> None:
     assert page.source.count("plotly.js v") == 1
     for figure in ("isosurface", "fsc", "power", "training"):
         assert f'id="{figure}"' in page.source
+    assert page.source.count('"showSendToCloud": false') == 4
     assert path.stat().st_size < 12e6
     assert [file.name for file in run_folder.glob(".report*")] == []
 
@@ -259,7 +265,14 @@ def test_a_run_of_one_map(run_folder: Path) -> None:
 def test_text_is_escaped(run_folder: Path) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&'\""
     config = json.loads((run_folder / "config.json").read_text())
-    for key in ("cryogan_version", "torch_version", "python_version", "device", "command", "started"):
+    for key in (
+        "cryogan_version",
+        "torch_version",
+        "python_version",
+        "device",
+        "command",
+        "started",
+    ):
         config[key] = evil
     config["particles"] |= {"star": evil, "summary": evil}
     config["config"] = {evil: evil, "nested": {evil: [evil]}}
@@ -296,9 +309,7 @@ def test_text_is_escaped(run_folder: Path) -> None:
         ("half1/examples.npz", "not an archive", "examples.npz is not a readable .npz file"),
     ],
 )
-def test_a_damaged_file_is_named(
-    run_folder: Path, file: str, content: str, sentence: str
-) -> None:
+def test_a_damaged_file_is_named(run_folder: Path, file: str, content: str, sentence: str) -> None:
     (run_folder / file).write_text(content)
     with pytest.raises(InputError, match=sentence):
         write_report(run_folder)

@@ -28,7 +28,10 @@ RESOLUTION_TICKS_A = (200, 100, 50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4.5, 4, 3.5,
 
 
 def to_html(figure: go.Figure, div_id: str) -> str:
-    """The figure as a fragment of HTML that expects plotly's JavaScript in the page."""
+    """The figure as a fragment of HTML that expects plotly's JavaScript in the page.
+
+    Plotly's button that uploads a figure to its makers is taken out: data may be unpublished.
+    """
     fragment: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -36,6 +39,7 @@ def to_html(figure: go.Figure, div_id: str) -> str:
         default_height=f"{figure.layout.height}px",
         config={
             "displaylogo": False,
+            "showSendToCloud": False,
             "responsive": True,
             "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "tableRotation"],
         },
@@ -58,12 +62,18 @@ def _style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
         font={**FONT, "size": 13, "color": INK},
         paper_bgcolor="white",
         plot_bgcolor="white",
-        margin={"l": 64, "r": 24, "t": 16, "b": 56},
+        margin={"l": 64, "r": 24, "t": 32, "b": 56},
         hoverlabel={"font": FONT},
         **layout,
     )
-    axis = {"gridcolor": "#eef1f4", "linecolor": FAINT, "ticks": "outside", "tickcolor": FAINT,
-            "zeroline": False, "title": {"standoff": 10}}
+    axis = {
+        "gridcolor": "#eef1f4",
+        "linecolor": FAINT,
+        "ticks": "outside",
+        "tickcolor": FAINT,
+        "zeroline": False,
+        "title": {"standoff": 10, "font": {"size": 13}},
+    }
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure
@@ -77,13 +87,18 @@ def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Fi
     """
     figure = go.Figure()
     meshes = [mesh for meshes in columns.values() for mesh in meshes]
-    reach_A = max((float(np.abs(m.vertices_A).max()) for m in meshes if m.vertices_A.size), default=1.0)
+    reach_A = max(
+        (float(np.abs(m.vertices_A).max()) for m in meshes if m.vertices_A.size), default=1.0
+    )
     shown_A = max(
-        (float(np.linalg.norm(m[shown].vertices_A, axis=1).max())
-         for m in columns.values() if m[shown].vertices_A.size),
+        (
+            float(np.linalg.norm(m[shown].vertices_A, axis=1).max())
+            for m in columns.values()
+            if m[shown].vertices_A.size
+        ),
         default=reach_A,
     )
-    eye = 1.35 * shown_A / reach_A
+    eye = 0.9 * shown_A / reach_A
     axis = {"visible": False, "range": [-reach_A, reach_A]}
     for number, (name, surfaces) in enumerate(columns.items()):
         scene = "scene" if number == 0 else f"scene{number + 1}"
@@ -92,15 +107,27 @@ def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Fi
             x, y, z = surface.vertices_A.T
             i, j, k = surface.faces.astype(corner).T
             figure.add_mesh3d(
-                x=x, y=y, z=z, i=i, j=j, k=k,
+                x=x,
+                y=y,
+                z=z,
+                i=i,
+                j=j,
+                k=k,
                 scene=scene,
                 name=name,
                 visible=level == shown,
                 color=MAP_COLOUR if number == 0 else TRUTH_COLOUR,
                 flatshading=False,
                 hoverinfo="skip",
-                lighting={"ambient": 0.42, "diffuse": 0.75, "specular": 0.25, "roughness": 0.55,
-                          "fresnel": 0.15, "facenormalsepsilon": 0, "vertexnormalsepsilon": 0},
+                lighting={
+                    "ambient": 0.42,
+                    "diffuse": 0.75,
+                    "specular": 0.25,
+                    "roughness": 0.55,
+                    "fresnel": 0.15,
+                    "facenormalsepsilon": 0,
+                    "vertexnormalsepsilon": 0,
+                },
                 lightposition={"x": 4000, "y": -6000, "z": 9000},
             )
         figure.update_layout(
@@ -136,19 +163,27 @@ def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go
         masked = name.endswith("_masked")
         colour = colours.get(families[name], INK)
         figure.add_scatter(
-            x=frequency, y=curve, mode="lines", name=curve_label(name), customdata=resolution,
+            x=frequency,
+            y=curve,
+            mode="lines",
+            name=curve_label(name),
+            customdata=resolution,
             line={"color": colour, "width": 2, "dash": "dash" if masked else "solid"},
             hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
         )
         marks = [(1.0 / r, t) for n, t, r in crossings if n == name and math.isfinite(r) and r > 0]
         figure.add_scatter(
-            x=[f for f, _ in marks], y=[t for _, t in marks], mode="markers", showlegend=False,
+            x=[f for f, _ in marks],
+            y=[t for _, t in marks],
+            mode="markers",
+            showlegend=False,
             hoverinfo="skip",
             marker={"color": "white", "size": 8, "line": {"color": colour, "width": 2}},
         )
     for threshold in (0.5, 0.143):
         figure.add_hline(
-            y=threshold, line={"color": "#98a4b0", "width": 1, "dash": "dot"},
+            y=threshold,
+            line={"color": "#98a4b0", "width": 1, "dash": "dot"},
             annotation={"text": f"{threshold:g}", "font": {"size": 11, "color": "#6b7885"}},
             annotation_position="top right",
         )
@@ -157,14 +192,22 @@ def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go
     for candidate in RESOLUTION_TICKS_A:
         if 1 / candidate <= end and (not ticks or 1 / candidate - 1 / ticks[-1] > 0.055 * end):
             ticks.append(candidate)
-    _style(figure, 400, hovermode="x unified", legend={"x": 1, "xanchor": "right", "y": 0.98,
-                                                       "bgcolor": "rgba(255,255,255,0.8)"})
+    _style(
+        figure,
+        400,
+        hovermode="x unified",
+        legend={"x": 1, "xanchor": "right", "y": 0.98, "bgcolor": "rgba(255,255,255,0.8)"},
+    )
     figure.update_xaxes(
         title_text="resolution (Å), on an axis linear in spatial frequency",
-        range=[0, end], tickvals=[1 / tick for tick in ticks], ticktext=[f"{t:g}" for t in ticks],
+        range=[0, end],
+        tickvals=[1 / tick for tick in ticks],
+        ticktext=[f"{t:g}" for t in ticks],
         unifiedhovertitle={"text": ""},
     )
-    figure.update_yaxes(title_text="Fourier shell correlation", range=[min(-0.05, _lowest(table)), 1.03])
+    figure.update_yaxes(
+        title_text="Fourier shell correlation", range=[min(-0.05, _lowest(table)), 1.03]
+    )
     return figure
 
 
@@ -184,13 +227,16 @@ def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
         power = fourier.rfft(images).abs().square() / box_size**2
         spectrum = fourier.shell_mean(power, box_size).mean(0).numpy()[1:]
         figure.add_scatter(
-            x=np.arange(1, len(spectrum) + 1) / box_size, y=np.where(spectrum > 1e-8, spectrum, np.nan),
-            name=label, mode="lines", line={"color": colour, "width": 2},
+            x=np.arange(1, len(spectrum) + 1) / box_size,
+            y=np.where(spectrum > 1e-8, spectrum, np.nan),
+            name=label,
+            mode="lines",
+            line={"color": colour, "width": 2},
             hovertemplate="%{y:.3g}",
         )
     _style(figure, 300, hovermode="x unified", legend={"x": 1, "xanchor": "right", "y": 0.98})
     figure.update_xaxes(title_text="spatial frequency (cycles per pixel of the critic's images)")
-    figure.update_yaxes(title_text="mean power", type="log", exponentformat="power", dtick=1)
+    figure.update_yaxes(title_text="mean power", type="log", dtick="D2")
     return figure
 
 
@@ -221,7 +267,11 @@ def training_figure(stats: dict[str, list[dict[str, Any]]]) -> go.Figure | None:
                     continue
                 label = html.escape(name) + (f", {key.replace('_', ' ')}" if len(keys) > 1 else "")
                 figure.add_scatter(
-                    x=x, y=y, yaxis=axis, name=label, mode="lines",
+                    x=x,
+                    y=y,
+                    yaxis=axis,
+                    name=label,
+                    mode="lines",
                     legend="legend" if row == 0 else f"legend{row + 1}",
                     line={"color": COLOURS[run % len(COLOURS)], "width": 1.6, "dash": dash},
                     hovertemplate="%{y:.4g}",
@@ -237,7 +287,8 @@ def training_figure(stats: dict[str, list[dict[str, Any]]]) -> go.Figure | None:
         )
     for images_seen, label in _stages(next(iter(stats.values()))):
         figure.add_vline(
-            x=images_seen, line={"color": "#98a4b0", "width": 1, "dash": "dot"},
+            x=images_seen,
+            line={"color": "#98a4b0", "width": 1, "dash": "dot"},
             annotation={"text": html.escape(label), "font": {"size": 11, "color": "#6b7885"}},
             annotation_position="top right",
         )
@@ -273,6 +324,7 @@ def _stages(records: list[dict[str, Any]]) -> list[tuple[float, str]]:
         if "stage" in record and _is_number(record.get("images_seen")):
             box = f", {record['box_size']} px" if "box_size" in record else ""
             starts.setdefault(
-                str(record["stage"]), (float(record["images_seen"]), f"stage {record['stage']}{box}")
+                str(record["stage"]),
+                (float(record["images_seen"]), f"stage {record['stage']}{box}"),
             )
     return list(starts.values()) if len(starts) > 1 else []

@@ -56,9 +56,7 @@ def level_enclosing(volume: Tensor, pixel_size_A: float, enclosed_A3: float) -> 
     return float(torch.sort(volume.flatten(), descending=True).values[voxels - 1])
 
 
-def isosurface(
-    volume: Tensor, pixel_size_A: float, level: float, max_vertices: int
-) -> Isosurface:
+def isosurface(volume: Tensor, pixel_size_A: float, level: float, max_vertices: int) -> Isosurface:
     """The surface of `volume` (D, D, D; z, y, x) at `level` by marching cubes.
 
     The map is Fourier-resampled to a box of `CONTOUR_BOX`, then to ever smaller boxes until
@@ -73,14 +71,12 @@ def isosurface(
         box_size = min(box_size - 2, int(box_size / excess**0.5))
 
 
-def _marching_cubes(
-    volume: Tensor, pixel_size_A: float, level: float, box_size: int
-) -> Isosurface:
+def _marching_cubes(volume: Tensor, pixel_size_A: float, level: float, box_size: int) -> Isosurface:
     resampled = fourier.resample(volume, box_size, 3).numpy()
     if not resampled.min() < level < resampled.max():
         return Isosurface(np.empty((0, 3), np.float32), np.empty((0, 3), np.int64))
     closed = np.pad(resampled, 1, constant_values=resampled.min())
-    vertices, faces, _, _ = marching_cubes(closed, level)
+    vertices, faces, _, _ = marching_cubes(closed, level)  # type: ignore[no-untyped-call]
     voxel_A = pixel_size_A * volume.shape[-1] / box_size
     centred = (vertices - 1 - box_size // 2) * voxel_A
     # Corners that skimage orders clockwise in (z, y, x) are anticlockwise in (x, y, z).

@@ -37,7 +37,8 @@ MAX_VERTICES = 150_000
 # Protein of partial specific volume 0.73 cm³/g fills 1.21 Å³ a dalton.
 PROTEIN_A3_PER_DA = 1.21
 
-MAX_COLUMNS = 8
+# Columns of a strip of pictures; one with fewer leaves the rest of the width empty.
+MIN_COLUMNS, MAX_COLUMNS = 6, 8
 
 
 def write_report(run_folder: Path) -> Path:
@@ -143,34 +144,44 @@ def _header(run: RunFolder) -> str:
     count, box_size = _number(particles, "count"), _number(particles, "box_size")
     pixel_size_A = _number(particles, "pixel_size_A")
     timings = _object(run.summary, "timings_s")
-    total_s = _number(timings, "total_wall")
-    cards = [
-        (_angstrom(value), f"FSC = {threshold:g}", f"{_pair_name(pair)}, "
-         + ("inside a soft mask" if masked else "no mask"))
-        for _, pair, threshold, masked, value in _resolutions(run)
-    ]  # fmt: skip
-    if count is not None:
-        box = f"{box_size:.0f} px boxes" if box_size is not None else ""
-        cards.append((f"{count:,.0f}", "particles", box))
-    if pixel_size_A is not None:
-        cards.append(
-            (f"{pixel_size_A:.4g} Å", "pixel size", f"Nyquist limit {2 * pixel_size_A:.4g} Å")
+    total_s, seen = _number(timings, "total_wall"), _number(run.summary, "images_seen")
+    resolutions = [
+        (
+            _angstrom(value),
+            f"FSC = {threshold:g}, {'soft mask' if masked else 'no mask'}",
+            _pair_name(pair),
         )
+        for _, pair, threshold, masked, value in _resolutions(run)
+    ]
+    facts = []
+    if count is not None:
+        box = f"boxes of {box_size:.0f} px" if box_size is not None else ""
+        facts.append((f"{count:,.0f}", "particles", box))
+    if pixel_size_A is not None:
+        limit = f"Nyquist limit {2 * pixel_size_A:.4g} Å"
+        facts.append((f"{pixel_size_A:.4g} Å", "pixel size", limit))
     if total_s is not None:
-        seen = _number(run.summary, "images_seen")
         device = f"on {run.config['device']}" if "device" in run.config else ""
-        where = f"{seen:,.0f} images seen {device}" if seen is not None else device
-        cards.append((_duration(total_s), "wall time", where))
+        facts.append((_duration(total_s), "wall time", device))
+    if seen is not None:
+        rate = _number(run.summary, "images_per_s")
+        speed = f"{rate:,.0f} a second" if rate is not None else ""
+        facts.append((f"{seen:,.0f}", "images seen", speed))
+    return (
+        f'<div class="overline">cryogan reconstruction report</div>\n'
+        f"<h1>{_escape(run.path.resolve().name)}</h1>\n"
+        f'<p class="verdict">{_escape(_verdict(run))}</p>\n{_cards(resolutions)}{_cards(facts)}'
+    )
+
+
+def _cards(cards: list[tuple[str, str, str]]) -> str:
+    """Tiles of a value, what it is, and how it is to be read."""
     tiles = "".join(
         f'<div class="card"><b>{_escape(value)}</b><span class="what">{_escape(what)}</span>'
         f"<span>{_escape(how)}</span></div>"
         for value, what, how in cards
     )
-    return (
-        f'<div class="overline">cryogan reconstruction report</div>\n'
-        f"<h1>{_escape(run.path.resolve().name)}</h1>\n"
-        f'<p class="verdict">{_escape(_verdict(run))}</p>\n<div class="cards">{tiles}</div>'
-    )
+    return f'<div class="cards">{tiles}</div>\n' if cards else ""
 
 
 def _verdict(run: RunFolder) -> str:
@@ -258,12 +269,11 @@ def _structure(run: RunFolder) -> str:
 
 def _strip(heads: list[str], rows: list[tuple[str, list[str]]]) -> str:
     """A grid of pictures: a heading a column, a label and a list of HTML cells a row."""
-    label_width = "118px" if any(label for label, _ in rows) else "0"
     cells = [f'<div class="head">{_escape(head)}</div>' for head in ["", *heads]]
     for label, pictures in rows:
-        cells.append(f'<div class="row">{_escape(label)}</div>')
+        cells.append(f'<div class="row" style="grid-column: 1">{_escape(label)}</div>')
         cells.extend(pictures)
-    columns = f"{label_width} repeat({len(heads)}, minmax(0, 1fr))"
+    columns = f"118px repeat({max(len(heads), MIN_COLUMNS)}, minmax(0, 1fr))"
     return f'<div class="strip" style="grid-template-columns: {columns}">{"".join(cells)}</div>'
 
 
@@ -275,16 +285,18 @@ def _picture(image: FloatArray, limits: GreyRange, what: str, bar: str = "") -> 
 def _scale_bar(width_A: float) -> str:
     """A bar of a round length, about a quarter of a picture that is `width_A` wide."""
     length_A = max((n for n in (5, 10, 20, 50, 100, 200, 500) if n <= 0.4 * width_A), default=1)
-    return f'<div class="bar" style="width: {100 * length_A / width_A:.1f}%"><i>{length_A} Å</i></div>'
+    return (
+        f'<div class="bar" style="width: {100 * length_A / width_A:.1f}%"><i>{length_A} Å</i></div>'
+    )
 
 
 def _slices(run: RunFolder) -> str:
     if not run.maps:
         return _missing("the run folder has no map.mrc, half1.mrc or half2.mrc")
-    heads = [f"{kind} {plane}" for kind in ("section", "projection") for plane in ("xy", "xz", "yz")]
-    rows = [
-        (MAP_NAMES[name], _views(map_, MAP_NAMES[name])) for name, map_ in run.maps.items()
+    heads = [
+        f"{kind} {plane}" for kind in ("section", "projection") for plane in ("xy", "xz", "yz")
     ]
+    rows = [(MAP_NAMES[name], _views(map_, MAP_NAMES[name])) for name, map_ in run.maps.items()]
     absent = [name for name in ("map", "half1", "half2") if name not in run.maps]
     note = "".join(_missing(f"the run folder has no {name}.mrc") for name in absent)
     return (
@@ -408,7 +420,10 @@ def _progress(run: RunFolder) -> str:
     rows = [
         (
             f"section {plane}",
-            [_picture(slices[m, p], limits[m], f"{plane} at {images_seen[m]:.0f}") for m in moments],
+            [
+                _picture(slices[m, p], limits[m], f"{plane} at {images_seen[m]:.0f}")
+                for m in moments
+            ],
         )
         for p, plane in enumerate(("xy", "xz", "yz"))
     ]

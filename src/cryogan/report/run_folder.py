@@ -84,7 +84,9 @@ def read_run_folder(path: Path) -> RunFolder:
         },
         fsc=_read_fsc(path / "fsc.csv"),
         stats={run.name: _read_stats(run / "stats.jsonl") for run in runs},
-        examples=_read_first_arrays(runs, "examples.npz", {"real": 3, "clean": 3, "ctf": 3, "noisy": 3}),
+        examples=_read_first_arrays(
+            runs, "examples.npz", {"real": 3, "clean": 3, "ctf": 3, "noisy": 3}
+        ),
         progress=_read_first_arrays(runs, "progress.npz", {"images_seen": 1, "slices": 4}),
     )
 

@@ -13,7 +13,7 @@ h1 { font-size: 34px; line-height: 1.15; margin: 4px 0 8px; letter-spacing: -.01
 h2 { font-size: 21px; margin: 0 0 4px; letter-spacing: -.01em; }
 h3 { font-size: 14px; margin: 22px 0 6px; }
 p { margin: 0 0 10px; max-width: 82ch; }
-.verdict { font-size: 18px; line-height: 1.45; max-width: 74ch; }
+.verdict { font-size: 18px; line-height: 1.45; max-width: 74ch; margin-bottom: 20px; }
 .note { color: var(--soft); font-size: 13.5px; }
 .missing { color: var(--soft); font-style: italic; }
 section { border-top: 1px solid var(--line); margin-top: 36px; padding-top: 22px; }
@@ -22,7 +22,7 @@ code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans 
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; margin: 0;
   padding: 12px 14px; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px;
-  margin: 22px 0 0; }
+  margin: 12px 0 0; }
 .card { background: var(--wash); border: 1px solid var(--line); border-radius: 8px;
   padding: 12px 14px; }
 .card b { display: block; font-size: 25px; font-weight: 600; letter-spacing: -.02em;
