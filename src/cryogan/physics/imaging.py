@@ -95,6 +95,8 @@ class Preprocessing:
 def preprocess(images: Tensor, settings: Preprocessing) -> Tensor:
     """Fourier crop → band limit → soft window → normalise: (n, D, D) to (n, box, box).
 
+    The crop is unitary: white noise keeps its variance per pixel, at every box.
+
     This is the *only* road to the critic. A coefficient, row or window edge that differed
     between real and simulated images would be learnt in place of the molecule.
     """
@@ -102,7 +104,7 @@ def preprocess(images: Tensor, settings: Preprocessing) -> Tensor:
     size = settings.box_size
     plane = fourier.resize(fourier.rfft(images), box_size, size)
     mask = fourier.band_mask(size, settings.band * (size / 2), 2, images.device)
-    image = fourier.irfft(plane * mask, size) * (size / box_size) ** 2
+    image = fourier.irfft(plane * mask, size) * (size / box_size)
     if settings.window_radius is not None:
         half = size / 2
         image = image * fourier.soft_disc(

@@ -1,0 +1,135 @@
+"""The volume that is learnt: its parameters, and the constraints that make it a molecule."""
+
+import torch
+from torch import Tensor, nn
+
+from cryogan import fourier
+from cryogan.symmetry import symmetry_matrices
+
+
+class Volume(nn.Module):
+    """A volume (D, D, D) with soft ball mask, positivity and point-group symmetry.
+
+    Two parametrisations of the same volumes:
+
+    - "voxels": the grey values themselves (the published way);
+    - "fourier": Fourier coefficients in units of the amplitude that the data's signal spectrum
+      gives to their shell. A step of an optimiser that scales every parameter's gradient alike
+      (Adam) then moves every shell by the same fraction of its expected amplitude, where voxel
+      steps move the low shells only.
+
+    Args:
+        box_size: D.
+        parametrisation: "voxels" or "fourier".
+        shell_amplitude: (D // 2 + 1,) expected modulus of the (unnormalised) 3D Fourier
+            coefficients in every shell; not used by "voxels".
+        positivity: "relu" clips negative values, "leaky" scales them by 0.1 (a gradient is
+            left that can bring them back), "none".
+        mask_radius: radius of the ball as a fraction of half the box; the cosine edge that
+            follows is `mask_edge` wide.
+        symmetry: point group (RELION's name).
+    """
+
+    mask: Tensor
+    scale: Tensor
+    operators: Tensor
+
+    def __init__(
+        self,
+        box_size: int,
+        *,
+        parametrisation: str,
+        shell_amplitude: Tensor,
+        positivity: str,
+        mask_radius: float,
+        mask_edge: float,
+        symmetry: str = "C1",
+    ) -> None:
+        super().__init__()
+        self.box_size = box_size
+        self.parametrisation = parametrisation
+        self.positivity = positivity
+        self.register_buffer(
+            "mask",
+            fourier.soft_disc(box_size, mask_radius * box_size / 2, mask_edge * box_size / 2, 3),
+            persistent=False,
+        )
+        if parametrisation == "fourier":
+            shells = fourier.shell_index(box_size, 3).clamp_max(box_size // 2)
+            scale = shell_amplitude[shells] * fourier.band_mask(box_size, box_size / 2, 3)
+            shape: tuple[int, ...] = (*scale.shape, 2)
+        else:
+            scale, shape = torch.ones(()), (box_size,) * 3
+        self.register_buffer("scale", scale)
+        self.parameter = nn.Parameter(torch.zeros(shape))
+        operators = symmetry_matrices(symmetry)[1:]
+        self.register_buffer("operators", operators.float(), persistent=False)
+
+    def forward(self) -> Tensor:
+        """The volume (D, D, D), differentiable in the parameters."""
+        if self.parametrisation == "fourier":
+            coefficients = torch.view_as_complex(self.parameter) * self.scale
+            volume = fourier.irfft(coefficients, self.box_size, 3)
+        else:
+            volume = self.parameter * self.scale
+        volume = symmetrise(volume * self.mask, self.operators)
+        if self.positivity == "relu":
+            return volume.relu()
+        if self.positivity == "leaky":
+            return nn.functional.leaky_relu(volume, 0.1)
+        return volume
+
+    @torch.no_grad()
+    def set_volume(self, volume: Tensor) -> None:
+        """Start from a volume (D, D, D); it is reproduced where the constraints allow it."""
+        if self.parametrisation == "fourier":
+            coefficients = fourier.rfft(volume, 3) / self.scale.clamp_min(1e-20)
+            coefficients = coefficients * (self.scale > 0)
+            self.parameter.copy_(torch.view_as_real(coefficients))
+        else:
+            self.parameter.copy_(volume / self.scale)
+
+
+def symmetrise(volume: Tensor, operators: Tensor) -> Tensor:
+    """Mean of `volume` (D, D, D) and its copies turned by `operators` (m, 3, 3) (no identity).
+
+    Trilinear in real space: exact for operators that permute the grid's axes (D2, T, O).
+    """
+    if operators.shape[0] == 0:
+        return volume
+    size = volume.shape[-1]
+    axis = torch.arange(size, device=volume.device, dtype=volume.dtype) - size // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    point = torch.stack((x, y, z), dim=-1)
+    total = volume
+    for operator in operators:
+        coordinate = (point @ operator.T + size // 2) * (2.0 / (size - 1)) - 1.0
+        total = (
+            total
+            + nn.functional.grid_sample(volume[None, None], coordinate[None], align_corners=True)[
+                0, 0
+            ]
+        )
+    return total / (operators.shape[0] + 1)
+
+
+def initial_blob(box_size: int, shell_amplitude: Tensor) -> Tensor:
+    """A centred Gaussian ball (σ = D / 5) to start from.
+
+    Its mass is 0.3 of the largest expected coefficient, so that the first simulated images are
+    neither empty nor overwhelming.
+    """
+    radius = fourier.radius_grid(box_size, 3)
+    blob = torch.exp(-0.5 * (radius / (0.2 * box_size)).square())
+    return blob * (0.3 * float(shell_amplitude.max()) / float(blob.sum()))
+
+
+def rescale_volume(volume: Tensor, new_size: int) -> Tensor:
+    """The same volume at another box of the same field of view, band-limited or zero-padded.
+
+    Grey values are multiplied by (D / D')²: D / D' because a ray crosses fewer, larger voxels,
+    and once more because images are cropped unitarily (`physics.imaging.preprocess`), with the
+    variance of white noise kept.
+    """
+    size = volume.shape[-1]
+    return fourier.resample(volume, new_size, 3) * (size / new_size) ** 2

@@ -1,0 +1,269 @@
+"""The game, as one straight function."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryogan.particles import CTFParams, Particles, Pose
+from cryogan.physics.ctf import ctf as ctf_of
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.imaging import Preprocessing, form_images, preprocess
+from cryogan.physics.noise import BackgroundPatches, colour, white
+from cryogan.physics.projection import volume_spectrum
+from cryogan.training import losses
+from cryogan.training.config import TrainingConfig
+from cryogan.training.data import StageData, prepare_stage
+from cryogan.training.state import TrainingState, begin_stage, restore
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `train` yields.
+
+    Attributes:
+        state: the live state (do not change it).
+        data: the current stage's real images.
+        record: numbers for the log, means since the last one.
+        fraction: of the whole run that is done, in images seen.
+    """
+
+    state: TrainingState
+    data: StageData
+    record: dict[str, float]
+    fraction: float
+
+
+def stage_box(config: TrainingConfig, stage: int, box_size: int) -> int:
+    """The box of a stage for images of `box_size`: never larger than theirs, always even."""
+    return min(config.stages[stage].box_size, box_size - box_size % 2)
+
+
+def preprocessing(config: TrainingConfig, box_size: int) -> Preprocessing:
+    """The one preprocessing of a stage, for both streams."""
+    return Preprocessing(
+        box_size, window_radius=config.window_radius, normalise=config.normalise
+    )
+
+
+def train(
+    particles: Particles,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    background: BackgroundPatches | None = None,
+    checkpoint: dict[str, Any] | None = None,
+    log_every: int = 20,
+) -> Iterator[Progress]:
+    """Play the game; yield every `log_every` steps and at the end of each stage.
+
+    The caller logs, saves checkpoints and may stop at any time by not asking for more. Started
+    with a checkpoint, the run goes on as if it had never stopped.
+
+    Args:
+        particles: the real images; their poses are unknown here.
+        config: settings.
+        seed: of everything random in this run.
+        device: where the game is played; random numbers are drawn on the CPU.
+        background: measured noise instead of a spectrum.
+        checkpoint: from `state.load_checkpoint`.
+        log_every: volume steps between records.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state: TrainingState | None = None
+    total_images = sum(stage.images for stage in config.stages)
+    first_stage = 0 if checkpoint is None else int(checkpoint["stage"])
+    for number in range(first_stage, len(config.stages)):
+        started = _clock()
+        box_size = stage_box(config, number, particles.box_size)
+        settings = preprocessing(config, box_size)
+        gain = state.gain if state is not None else None
+        if state is None and checkpoint is not None:
+            gain = float(checkpoint["gain"])
+        data = prepare_stage(particles, settings, gain=gain, patches=background, device=device)
+        state = begin_stage(
+            config, number, box_size, data.spectra, data.gain, generator, device, state
+        )
+        if checkpoint is not None:
+            state, checkpoint = restore(state, checkpoint), None
+        steps = config.stages[number].images // (config.batch_size * config.critic_steps)
+        sums: dict[str, Tensor] = {}
+        _spend(state, started)
+        while state.step < steps:
+            started = _clock()
+            _set_learning_rates(state, config, steps, len(data))
+            step_record = _step(state, config, data, settings)
+            state.step += 1
+            state.images_seen += config.batch_size * config.critic_steps
+            _average(state, config)
+            for name, value in step_record.items():
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + value
+            _spend(state, started)
+            if state.step % log_every == 0 or state.step == steps:
+                since = (state.step - 1) % log_every + 1
+                record = {name: float(value) / since for name, value in sums.items()}
+                sums = {}
+                yield Progress(
+                    state, data, _record(state, box_size, record), state.images_seen / total_images
+                )
+
+
+def _step(
+    state: TrainingState, config: TrainingConfig, data: StageData, settings: Preprocessing
+) -> dict[str, Tensor]:
+    """`critic_steps` critic steps, then one volume step on the last simulated batch."""
+    relativistic = config.loss == "relativistic"
+    critic_loss_of = losses.critic_relativistic if relativistic else losses.critic_wasserstein
+    volume_loss_of = losses.volume_relativistic if relativistic else losses.volume_wasserstein
+    spectrum = volume_spectrum(state.volume(), config.padding)
+    penalise = state.step % config.penalty_every == 0
+    penalty = torch.zeros((), device=spectrum.device)
+    for critic_step in range(config.critic_steps):
+        last = critic_step == config.critic_steps - 1
+        with torch.set_grad_enabled(last):  # only the volume step needs the way back
+            fake = simulate_batch(state, config, data, settings, spectrum)
+        real = _real_batch(data, config.batch_size, state.generator)
+        both = torch.cat((real, fake.detach())).requires_grad_(penalise and relativistic)
+        scores = state.critic(both)
+        real_scores, fake_scores = scores[: config.batch_size], scores[config.batch_size :]
+        critic_loss = critic_loss_of(real_scores, fake_scores)
+        loss = critic_loss
+        if penalise:
+            if relativistic:
+                penalty = losses.zero_centred_penalty(scores, both)
+            else:
+                penalty = losses.gradient_penalty(
+                    state.critic, real, fake.detach(), state.generator
+                )
+            loss = loss + config.penalty_weight * config.penalty_every * penalty
+        state.critic_optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.critic_optimiser.step()
+    state.critic.requires_grad_(False)
+    with torch.no_grad():
+        real_scores_now = state.critic(real) if relativistic else real_scores
+    volume_loss = volume_loss_of(real_scores_now, state.critic(fake))
+    state.volume_optimiser.zero_grad()
+    volume_loss.backward()  # type: ignore[no-untyped-call]
+    state.volume_optimiser.step()
+    state.critic.requires_grad_(True)
+    return {
+        "critic_loss": critic_loss.detach(),
+        "volume_loss": volume_loss.detach(),
+        "distance": (real_scores.mean() - fake_scores.mean()).detach(),
+        "penalty": penalty.detach(),
+    }
+
+
+def simulate_batch(
+    state: TrainingState,
+    config: TrainingConfig,
+    data: StageData,
+    settings: Preprocessing,
+    spectrum: Tensor,
+) -> Tensor:
+    """A batch of simulated images as the critic sees them, differentiable in `spectrum`."""
+    pose, ctf_params = draw_conditions(state, config, data)
+    noise = draw_noise(state, config, data)
+    return preprocess(render(state, data, spectrum, pose, ctf_params, noise), settings)
+
+
+def draw_conditions(
+    state: TrainingState, config: TrainingConfig, data: StageData
+) -> tuple[Pose, CTFParams]:
+    """Random poses, and CTFs drawn from those of the particles."""
+    device = data.images.device
+    width_A = config.shift_percent / 100.0 * data.box_size * data.pixel_size_A
+    pose = PoseDistribution(width_A).sample(config.batch_size, state.generator).to(device)
+    chosen = torch.randint(len(data), (config.batch_size,), generator=state.generator)
+    return pose, data.ctf[chosen.to(device)]
+
+
+def draw_noise(state: TrainingState, config: TrainingConfig, data: StageData) -> Tensor:
+    """Noise images: measured background, or white noise given the data's spectrum."""
+    device = data.images.device
+    n = config.batch_size
+    if data.patches is not None:
+        return data.patches.sample(n, state.generator).to(device)
+    noise = white(n, data.box_size, state.generator).to(device)
+    return colour(noise, data.spectra.noise.to(device)) if config.estimate_spectra else noise
+
+
+def render(
+    state: TrainingState,
+    data: StageData,
+    spectrum: Tensor,
+    pose: Pose,
+    ctf_params: CTFParams | None,
+    noise: Tensor | None,
+) -> Tensor:
+    """Images before preprocessing, with the learnt contrast and noise scale."""
+    contrast, noise_scale = state.log_scales.exp()
+    transfer = None
+    if ctf_params is not None:
+        transfer = ctf_of(ctf_params, data.box_size, data.pixel_size_A) * contrast
+    return form_images(
+        spectrum,
+        pose,
+        transfer,
+        box_size=data.box_size,
+        pixel_size_A=data.pixel_size_A,
+        noise=None if noise is None else noise * noise_scale,
+    )
+
+
+def _real_batch(data: StageData, n: int, generator: torch.Generator) -> Tensor:
+    chosen = torch.randint(len(data), (n,), generator=generator)
+    return data.images[chosen.to(data.images.device)]
+
+
+def _set_learning_rates(
+    state: TrainingState, config: TrainingConfig, steps: int, particle_count: int
+) -> None:
+    if config.lr_schedule == "cosine":
+        factor = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * state.step / steps))
+    else:
+        factor = config.lr_epoch_factor ** (state.images_seen // particle_count)
+    for group in state.critic_optimiser.param_groups:
+        group["lr"] = config.critic_lr * factor
+    for group in state.volume_optimiser.param_groups:
+        group["lr"] = config.volume_lr * factor
+
+
+@torch.no_grad()
+def _average(state: TrainingState, config: TrainingConfig) -> None:
+    keep = 0.0
+    if config.ema_fraction > 0:
+        keep = 1.0 - 1.0 / (config.ema_fraction * state.step + 1.0)
+    state.average = keep * state.average + (1.0 - keep) * state.volume()
+
+
+def _record(state: TrainingState, box_size: int, means: dict[str, float]) -> dict[str, float]:
+    contrast, noise_scale = state.log_scales.detach().exp().tolist()
+    return {
+        "step": state.step,
+        "images_seen": state.images_seen,
+        "stage": state.stage,
+        "box_size": box_size,
+        **means,
+        "contrast": contrast,
+        "noise_scale": noise_scale,
+        "images_per_s": state.images_seen / max(state.wall_s, 1e-9),
+        "wall_s": state.wall_s,
+        "cpu_s": state.cpu_s,
+    }
+
+
+def _clock() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _spend(state: TrainingState, started: tuple[float, float]) -> None:
+    wall, cpu = _clock()
+    state.wall_s += wall - started[0]
+    state.cpu_s += cpu - started[1]

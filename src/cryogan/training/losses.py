@@ -1,0 +1,47 @@
+"""The two games and their penalties, each per image.
+
+Scores are (n,) tensors; the critic minimises `critic_*`, the volume minimises `volume_*`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+
+def critic_wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+    """E[D(fake)] - E[D(real)] (Arjovsky et al. 2017)."""
+    return fake.mean() - real.mean()
+
+
+def volume_wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+    """-E[D(fake)]; the real images' scores do not depend on the volume."""
+    return -fake.mean()
+
+
+def critic_relativistic(real: Tensor, fake: Tensor) -> Tensor:
+    """E softplus(D(fake) - D(real)) over pairs (Jolicoeur-Martineau 2019; R3GAN, Huang 2024)."""
+    return softplus(fake - real).mean()
+
+
+def volume_relativistic(real: Tensor, fake: Tensor) -> Tensor:
+    """E softplus(D(real) - D(fake)) over pairs."""
+    return softplus(real - fake).mean()
+
+
+def gradient_penalty(
+    critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator
+) -> Tensor:
+    """E (‖∇D(x)‖ - 1)² at random points x between pairs (WGAN-GP, Gulrajani et al. 2017).
+
+    The norm is over a whole image, one norm an image.
+    """
+    weight = torch.rand(real.shape[0], generator=generator).to(real.device)[:, None, None]
+    between = (weight * real + (1 - weight) * fake).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1.0).square().mean()
+
+
+def zero_centred_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """E ‖∇D(x)‖² over real and simulated images (Mescheder et al. 2018), one norm an image."""
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(dim=1).mean()
