@@ -21,7 +21,7 @@ from cryogan.report.isosurface import (
     Isosurface,
     contour_levels,
     enclosed_volume_A3,
-    isosurface,
+    isosurfaces,
     level_enclosing,
 )
 from cryogan.report.page import write_report
@@ -330,7 +330,7 @@ def _enclosed_A3(mesh: Isosurface) -> float:
 def test_isosurface_of_a_ball_has_its_volume_and_looks_outwards() -> None:
     radius_A = 30.0
     ball = torch.sigmoid((radius_A / PIXEL_SIZE_A - radius_grid(BOX, 3)) / 0.8)
-    mesh = isosurface(ball, PIXEL_SIZE_A, 0.5, max_vertices=100_000)
+    mesh = isosurfaces(ball, PIXEL_SIZE_A, [0.5], max_vertices=100_000)[0]
     exact = 4 / 3 * math.pi * radius_A**3
     assert _enclosed_A3(mesh) == pytest.approx(exact, rel=0.01)
     assert enclosed_volume_A3(ball, 0.5, PIXEL_SIZE_A) == pytest.approx(exact, rel=0.03)
@@ -341,7 +341,7 @@ def test_isosurface_of_a_ball_has_its_volume_and_looks_outwards() -> None:
 def test_isosurface_lies_where_the_density_is_along_x_y_and_z(box_size: int) -> None:
     z, y, x = torch.meshgrid(*[torch.arange(box_size) - box_size // 2] * 3, indexing="ij")
     volume = torch.exp(-((x - 5) ** 2 + (y + 3) ** 2 + (z - 1) ** 2) / 18.0)
-    mesh = isosurface(volume, 2.0, 0.5, max_vertices=100_000)
+    mesh = isosurfaces(volume, 2.0, [0.5], max_vertices=100_000)[0]
     middle = (mesh.vertices_A.max(0) + mesh.vertices_A.min(0)) / 2
     assert middle == pytest.approx([10.0, -6.0, 2.0], abs=0.15)
 
@@ -349,8 +349,8 @@ def test_isosurface_lies_where_the_density_is_along_x_y_and_z(box_size: int) -> 
 def test_isosurface_keeps_to_its_budget_and_its_shape() -> None:
     volume = blobs()
     level = contour_levels(volume)[0]
-    fine = isosurface(volume, PIXEL_SIZE_A, level, max_vertices=100_000)
-    coarse = isosurface(volume, PIXEL_SIZE_A, level, max_vertices=1500)
+    fine = isosurfaces(volume, PIXEL_SIZE_A, [level], max_vertices=100_000)[0]
+    coarse = isosurfaces(volume, PIXEL_SIZE_A, [level], max_vertices=1500)[0]
     assert len(fine.vertices_A) > 1500 >= len(coarse.vertices_A) > 300
     assert _enclosed_A3(coarse) == pytest.approx(_enclosed_A3(fine), rel=0.05)
 
@@ -361,7 +361,7 @@ def test_contour_levels() -> None:
     assert levels == sorted(levels)
     assert volume.mean() < levels[0] < levels[-1] < volume.max()
     assert contour_levels(torch.full((8, 8, 8), 3.0)) == []
-    assert isosurface(volume, 1.0, 1e3, 1000).vertices_A.shape == (0, 3)
+    assert isosurfaces(volume, 1.0, [1e3], 1000)[0].vertices_A.shape == (0, 3)
 
 
 def test_level_enclosing_inverts_enclosed_volume() -> None:

@@ -86,25 +86,15 @@ def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Fi
         columns: name of a column (map, truth) → its surfaces, lowest level first.
     """
     figure = go.Figure()
-    meshes = [mesh for meshes in columns.values() for mesh in meshes]
-    reach_A = max(
-        (float(np.abs(m.vertices_A).max()) for m in meshes if m.vertices_A.size), default=1.0
-    )
-    shown_A = max(
-        (
-            float(np.linalg.norm(m[shown].vertices_A, axis=1).max())
-            for m in columns.values()
-            if m[shown].vertices_A.size
-        ),
-        default=reach_A,
-    )
-    eye = 0.9 * shown_A / reach_A
-    axis = {"visible": False, "range": [-reach_A, reach_A]}
+    reach_A = max(_radius_A(mesh, 1.0) for meshes in columns.values() for mesh in meshes)
+    shown_A = max(_radius_A(meshes[shown], 0.98) for meshes in columns.values())
+    eye = 0.85 * shown_A / reach_A
+    axis = {"visible": False, "range": [-10 * reach_A, 10 * reach_A]}
     for number, (name, surfaces) in enumerate(columns.items()):
         scene = "scene" if number == 0 else f"scene{number + 1}"
         for level, surface in enumerate(surfaces):
             corner = np.min_scalar_type(len(surface.vertices_A))
-            x, y, z = surface.vertices_A.T
+            x, y, z = (10 * surface.vertices_A).round().astype(np.int16).T  # 0.1 Å
             i, j, k = surface.faces.astype(corner).T
             figure.add_mesh3d(
                 x=x,
@@ -146,6 +136,13 @@ def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Fi
     _style(figure, 500, showlegend=False)
     figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})
     return figure
+
+
+def _radius_A(mesh: Isosurface, fraction: float) -> float:
+    """Radius about the origin that holds `fraction` of the vertices; dust lies beyond it."""
+    if not mesh.vertices_A.size:
+        return 1.0
+    return float(np.quantile(np.linalg.norm(mesh.vertices_A, axis=1), fraction))
 
 
 def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go.Figure:

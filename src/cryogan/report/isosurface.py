@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 from torch import Tensor
@@ -53,34 +52,40 @@ def enclosed_volume_A3(volume: Tensor, level: float, pixel_size_A: float) -> flo
 def level_enclosing(volume: Tensor, pixel_size_A: float, enclosed_A3: float) -> float:
     """The level at which a map encloses `enclosed_A3` (Å³): compares maps of any grey scale."""
     voxels = max(1, min(volume.numel(), round(enclosed_A3 / pixel_size_A**3)))
-    return float(torch.sort(volume.flatten(), descending=True).values[voxels - 1])
+    return float(volume.flatten().kthvalue(volume.numel() - voxels + 1).values)
 
 
-def isosurface(volume: Tensor, pixel_size_A: float, level: float, max_vertices: int) -> Isosurface:
-    """The surface of `volume` (D, D, D; z, y, x) at `level` by marching cubes.
+def isosurfaces(
+    volume: Tensor, pixel_size_A: float, levels: list[float], max_vertices: int
+) -> list[Isosurface]:
+    """The surfaces of `volume` (D, D, D; z, y, x) at `levels` by marching cubes.
 
-    The map is Fourier-resampled to a box of `CONTOUR_BOX`, then to ever smaller boxes until
-    the mesh has at most `max_vertices`. A map that stays below `level` gives an empty mesh.
+    The map is Fourier-resampled to a box of `CONTOUR_BOX`, then, level by level, to ever
+    smaller boxes until the mesh has at most `max_vertices`. A map that stays below a level
+    gives an empty mesh.
     """
+    field_A = pixel_size_A * volume.shape[-1]
+    resampled = fourier.resample(volume, CONTOUR_BOX, 3)
+    return [_within_budget(resampled, field_A, level, max_vertices) for level in levels]
+
+
+def _within_budget(volume: Tensor, field_A: float, level: float, max_vertices: int) -> Isosurface:
     box_size = CONTOUR_BOX
     while True:
-        surface = _marching_cubes(volume, pixel_size_A, level, box_size)
-        if len(surface.vertices_A) <= max_vertices:
-            return surface
+        surface = _marching_cubes(fourier.resample(volume, box_size, 3), field_A, level)
         excess = len(surface.vertices_A) / max_vertices
+        if excess <= 1:
+            return surface
         box_size = min(box_size - 2, int(box_size / excess**0.5))
 
 
-def _marching_cubes(volume: Tensor, pixel_size_A: float, level: float, box_size: int) -> Isosurface:
-    resampled = fourier.resample(volume, box_size, 3).numpy()
-    if not resampled.min() < level < resampled.max():
+def _marching_cubes(volume: Tensor, field_A: float, level: float) -> Isosurface:
+    """The surface of a map whose box is `field_A` wide, closed where it leaves the box."""
+    if not volume.min() < level < volume.max():
         return Isosurface(np.empty((0, 3), np.float32), np.empty((0, 3), np.int64))
-    closed = np.pad(resampled, 1, constant_values=resampled.min())
+    closed = np.pad(volume.numpy(), 1, constant_values=float(volume.min()))
     vertices, faces, _, _ = marching_cubes(closed, level)  # type: ignore[no-untyped-call]
-    voxel_A = pixel_size_A * volume.shape[-1] / box_size
-    centred = (vertices - 1 - box_size // 2) * voxel_A
+    box_size = volume.shape[-1]
+    centred = (vertices - 1 - box_size // 2) * (field_A / box_size)
     # Corners that skimage orders clockwise in (z, y, x) are anticlockwise in (x, y, z).
-    return Isosurface(
-        np.ascontiguousarray(centred[:, ::-1]).astype(np.float32).round(1),
-        faces.astype(np.int64),
-    )
+    return Isosurface(centred[:, ::-1].astype(np.float32), faces.astype(np.int64))

@@ -19,7 +19,7 @@ from cryogan.report.isosurface import (
     DEFAULT_LEVEL,
     contour_levels,
     enclosed_volume_A3,
-    isosurface,
+    isosurfaces,
     level_enclosing,
 )
 from cryogan.report.run_folder import FloatArray, RunFolder, read_run_folder
@@ -31,8 +31,8 @@ MAP_NAMES = {
     "truth": "known structure",
 }
 
-# All meshes of a page together, so that it stays under about 12 MB (32 bytes a vertex).
-MAX_VERTICES = 150_000
+# All meshes of a page together (24 bytes a vertex), so that it stays under about 12 MB.
+MAX_VERTICES = 220_000
 
 # Protein of partial specific volume 0.73 cm³/g fills 1.21 Å³ a dalton.
 PROTEIN_A3_PER_DA = 1.21
@@ -227,18 +227,11 @@ def _structure(run: RunFolder) -> str:
     volumes_A3 = [enclosed_volume_A3(map_.volume, level, map_.pixel_size_A) for level in levels]
     columns = {name: run.maps[name] for name in ("map", "truth") if name in run.maps}
     budget = MAX_VERTICES // (len(columns) * len(levels))
-    surfaces = {"map": [isosurface(map_.volume, map_.pixel_size_A, v, budget) for v in levels]}
+    surfaces = {"map": isosurfaces(map_.volume, map_.pixel_size_A, levels, budget)}
     if "truth" in columns:
-        truth = columns["truth"]
-        surfaces["truth"] = [
-            isosurface(
-                truth.volume,
-                truth.pixel_size_A,
-                level_enclosing(truth.volume, truth.pixel_size_A, volume_A3),
-                budget,
-            )
-            for volume_A3 in volumes_A3
-        ]
+        truth, size_A = columns["truth"].volume, columns["truth"].pixel_size_A
+        same = [level_enclosing(truth, size_A, volume_A3) for volume_A3 in volumes_A3]
+        surfaces["truth"] = isosurfaces(truth, size_A, same, budget)
     mean, sigma = float(map_.volume.mean()), float(map_.volume.std())
     labels = [
         f"{(level - mean) / sigma:.1f} σ · encloses {volume_A3:,.0f} Å³, "
@@ -300,7 +293,8 @@ def _slices(run: RunFolder) -> str:
     absent = [name for name in ("map", "half1", "half2") if name not in run.maps]
     note = "".join(_missing(f"the run folder has no {name}.mrc") for name in absent)
     return (
-        '<p class="note">Central sections through the origin and projections along z, y and x. '
+        '<p class="note">Central sections through the origin and projections along z, y and x; the second '
+        "axis named runs downwards. "
         "Each volume has one grey range for its sections and one for its projections.</p>\n"
         f"{_strip(heads, rows)}{note}"
     )
