@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.errors import InputError
+from cryogan.evaluation.resampling import move_map
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import euler_to_matrix
 
@@ -157,10 +158,7 @@ def align(
 
 
 def apply_alignment(volume: Tensor, alignment: Alignment, pixel_size_A: float) -> Tensor:
-    """Move a map by an alignment, with one interpolation.
-
-    Trilinear interpolation in the twofold padded spectrum, its envelope divided out (see
-    `physics.projection`); the shift is exact. Coefficients beyond the Nyquist sphere go.
+    """Move a map by an alignment, with one accurate interpolation (`resampling.move_map`).
 
     Args:
         volume: (D, D, D).
@@ -168,24 +166,10 @@ def apply_alignment(volume: Tensor, alignment: Alignment, pixel_size_A: float) -
         pixel_size_A: of the volume.
 
     Returns:
-        (D, D, D).
+        (D, D, D), without coefficients beyond the Nyquist sphere.
     """
-    box_size = volume.shape[-1]
-    rotation = alignment.rotation.to(volume)
-    shift = alignment.shift_A.to(volume) / pixel_size_A
-    spectrum = volume_spectrum(volume)
-    padded_size = spectrum.shape[-3]
-    grid = fourier.frequency_grid(padded_size, 3, volume.device)
-    moved = torch.zeros(grid.shape[:-1], dtype=spectrum.dtype, device=volume.device)
-    for plane, target in zip(grid, moved, strict=True):
-        inside = plane.norm(dim=-1) <= 0.5
-        k = plane[inside]
-        value = _sample(spectrum, k @ rotation * padded_size)
-        if alignment.mirrored:
-            value = value.conj()
-        phase = -2.0 * torch.pi * (k @ shift)
-        target[inside] = value * torch.polar(torch.ones_like(phase), phase)
-    return fourier.crop_or_pad(fourier.irfft(moved, padded_size, 3), box_size, 3)
+    shift_px = alignment.shift_A.to(volume) / pixel_size_A
+    return move_map(volume, alignment.rotation.to(volume), shift_px, alignment.mirrored)
 
 
 def _check(moving: Tensor, reference: Tensor) -> None:

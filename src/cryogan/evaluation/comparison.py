@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.errors import InputError
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment
 from cryogan.evaluation.fsc import corrected_fsc, fourier_shell_correlation, resolution_A
 from cryogan.evaluation.masks import soft_mask
+from cryogan.evaluation.resampling import resample_map
 
 
 class MapLike(Protocol):
@@ -194,51 +194,6 @@ def correlation(a: Tensor, b: Tensor, weight: Tensor | None = None) -> float:
     b = b - (weight * b).sum()
     norm = (weight * a.square()).sum() * (weight * b.square()).sum()
     return float((weight * a * b).sum() / norm.sqrt().clamp_min(1e-30))
-
-
-def resample_map(
-    volume: Tensor, pixel_size_A: float, new_pixel_size_A: float, new_size: int
-) -> Tensor:
-    """A map at another pixel size and in another box, origin kept.
-
-    Trigonometric interpolation, band-limited to the coarser of the two grids, exact for any
-    ratio of pixel sizes; voxels outside the old box are 0. Density values are kept.
-
-    Args:
-        volume: (D, D, D), odd or even.
-        pixel_size_A: of the volume.
-        new_pixel_size_A: of the result.
-        new_size: box of the result.
-
-    Returns:
-        (new_size, new_size, new_size).
-
-    Raises:
-        InputError: not a cube, or a pixel size is not positive.
-    """
-    if volume.ndim != 3 or len(set(volume.shape)) != 1:
-        raise InputError(
-            f"A map of {tuple(volume.shape)} voxels cannot be compared; give a cubic map."
-        )
-    if not (pixel_size_A > 0 and new_pixel_size_A > 0):
-        raise InputError(
-            f"Pixel sizes of {pixel_size_A} and {new_pixel_size_A} Å cannot be compared; give "
-            "both maps a positive pixel size."
-        )
-    if math.isclose(pixel_size_A, new_pixel_size_A, rel_tol=1e-4):
-        return fourier.crop_or_pad(volume, new_size, 3)
-    size = volume.shape[-1]
-    ratio = new_pixel_size_A / pixel_size_A
-    highest = min((size - 1) // 2, math.ceil(size / (2.0 * ratio)) - 1)
-    old = torch.arange(size, dtype=torch.float64) - size // 2
-    new = (torch.arange(new_size, dtype=torch.float64) - new_size // 2) * ratio
-    k = torch.arange(-highest, highest + 1, dtype=torch.float64) / size
-    at_old, at_new = (2.0 * torch.pi * x[:, None] * k for x in (old, new))
-    matrix = (at_new.cos() @ at_old.cos().T + at_new.sin() @ at_old.sin().T) / size
-    matrix = matrix * ((new >= old[0] - 0.5) & (new < old[-1] + 0.5))[:, None]
-    matrix = matrix.to(volume)
-    resampled: Tensor = torch.tensordot(matrix, matrix @ volume @ matrix.T, dims=1)
-    return resampled
 
 
 def _limited(volume: Tensor) -> Tensor:
