@@ -7,9 +7,15 @@ origin being pixel `D // 2`. Frequencies are in cycles per pixel unless a name s
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return length
 
 
 def _real_axes(dims: int) -> tuple[int, ...]:
@@ -19,19 +25,20 @@ def _real_axes(dims: int) -> tuple[int, ...]:
 def rfft(array: Tensor, dims: int = 2) -> Tensor:
     """Half spectrum of real `array` over its last `dims` axes (unnormalised)."""
     axes = _real_axes(dims)
-    return torch.fft.rfftn(torch.fft.ifftshift(array, dim=axes), dim=axes)
+    spectrum: Tensor = torch.fft.rfftn(torch.fft.ifftshift(array, dim=axes), dim=axes)
+    return spectrum
 
 
 def irfft(spectrum: Tensor, box_size: int, dims: int = 2) -> Tensor:
     """Inverse of `rfft` for a (square, cubic) array of `box_size`."""
     axes = _real_axes(dims)
-    array = torch.fft.irfftn(spectrum, s=(box_size,) * dims, dim=axes)
-    return torch.fft.fftshift(array, dim=axes)
+    array: Tensor = torch.fft.irfftn(spectrum, s=(box_size,) * dims, dim=axes)
+    return array.roll([box_size // 2] * dims, dims=axes)
 
 
 def shift_zero_to_centre(spectrum: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Move frequency 0 of the given axes from index 0 to index D // 2."""
-    return torch.fft.fftshift(spectrum, dim=axes)
+    return spectrum.roll([spectrum.shape[axis] // 2 for axis in axes], dims=axes)
 
 
 @lru_cache(maxsize=64)
@@ -42,16 +49,14 @@ def _grid(box_size: int, dims: int, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
 
 
-def frequency_grid(
-    box_size: int, dims: int = 2, device: torch.device | str = "cpu"
-) -> Tensor:
+def frequency_grid(box_size: int, dims: int = 2, device: torch.device | str = "cpu") -> Tensor:
     """Frequencies (kx, ky[, kz]) of a half spectrum, cycles/pixel: (..., D, D//2+1, dims)."""
     return _grid(box_size, dims, torch.device(device))
 
 
 @lru_cache(maxsize=64)
 def _shells(box_size: int, dims: int, device: torch.device) -> Tensor:
-    return (_grid(box_size, dims, device).norm(dim=-1) * box_size).round().long()
+    return (_norm(_grid(box_size, dims, device)) * box_size).round().long()
 
 
 def shell_index(box_size: int, dims: int = 2, device: torch.device | str = "cpu") -> Tensor:
@@ -86,7 +91,7 @@ def shell_sum(values: Tensor, box_size: int, dims: int = 2) -> Tensor:
 
 def shell_mean(values: Tensor, box_size: int, dims: int = 2) -> Tensor:
     """Mean of real half-spectrum `values` over full-spectrum shells 0 ... D // 2."""
-    ones = torch.ones_like(values[(0,) * (values.ndim - dims)])
+    ones = torch.ones(values.shape[-dims:], device=values.device)
     return shell_sum(values, box_size, dims) / shell_sum(ones, box_size, dims)
 
 
@@ -94,7 +99,7 @@ def band_mask(
     box_size: int, radius: float, dims: int = 2, device: torch.device | str = "cpu"
 ) -> Tensor:
     """1.0 where |k| D < `radius` (in Fourier pixels), else 0.0; half-spectrum shape."""
-    return (frequency_grid(box_size, dims, device).norm(dim=-1) * box_size < radius).float()
+    return (_norm(frequency_grid(box_size, dims, device)) * box_size < radius).float()
 
 
 def resize(spectrum: Tensor, box_size: int, new_size: int, dims: int = 2) -> Tensor:
@@ -112,11 +117,12 @@ def resize(spectrum: Tensor, box_size: int, new_size: int, dims: int = 2) -> Ten
     )
     positive = slice(0, keep + 1)
     negative = slice(-keep, None)
-    corners: list[tuple[slice, ...]] = [(positive,)]
+    corners: list[tuple[Any, ...]] = [(positive,)]
     for _ in range(dims - 1):
         corners = [(half, *rest) for rest in corners for half in (positive, negative)]
     for corner in corners:
-        result[(..., *corner)] = spectrum[(..., *corner)]
+        block: tuple[Any, ...] = (..., *corner)
+        result[block] = spectrum[block]
     return result
 
 

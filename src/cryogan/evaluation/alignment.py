@@ -53,6 +53,12 @@ class Alignment:
     mirrored: bool
     correlation: float
 
+    def inverse(self) -> "Alignment":
+        """What moves the reference onto the map."""
+        sign = -1.0 if self.mirrored else 1.0
+        back = self.rotation.T
+        return Alignment(back, -sign * (back @ self.shift_A), self.mirrored, self.correlation)
+
 
 @dataclass(frozen=True)
 class _Placement:

@@ -45,9 +45,7 @@ def stage_box(config: TrainingConfig, stage: int, box_size: int) -> int:
 
 def preprocessing(config: TrainingConfig, box_size: int) -> Preprocessing:
     """The one preprocessing of a stage, for both streams."""
-    return Preprocessing(
-        box_size, window_radius=config.window_radius, normalise=config.normalise
-    )
+    return Preprocessing(box_size, window_radius=config.window_radius, normalise=config.normalise)
 
 
 def train(

@@ -38,10 +38,11 @@ def gradient_penalty(
     weight = torch.rand(real.shape[0], generator=generator).to(real.device)[:, None, None]
     between = (weight * real + (1 - weight) * fake).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1.0).square().mean()
+    norm = gradient.square().sum(dim=(1, 2)).sqrt()
+    return (norm - 1.0).square().mean()
 
 
 def zero_centred_penalty(scores: Tensor, images: Tensor) -> Tensor:
     """E ‖∇D(x)‖² over real and simulated images (Mescheder et al. 2018), one norm an image."""
     (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return gradient.square().flatten(1).sum(dim=1).mean()
+    return gradient.square().sum(dim=(1, 2)).mean()

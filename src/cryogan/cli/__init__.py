@@ -1,0 +1,35 @@
+"""The command line."""
+
+import sys
+
+from jsonargparse import ArgumentParser
+
+import cryogan
+from cryogan.cli import demo, evaluate, reconstruct, report
+from cryogan.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command: 0 if it worked, 2 with one sentence if the input was wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = ArgumentParser(prog="cryogan", description=cryogan.__doc__)
+    parser.add_argument("--version", action="version", version=cryogan.__version__)
+    subcommands = parser.add_subcommands(required=True, dest="command")
+    commands = {
+        "reconstruct": (
+            reconstruct.make_parser(arguments),
+            reconstruct.run,
+            "a map, half-maps and a report from a particle stack",
+        ),
+        "evaluate": (evaluate.make_parser(), evaluate.run, "compare a map with a known structure"),
+        "report": (report.make_parser(), report.run, "write the report of a run folder again"),
+        "demo": (demo.make_parser(), demo.run, "simulate, reconstruct and judge a made-up protein"),
+    }
+    for name, (command_parser, _, description) in commands.items():
+        subcommands.add_subcommand(name, command_parser, help=description)
+    try:
+        options = parser.instantiate_classes(parser.parse_args(arguments))
+        return commands[options.command][1](options[options.command])
+    except InputError as error:
+        print(f"cryogan: {error}", file=sys.stderr)
+        return 2

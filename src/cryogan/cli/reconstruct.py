@@ -1,0 +1,194 @@
+"""`cryogan reconstruct`: particle images in, maps and a report out."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cryogan.errors import InputError
+from cryogan.io.mrc import MrcStack
+from cryogan.io.relion import ParticleFile, read_particles
+from cryogan.physics.noise import BackgroundPatches
+from cryogan.reconstruction import Reconstruction, reconstruct
+from cryogan.report.page import write_report
+from cryogan.run_folder import open_run_folder
+from cryogan.symmetry import symmetry_matrices
+from cryogan.training.config import PRESETS, TrainingConfig
+
+
+def make_parser(arguments: list[str]) -> ArgumentParser:
+    """The command's parser; `arguments` decide the preset, whose values become defaults."""
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--preset", default="default")
+    preset = early.parse_known_args(arguments)[0].preset
+    parser = ArgumentParser(
+        description="Reconstruct two half-maps and their mean from particle images. The same "
+        "command run again resumes an interrupted run."
+    )
+    parser.add_argument("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
+    parser.add_argument("-o", "--output", type=str, required=True, help="run folder")
+    parser.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default="default",
+        help="'paper' is the published recipe (Gupta et al. 2021)",
+    )
+    parser.add_argument(
+        "--sym", type=str, help="point group (C4, D2, T, O, I ...); short for --training.symmetry"
+    )
+    parser.add_argument("--datadir", type=str, help="folder that image names are relative to")
+    parser.add_argument("--strip-prefix", type=str, help="leading part of image names to drop")
+    parser.add_argument(
+        "--ind", type=str, help="particles to use: .npy or .txt of row numbers from 0"
+    )
+    parser.add_argument(
+        "--apix", "--angpix", type=float, help="pixel size in Å where the star file has none"
+    )
+    parser.add_argument(
+        "--invert", choices=["auto", "yes", "no"], default="auto", help="invert dark particles"
+    )
+    parser.add_argument(
+        "--noise-patches",
+        type=str,
+        help="stack of particle-free background patches, same box, pixel size and contrast as "
+        "the particles, used as noise",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument(
+        "--training", type=TrainingConfig, default=PRESETS.get(preset, PRESETS["default"])
+    )
+    return parser
+
+
+def run(options: Namespace) -> int:
+    """Run the command: 0, or 130 if it was interrupted."""
+    config = options.training
+    if options.sym is not None:
+        config = replace(config, symmetry=options.sym)
+    symmetry_matrices(config.symmetry)  # an unknown name is an InputError
+    file = read_particles(
+        options.particles,
+        datadir=options.datadir,
+        strip_prefix=options.strip_prefix,
+        index=None if options.ind is None else _read_index(Path(options.ind)),
+        pixel_size_A=options.apix,
+        invert=options.invert,
+    )
+    background = None
+    if options.noise_patches is not None:
+        background = _read_background(Path(options.noise_patches), file)
+    device = _device(options.device)
+    folder = Path(options.output)
+    about = {
+        "star": str(Path(options.particles).resolve()),
+        "index": options.ind,
+        "noise_patches": options.noise_patches,
+        "summary": file.summary,
+        "count": len(file.particles),
+        "box_size": file.particles.box_size,
+        "pixel_size_A": file.particles.pixel_size_A,
+    }
+    open_run_folder(folder, about, config, options.seed, device)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(file.summary)
+    result = reconstruct_with_bar(
+        console, file, folder, config, seed=options.seed, device=device, background=background
+    )
+    if not result.finished:
+        console.print(f"Interrupted; run the same command again to resume {folder}.")
+        return 130
+    console.print(
+        f"half-map FSC 0.143: {result.resolution_A['half_map_0.143']:.2f} Å unmasked, "
+        f"{result.resolution_A['half_map_0.143_masked']:.2f} Å masked\n"
+        f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}"
+    )
+    return 0
+
+
+def reconstruct_with_bar(
+    console: Console,
+    file: ParticleFile,
+    folder: Path,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: str,
+    background: BackgroundPatches | None = None,
+) -> Reconstruction:
+    """`reconstruct` under a live progress bar: distance, images/s, time left."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task("two half-sets", total=1.0, numbers="reading images")
+
+        def show(records: list[dict[str, Any]]) -> None:
+            if records:
+                distance = " ".join(f"{record['distance']:.3f}" for record in records)
+                speed = sum(record["images_per_s"] for record in records)
+                bar.update(
+                    task,
+                    completed=sum(record["fraction"] for record in records) / 2,
+                    numbers=f"{records[0]['box_size']} px, distance {distance}, "
+                    f"{speed:.0f} images/s",
+                )
+
+        return reconstruct(
+            file.particles,
+            folder,
+            config,
+            seed=seed,
+            device=device,
+            background=background,
+            show=show,
+        )
+
+
+def _read_index(path: Path) -> torch.Tensor:
+    try:
+        numbers = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Cannot read particle numbers from {path} ({error}); give a .npy file or a text "
+            "file with a row number, counted from 0, on each line."
+        ) from error
+    if numbers.ndim != 1 or numbers.size == 0 or not np.array_equal(numbers, numbers.astype(int)):
+        raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+def _read_background(path: Path, file: ParticleFile) -> BackgroundPatches:
+    stack = MrcStack.open(path, sign=-1.0 if file.inverted else 1.0)
+    if stack.box_size != file.particles.box_size:
+        raise InputError(
+            f"{path} has box {stack.box_size} but the particles have {file.particles.box_size}; "
+            "cut both at the same size."
+        )
+    return BackgroundPatches(stack)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"Device '{name}' cannot be used here; give --device cpu or another."
+        ) from error
+    return name

@@ -1,0 +1,282 @@
+"""The main job: two independent half-set runs, their comparison, and the run folder."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cryogan.errors import InputError
+from cryogan.evaluation.comparison import half_map_comparison
+from cryogan.evaluation.fsc import resolution_A, write_fsc_csv
+from cryogan.files import atomic_path, write_text
+from cryogan.io.mrc import write_map
+from cryogan.particles import Particles
+from cryogan.physics.noise import BackgroundPatches
+from cryogan.run_folder import forget_after, last_record
+from cryogan.training.config import TrainingConfig
+from cryogan.training.examples import example_images
+from cryogan.training.loop import train
+from cryogan.training.state import load_checkpoint, save_checkpoint
+
+_CHECKPOINT_EVERY_S = 60.0
+_PROGRESS_PICTURES = 40
+
+
+@dataclass(frozen=True)
+class HalfRun:
+    """One independent run on one half of the particles: all a worker process needs."""
+
+    folder: Path
+    particles: Particles
+    background: BackgroundPatches | None
+    config: TrainingConfig
+    seed: int
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What `reconstruct` found.
+
+    Attributes:
+        folder: the run folder.
+        resolution_A: as in `summary.json`.
+        finished: False if the run was interrupted; the same call resumes it.
+    """
+
+    folder: Path
+    resolution_A: dict[str, float]
+    finished: bool
+
+
+def split_halves(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two random disjoint halves of `count` particles, each in ascending order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[: count // 2].sort().values, order[count // 2 :].sort().values
+
+
+def reconstruct(
+    particles: Particles,
+    folder: Path,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: str,
+    background: BackgroundPatches | None = None,
+    show: Callable[[list[dict[str, Any]]], None] = lambda records: None,
+) -> Reconstruction:
+    """Reconstruct both half-sets at the same time, compare them and write the run folder.
+
+    `run_folder.open_run_folder` must have been called. Called again after an interruption, it
+    resumes.
+
+    Args:
+        particles: the whole set.
+        folder: the run folder.
+        config: settings of both runs.
+        seed: of the split and of both runs, which share nothing.
+        device: a torch device name.
+        background: measured noise, or None to use the set's noise spectrum.
+        show: called about twice a second with the newest log record of each run.
+
+    Raises:
+        InputError: too few particles, or an image that cannot be used.
+    """
+    started = time.perf_counter()
+    if len(particles) < 2 * config.batch_size:
+        raise InputError(
+            f"{len(particles)} particles are fewer than two batches of {config.batch_size}; "
+            "give more particles or a smaller --training.batch_size."
+        )
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    runs = []
+    for number, index in enumerate(split_halves(len(particles), seed), start=1):
+        sub = folder / f"half{number}"
+        sub.mkdir(exist_ok=True)
+        runs.append(
+            HalfRun(
+                sub,
+                particles.subset(index),
+                background,
+                config,
+                2 * seed + number,
+                device,
+                threads,
+            )
+        )
+    if not _train_all(runs, show):
+        return Reconstruction(folder, {}, finished=False)
+    volumes, pixel_size_A, spent = _collect(runs)
+    halves = half_map_comparison(
+        volumes[0], volumes[1], pixel_size_A, generator=torch.Generator().manual_seed(seed)
+    )
+    write_map(folder / "half1.mrc", halves.half1, pixel_size_A)
+    write_map(folder / "half2.mrc", halves.aligned_half2, pixel_size_A)
+    write_map(folder / "map.mrc", halves.average, pixel_size_A)
+    curves = {"half_map": halves.fsc, "half_map_masked": halves.fsc_masked}
+    write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
+    resolution = {
+        "half_map_0.143": resolution_A(halves.fsc, 0.143, pixel_size_A),
+        "half_map_0.143_masked": resolution_A(halves.fsc_masked, 0.143, pixel_size_A),
+    }
+    summary = {
+        "resolution_A": resolution,
+        "pixel_size_A": pixel_size_A,
+        "nyquist_A": 2 * pixel_size_A,
+        "timings_s": spent | {"last_call_wall": time.perf_counter() - started},
+        "images_seen": 2 * sum(stage.images for stage in config.stages),
+    }
+    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    return Reconstruction(folder, resolution, finished=True)
+
+
+def _collect(runs: list[HalfRun]) -> tuple[list[torch.Tensor], float, dict[str, float]]:
+    volumes, spent = [], {}
+    for run in runs:
+        with np.load(run.folder / "volume.npz") as archive:
+            volumes.append(torch.from_numpy(archive["volume"]))
+            pixel_size_A = float(archive["pixel_size_A"])
+            spent[f"{run.folder.name}_wall"] = float(archive["wall_s"])
+            spent[f"{run.folder.name}_cpu"] = float(archive["cpu_s"])
+    return volumes, pixel_size_A, spent
+
+
+def _train_all(runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]) -> bool:
+    """Train in one process a run; False if interrupted."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    waiting = [run for run in runs if not (run.folder / "volume.npz").is_file()]
+    if not waiting:
+        return True
+    with ProcessPoolExecutor(len(waiting), context, _begin_worker, (stop,)) as pool:
+        futures: list[Future[None]] = [pool.submit(train_half, run) for run in waiting]
+        interrupted = False
+        try:
+            while not all(future.done() for future in futures):
+                if any(future.done() and future.exception() for future in futures):
+                    stop.set()
+                show([record for run in runs if (record := last_record(run.folder))])
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            interrupted = True
+        stop.set()
+        for future in futures:
+            future.result()
+    show([record for run in runs if (record := last_record(run.folder))])
+    return not interrupted and all((run.folder / "volume.npz").is_file() for run in runs)
+
+
+_stop: Event
+
+
+def _begin_worker(stop: Event) -> None:
+    import signal
+
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides and sets the event
+
+
+def _should_stop() -> bool:
+    parent = multiprocessing.parent_process()
+    return _stop.is_set() or (parent is not None and not parent.is_alive())
+
+
+def train_half(run: HalfRun) -> None:
+    """Train one half in this process, logging and saving as it goes; resumes if it can.
+
+    Writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, and at the end `examples.npz` and
+    `volume.npz`.
+    """
+    torch.set_num_threads(run.threads)
+    checkpoint_path = run.folder / "checkpoint.pt"
+    checkpoint = load_checkpoint(checkpoint_path) if checkpoint_path.is_file() else None
+    pictures = _Pictures(run.folder / "progress.npz")
+    log_path = run.folder / "stats.jsonl"
+    forget_after(log_path, 0 if checkpoint is None else int(checkpoint["images_seen"]))
+    saved = time.perf_counter()
+    progress = None
+    with log_path.open("a", buffering=1) as log:
+        for progress in train(
+            run.particles,
+            run.config,
+            seed=run.seed,
+            device=torch.device(run.device),
+            background=run.background,
+            checkpoint=checkpoint,
+        ):
+            log.write(json.dumps(progress.record | {"fraction": progress.fraction}) + "\n")
+            pictures.add(progress.state.images_seen, progress.fraction, progress.state.average)
+            stopping = _should_stop()
+            if stopping or time.perf_counter() - saved > _CHECKPOINT_EVERY_S:
+                save_checkpoint(checkpoint_path, progress.state)
+                pictures.save()
+                saved = time.perf_counter()
+            if stopping:
+                return
+    if progress is None:
+        raise InputError(f"{checkpoint_path} is complete but its volume is missing; delete it.")
+    save_checkpoint(checkpoint_path, progress.state)
+    pictures.save()
+    _save_arrays(run.folder / "examples.npz", **example_images(progress, run.config))
+    _save_arrays(
+        run.folder / "volume.npz",
+        volume=progress.state.average.cpu().numpy(),
+        pixel_size_A=progress.data.pixel_size_A,
+        wall_s=progress.state.wall_s,
+        cpu_s=progress.state.cpu_s,
+    )
+
+
+class _Pictures:
+    """Central sections of the volume along the run, for the report."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images_seen: list[int] = []
+        self.slices: list[torch.Tensor] = []
+        if path.is_file():
+            with np.load(path) as archive:
+                self.images_seen = archive["images_seen"].tolist()
+                self.slices = list(torch.from_numpy(archive["slices"]))
+
+    def add(self, images_seen: int, fraction: float, volume: torch.Tensor) -> None:
+        while self.images_seen and self.images_seen[-1] >= images_seen:  # after a resumption
+            self.images_seen.pop()
+            self.slices.pop()
+        if fraction * _PROGRESS_PICTURES < len(self.slices):
+            return
+        size = volume.shape[-1]
+        middle = size // 2
+        sections = torch.stack((volume[middle], volume[:, middle], volume[:, :, middle])).cpu()
+        self.images_seen.append(images_seen)
+        self.slices.append(sections)
+
+    def save(self) -> None:
+        if not self.slices:
+            return
+        size = max(section.shape[-1] for section in self.slices)
+        same = [
+            torch.nn.functional.interpolate(section[None], size=(size, size), mode="bilinear")[0]
+            for section in self.slices
+        ]
+        _save_arrays(
+            self.path,
+            images_seen=np.array(self.images_seen),
+            slices=torch.stack(same).numpy(),
+        )
+
+
+def _save_arrays(path: Path, **arrays: Any) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)

@@ -1,0 +1,39 @@
+"""Real images beside simulated ones, as the critic sees them."""
+
+import torch
+from torch import Tensor
+
+from cryogan.physics.imaging import preprocess
+from cryogan.physics.projection import volume_spectrum
+from cryogan.training.config import TrainingConfig
+from cryogan.training.loop import (
+    Progress,
+    draw_conditions,
+    draw_noise,
+    preprocessing,
+    render,
+)
+
+_COUNT = 8
+
+
+@torch.no_grad()
+def example_images(progress: Progress, config: TrainingConfig) -> dict[str, Tensor]:
+    """Arrays (8, D, D): `real`, and simulated `clean`, `ctf` (no noise yet) and `noisy`.
+
+    `clean` and `ctf` are not normalised, so that their grey values are those of `noisy` less
+    its noise.
+    """
+    state, data = progress.state, progress.data
+    settings = preprocessing(config, data.box_size)
+    spectrum = volume_spectrum(state.average, config.padding)
+    pose, ctf_params = draw_conditions(state, config, data)
+    noise = draw_noise(state, config, data)
+    return {
+        "real": data.images[:_COUNT].cpu(),
+        "clean": render(state, data, spectrum, pose, None, None)[:_COUNT].cpu(),
+        "ctf": render(state, data, spectrum, pose, ctf_params, None)[:_COUNT].cpu(),
+        "noisy": preprocess(
+            render(state, data, spectrum, pose, ctf_params, noise)[:_COUNT], settings
+        ).cpu(),
+    }
