@@ -85,16 +85,19 @@ def move_map(volume: Tensor, rotation: Tensor, shift_px: Tensor, mirrored: bool)
     inner = half[..., 1 : (padded_size + 1) // 2]
     spectrum = torch.cat((half, inner.flip((0, 1, 2)).roll((1, 1), (0, 1)).conj()), dim=-1)
 
-    grid = fourier.frequency_grid(padded_size, 3, volume.device)
+    # Corners of the box turn to 0.87 of it from the origin: at this period they fold back
+    # outside the box that is kept.
+    period = 2 * math.ceil(0.7 * size)
+    grid = fourier.frequency_grid(period, 3, volume.device)
     inside = grid.norm(dim=-1) <= 0.5
     k = grid[inside]
     points = (k @ rotation) * padded_size
     value = torch.cat([_interpolate(spectrum, part) for part in torch.split(points, _CHUNK_POINTS)])
     phase = -2.0 * torch.pi * (k @ shift_px)
     value = (value.conj() if mirrored else value) * torch.polar(torch.ones_like(phase), phase)
-    moved = torch.zeros_like(half)
+    moved = torch.zeros(inside.shape, dtype=value.dtype, device=volume.device)
     moved[inside] = value
-    return fourier.crop_or_pad(fourier.irfft(moved, padded_size, 3), size, 3)
+    return fourier.crop_or_pad(fourier.irfft(moved, period, 3), size, 3)
 
 
 def _kernel(distance: Tensor) -> Tensor:
