@@ -22,6 +22,13 @@ MAP_FILES = {
     "truth": "truth_aligned.mrc",
 }
 
+MAP_NAMES = {
+    "map": "map",
+    "half1": "half map 1",
+    "half2": "half map 2",
+    "truth": "known structure",
+}
+
 
 @dataclass(frozen=True)
 class FSCTable:

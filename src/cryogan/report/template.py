@@ -25,8 +25,8 @@ pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px
   margin: 12px 0 0; }
 .card { background: var(--wash); border: 1px solid var(--line); border-radius: 8px;
   padding: 12px 14px; }
-.card b { display: block; font-size: 25px; font-weight: 600; letter-spacing: -.02em;
-  font-variant-numeric: tabular-nums; }
+.card b { display: block; font-size: 22px; font-weight: 600; letter-spacing: -.02em;
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
 .card span { display: block; color: var(--soft); font-size: 12.5px; line-height: 1.35; }
 .card .what { color: var(--ink); font-weight: 600; font-size: 13px; }
 .strip { display: grid; gap: 6px; align-items: center; margin: 14px 0 4px; }
@@ -48,8 +48,8 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { font-weight: 600; white-space: nowrap; }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.tables { display: grid; grid-template-columns: 1fr 1fr; gap: 0 40px; }
+td { font-variant-numeric: tabular-nums; }
+.tables { display: grid; grid-template-columns: 1fr 1fr; gap: 0 40px; align-items: start; }
 @media (max-width: 760px) { .tables { grid-template-columns: 1fr; } main { padding: 24px 16px; } }
 @media print {
   body { font-size: 11.5px; }
