@@ -130,6 +130,18 @@ def test_applying_an_alignment_is_accurate(
     assert (got - exact).norm() / exact.norm() < 3e-3
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_inverse_moves_back(mirrored: bool, generator: torch.Generator) -> None:
+    centres = blob_centres("C1", 3.2, generator)
+    rotation = random_rotations(1, generator)[0]
+    shift = torch.tensor([0.3, -1.4, 0.7])
+    there = Alignment(rotation, shift * PIXEL_SIZE_A, mirrored, 1.0)
+    away = blob_map(moved(centres, rotation, shift, mirrored), 32, sigma=1.3)
+    original = blob_map(centres, 32, sigma=1.3)
+    back = apply_alignment(away, there.inverse(), PIXEL_SIZE_A)
+    assert (back - original).norm() / original.norm() < 3e-3
+
+
 def test_a_real_map_in_an_odd_box(shared_data: Path, generator: torch.Generator) -> None:
     with mrcfile.open(shared_data / "models" / "ribosome_70S_65.mrc") as file:
         truth = torch.from_numpy(file.data.copy()).float()
