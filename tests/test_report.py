@@ -68,7 +68,8 @@ def make_run_folder(folder: Path, truth: Tensor, pixel_size_A: float, seed: int 
                     "box_size": box_size,
                     "pixel_size_A": pixel_size_A,
                 },
-                "config": {"seed": 7, "critic": {"channels": 96, "learning_rate": 0.001}},
+                "seed": 7,
+                "config": {"critic": {"channels": 96, "learning_rate": 0.001}},
             }
         )
     )
@@ -212,12 +213,14 @@ def test_numbers_of_the_summary_appear_with_their_definitions(run_folder: Path) 
     assert "agree to 9.4 Å (FSC = 0.143, no mask)." in text
     assert "known structure to 13.2 Å (FSC = 0.5, no mask)." in text
     assert "half map 1 against half map 2, FSC = 0.143, soft mask8.77 Å" in text
+    assert "seed7" in text
     assert "critic.learning_rate0.001" in text
 
 
 def test_nyquist_and_disagreement_are_said(run_folder: Path) -> None:
     for value, sentence in (
-        (8.0, "the Nyquist limit of these images"),
+        (8.0, "the Nyquist limit of the map"),
+        (BOX * PIXEL_SIZE_A, "do not agree at any resolution"),
         (math.inf, "do not agree at any resolution"),
     ):
         (run_folder / "summary.json").write_text(

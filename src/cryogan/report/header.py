@@ -12,8 +12,7 @@ def header(run: RunFolder) -> str:
     particles = mapping(run.config, "particles")
     count, box_size = number(particles, "count"), number(particles, "box_size")
     pixel_size_A = number(particles, "pixel_size_A")
-    timings = mapping(run.summary, "timings_s")
-    total_s, seen = number(timings, "total_wall"), number(run.summary, "images_seen")
+    wall_s, seen = _wall_s(run), number(run.summary, "images_seen")
     resolutions = [
         (angstrom(quoted.value_A), quoted.criterion, quoted.compared)
         for quoted in quoted_resolutions(run)
@@ -23,20 +22,28 @@ def header(run: RunFolder) -> str:
         box = f"boxes of {box_size:.0f} px" if box_size is not None else ""
         facts.append((f"{count:,.0f}", "particles", box))
     if pixel_size_A is not None:
-        limit = f"Nyquist limit {2 * pixel_size_A:.4g} Å"
-        facts.append((f"{pixel_size_A:.4g} Å", "pixel size", limit))
-    if total_s is not None:
+        facts.append((f"{pixel_size_A:.4g} Å", "pixel size of the particles", ""))
+    if "map" in run.maps:
+        map_A = run.maps["map"].pixel_size_A
+        facts.append((f"{map_A:.4g} Å", "pixel size of the map", f"Nyquist {2 * map_A:.4g} Å"))
+    if wall_s is not None:
         device = f"on {run.config['device']}" if "device" in run.config else ""
-        facts.append((duration(total_s), "wall time", device))
+        facts.append((duration(wall_s), "wall time", device))
     if seen is not None:
-        rate = number(run.summary, "images_per_s")
-        speed = f"{rate:,.0f} a second" if rate is not None else ""
-        facts.append((f"{seen:,.0f}", "images seen", speed))
+        facts.append((f"{seen:,.0f}", "images seen", "by the critics, with repeats"))
     return (
         f'<div class="overline">cryogan reconstruction report</div>\n'
         f"<h1>{escape(run.path.resolve().name)}</h1>\n"
         f'<p class="verdict">{escape(_verdict(run))}</p>\n{_cards(resolutions)}{_cards(facts)}'
     )
+
+
+def _wall_s(run: RunFolder) -> float | None:
+    """Total wall time, or that of the longest part: the halves run at the same time."""
+    timings = mapping(run.summary, "timings_s")
+    total = number(timings, "total_wall")
+    parts = [number(timings, name) for name in timings if name.endswith("_wall")]
+    return total if total is not None else max((s for s in parts if s is not None), default=None)
 
 
 def _cards(cards: list[tuple[str, str, str]]) -> str:
@@ -50,32 +57,35 @@ def _cards(cards: list[tuple[str, str, str]]) -> str:
 
 
 def _verdict(run: RunFolder) -> str:
-    particles = mapping(run.config, "particles")
-    count, pixel_size_A = number(particles, "count"), number(particles, "pixel_size_A")
+    count = number(mapping(run.config, "particles"), "count")
     images = f"{count:,.0f} particle images" if count is not None else "the particle images"
+    if "map" not in run.maps:
+        return f"No map has been written yet from {images}."
     values = {
         (quoted.curve, quoted.threshold): quoted.value_A for quoted in quoted_resolutions(run)
     }
-    half, truth = values.get(("half_map", 0.143)), values.get(("truth", 0.5))
-    if "map" not in run.maps:
-        opening = f"No map has been written yet from {images}."
-    else:
-        opening = f"One map from {images}, without estimating a pose."
-    sentences = [opening]
-    if half is None:
-        sentences.append("No half maps were compared, so its reproducibility is not known.")
-    elif not math.isfinite(half):
-        sentences.append("The two half maps do not agree at any resolution (FSC = 0.143).")
-    else:
-        limit = ""
-        if pixel_size_A is not None and half <= 2.04 * pixel_size_A:
-            limit = ", the Nyquist limit of these images"
-        sentences.append(
-            f"Two independent halves of the data agree to {angstrom(half)} "
-            f"(FSC = 0.143, no mask){limit}."
-        )
+    map_ = run.maps["map"]
+    half = _half_map_sentence(
+        values.get(("half_map", 0.143)),
+        box_A=map_.volume.shape[-1] * map_.pixel_size_A,
+        nyquist_A=2 * map_.pixel_size_A,
+    )
+    truth = values.get(("truth", 0.5))
+    known = ""
     if truth is not None and math.isfinite(truth):
-        sentences.append(
-            f"The map agrees with the known structure to {angstrom(truth)} (FSC = 0.5, no mask)."
+        known = (
+            f" The map agrees with the known structure to {angstrom(truth)} (FSC = 0.5, no mask)."
         )
-    return " ".join(sentences)
+    return f"One map from {images}, without estimating a pose. {half}{known}"
+
+
+def _half_map_sentence(value_A: float | None, *, box_A: float, nyquist_A: float) -> str:
+    if value_A is None:
+        return "No half maps were compared, so its reproducibility is not known."
+    if not value_A < 0.999 * box_A:
+        return "The two half maps do not agree at any resolution (FSC < 0.143, no mask)."
+    limit = ", the Nyquist limit of the map" if value_A <= 1.02 * nyquist_A else ""
+    return (
+        f"Two independent halves of the data agree to {angstrom(value_A)} "
+        f"(FSC = 0.143, no mask){limit}."
+    )

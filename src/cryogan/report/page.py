@@ -112,8 +112,8 @@ def _training(run: RunFolder) -> str:
     if figure is None:
         return missing("the run folder has no sub-folder with a stats.jsonl")
     return (
-        '<p class="note">Distance is the critic\'s estimate of how far simulated images are from '
-        "real ones: it falls when the volume learns faster than the critic. Long logs are "
+        '<p class="note">Distance is the critic\'s mean score of real images less that of '
+        "simulated ones: it falls when the volume learns faster than the critic. Long logs are "
         f"averaged in blocks.</p>\n{figures.to_html(figure, 'training')}"
     )
 
@@ -121,8 +121,17 @@ def _training(run: RunFolder) -> str:
 def _details(run: RunFolder) -> str:
     config, particles = run.config, mapping(run.config, "particles")
     parts = ["<h3>Particles</h3>"]
-    if "summary" in particles or "star" in particles:
-        lines = [str(particles[key]) for key in ("star", "summary") if key in particles]
+    lines = [
+        f"{label}{particles[key]}"
+        for key, label in (
+            ("star", ""),
+            ("index", "only the images listed in "),
+            ("noise_patches", "noise from "),
+            ("summary", ""),
+        )
+        if particles.get(key) is not None
+    ]
+    if lines:
         parts.append(f"<pre>{escape(chr(10).join(lines))}</pre>")
     else:
         parts.append(missing("config.json does not describe the particles"))
@@ -157,7 +166,8 @@ def _details(run: RunFolder) -> str:
         + (table(timings) if timings else missing("summary.json holds no timings"))
         + "</div></div>"
     )
-    settings = list(_flatten(mapping(config, "config")))
+    chosen = {"seed": config["seed"]} if "seed" in config else {}
+    settings = list(_flatten(chosen | mapping(config, "config")))
     half = (len(settings) + 1) // 2
     parts.append(
         "<h3>Settings</h3>"

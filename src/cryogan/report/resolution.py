@@ -18,7 +18,7 @@ class QuotedResolution:
         pair: which volumes were compared (half_map, truth).
         threshold: FSC at which the resolution is read.
         masked: inside a soft mask?
-        value_A: the resolution in Å; not finite when the curve is below from the start.
+        value_A: the resolution in Å.
     """
 
     pair: str
@@ -78,9 +78,10 @@ def resolution(run: RunFolder) -> str:
         '<p class="note" style="margin-top: 12px">A resolution is the spatial frequency, going '
         "outward, at which the Fourier shell correlation first falls below the threshold, by "
         "linear interpolation in frequency between shells; a curve that stays above it is quoted "
-        "at the Nyquist limit. Shell k holds the Fourier coefficients whose distance from the "
-        "origin rounds to k pixels. Maps are aligned over rotation, shift and hand before they "
-        "are compared. Agreement of half maps shows that a result is reproducible; only "
-        "agreement with an independent structure shows that it is right.</p>"
+        "at the Nyquist limit, one that begins below it at the length of the box. Shell k holds "
+        "the Fourier coefficients whose distance from the origin rounds to k pixels. Maps are "
+        "aligned over rotation, shift and hand before they are compared. Agreement of half maps "
+        "shows that a result is reproducible; only agreement with an independent structure shows "
+        "that it is right.</p>"
     )
     return "\n".join(parts)
