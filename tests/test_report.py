@@ -210,6 +210,7 @@ def test_numbers_of_the_summary_appear_with_their_definitions(run_folder: Path) 
     text = Page(write_report(run_folder)).text
     for number in ("9.43 Å", "8.77 Å", "13.25 Å", "11.14 Å", "20,000", "768,000", "42 min 03 s"):
         assert number in text
+    assert f"boxes of {BOX} px of 4 Å" in text
     assert "agree to 9.4 Å (FSC = 0.143, no mask)." in text
     assert "known structure to 13.2 Å (FSC = 0.5, no mask)." in text
     assert "half map 1 against half map 2, FSC = 0.143, soft mask8.77 Å" in text

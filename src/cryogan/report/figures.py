@@ -214,7 +214,10 @@ def _lowest(table: FSCTable) -> float:
 
 
 def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
-    """Rotationally averaged power spectra of the real and the simulated (noisy) images."""
+    """Rotationally averaged power spectra of the real and the simulated (noisy) images.
+
+    The mean and the Nyquist shell, which preprocessing may remove, are left out.
+    """
     figure = go.Figure()
     for (name, label), colour in zip(
         (("real", "real"), ("noisy", "simulated")), COLOURS, strict=False
@@ -222,7 +225,7 @@ def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
         images = torch.from_numpy(examples[name])
         box_size = images.shape[-1]
         power = fourier.rfft(images).abs().square() / box_size**2
-        spectrum = fourier.shell_mean(power, box_size).mean(0).numpy()[1:]
+        spectrum = fourier.shell_mean(power, box_size).mean(0).numpy()[1 : (box_size + 1) // 2]
         figure.add_scatter(
             x=np.arange(1, len(spectrum) + 1) / box_size,
             y=np.where(spectrum > 1e-8, spectrum, np.nan),

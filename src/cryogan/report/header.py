@@ -20,9 +20,8 @@ def header(run: RunFolder) -> str:
     facts = []
     if count is not None:
         box = f"boxes of {box_size:.0f} px" if box_size is not None else ""
-        facts.append((f"{count:,.0f}", "particles", box))
-    if pixel_size_A is not None:
-        facts.append((f"{pixel_size_A:.4g} Å", "pixel size of the particles", ""))
+        pixel = f" of {pixel_size_A:.4g} Å" if pixel_size_A is not None else ""
+        facts.append((f"{count:,.0f}", "particles", box + pixel))
     if "map" in run.maps:
         map_A = run.maps["map"].pixel_size_A
         facts.append((f"{map_A:.4g} Å", "pixel size of the map", f"Nyquist {2 * map_A:.4g} Å"))
