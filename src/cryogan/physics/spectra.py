@@ -1,9 +1,11 @@
 """Signal and noise power of a particle set, measured without a pose.
 
-At every frequency the power of an image is `|Y|² = CTF² S + N`, where S is the power of the
-molecule's projections (rotationally averaged) and N that of the noise. The CTFs of a set differ,
-so within a shell a straight line through |Y|² against CTF² has slope S and intercept N. This
-fixes the noise, the contrast and the fall-off of the volume's spectrum before any training.
+At every frequency k the power of an image is `|Y|² = CTF² S + N`, where S is the power of the
+molecule's projections and N that of the noise. Neither depends on the CTF, and the CTFs of a set
+differ, so at every k a straight line through |Y|² against CTF² has slope S(k) and intercept N(k).
+Averaged over shells, this fixes the noise, the contrast and the fall-off of the volume's spectrum
+before any training. (Lines must be fitted k by k: within a shell S and CTF² both vary with k,
+and a line through the whole shell would mistake that for a relation between them.)
 """
 
 from dataclasses import dataclass
@@ -12,9 +14,6 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-
-_MIN_CTF_SPREAD = 0.15
-"""Least standard deviation of CTF² in a shell, relative to 1/3, for its line to be trusted."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,25 @@ class PowerSpectra:
     signal: Tensor
     noise: Tensor
 
+    def cropped(self, box_size: int) -> "PowerSpectra":
+        """The spectra of the same images, unitarily Fourier-cropped to `box_size`."""
+        shells = box_size // 2 + 1
+        return PowerSpectra(self.signal[:shells], self.noise[:shells])
+
+    def scaled(self, gain: float) -> "PowerSpectra":
+        """The spectra of the same images multiplied by `gain`."""
+        return PowerSpectra(self.signal * gain**2, self.noise * gain**2)
+
 
 @dataclass(frozen=True)
 class PowerSums:
-    """Sums over images and shell coefficients from which the lines are fitted.
+    """Sums over images from which the lines are fitted.
 
-    Each is (D // 2 + 1,): number of coefficients, sums of CTF², |Y|², CTF⁴ and CTF² |Y|².
+    `count` is the number of images; the others are (D, D // 2 + 1): sums of CTF², |Y|², CTF⁴
+    and CTF² |Y|² at every coefficient of a half spectrum.
     """
 
-    count: Tensor
+    count: int
     ctf2: Tensor
     power: Tensor
     ctf4: Tensor
@@ -55,45 +64,48 @@ class PowerSums:
 
 def power_sums(images: Tensor, ctf: Tensor) -> PowerSums:
     """The sums for one batch: images (n, D, D) and their CTFs (n, D, D // 2 + 1)."""
-    box_size = images.shape[-1]
-    power = fourier.rfft(images).abs().square() / box_size**2
-    ctf2 = ctf.square()
-
-    def total(values: Tensor) -> Tensor:
-        return fourier.shell_sum(values.double(), box_size).sum(0)
-
+    power = (fourier.rfft(images).abs().square() / images.shape[-1] ** 2).double()
+    ctf2 = ctf.square().double()
     return PowerSums(
-        total(torch.ones_like(power)),
-        total(ctf2),
-        total(power),
-        total(ctf2.square()),
-        total(ctf2 * power),
+        images.shape[0],
+        ctf2.sum(0),
+        power.sum(0),
+        ctf2.square().sum(0),
+        (ctf2 * power).sum(0),
     )
 
 
 def fit_spectra(sums: PowerSums, noise: Tensor | None = None) -> PowerSpectra:
-    """Fit `|Y|² = CTF² S + N` in every shell by least squares.
+    """Fit `|Y|² = CTF² S + N` at every frequency by least squares and average over shells.
 
-    Shells whose CTFs hardly differ (low frequencies) cannot tell S from N: there N is taken from
-    the nearest shell that can, and S from what is left. S is kept above 1e-4 of its largest
-    value, N above 1e-3 of the image power.
+    Coefficients count by the variance of CTF² among the images. Where the CTFs hardly differ (low
+    frequencies) a line cannot tell S from N: every shell's N is therefore a mean over all shells
+    t, with weights 1 / (1 + 16 (s - t)⁴) times the precision of the intercept, so that it is the
+    shell's own where that is well determined and its better neighbours' where not. S is what is
+    left. S is kept above a tenth of the shell before, N between 1e-3 of the image power and all.
 
     Args:
         sums: of all images.
         noise: (D // 2 + 1,) known N, for example of measured background; only S is fitted then.
     """
+    box_size = sums.power.shape[-2]
     mean_ctf2, mean_power = sums.ctf2 / sums.count, sums.power / sums.count
+    shell_power = fourier.shell_mean(mean_power, box_size)
+    shell_ctf2 = fourier.shell_mean(mean_ctf2, box_size)
     if noise is None:
-        spread2 = sums.ctf4 / sums.count - mean_ctf2**2
+        variance = (sums.ctf4 / sums.count - mean_ctf2**2).clamp_min(1e-12)
         covariance = sums.ctf2_power / sums.count - mean_ctf2 * mean_power
-        trusted = (spread2.clamp_min(0).sqrt() * 3 > _MIN_CTF_SPREAD).nonzero()[:, 0]
-        fitted = mean_power - covariance / spread2.clamp_min(1e-12) * mean_ctf2
-        if len(trusted) == 0:
-            fitted, trusted = mean_power, torch.tensor([len(mean_power) - 1])
-        shells = torch.arange(len(mean_power))
-        nearest = trusted[(shells[:, None] - trusted[None, :]).abs().argmin(dim=1)]
-        noise = fitted[nearest]
-        noise = torch.minimum(torch.maximum(noise, 1e-3 * mean_power), mean_power)
-    signal = (mean_power - noise.double()) / mean_ctf2.clamp_min(1e-6)
-    signal = signal.clamp_min(1e-4 * float(signal.max().clamp_min(1e-12)))
+        intercept = mean_power - covariance / variance * mean_ctf2
+        total_variance = fourier.shell_sum(variance, box_size)
+        fitted = fourier.shell_sum(variance * intercept, box_size) / total_variance
+        precision = total_variance / (shell_ctf2 * shell_power).square().clamp_min(1e-20)
+        precision[box_size // 2 :] *= 1e-6  # the Nyquist shell is not whole
+        number = torch.arange(len(fitted), dtype=torch.float64)
+        weight = precision / (1.0 + 16.0 * (number[:, None] - number[None, :]) ** 4)
+        noise = (weight @ fitted) / weight.sum(dim=1)
+        noise = torch.minimum(torch.maximum(noise, 1e-3 * shell_power), shell_power)
+    signal = (shell_power - noise.double()) / shell_ctf2.clamp_min(1e-6)
+    signal[0] = signal[0].clamp_min(1e-12)
+    for shell in range(1, len(signal)):
+        signal[shell] = torch.maximum(signal[shell], 0.1 * signal[shell - 1])
     return PowerSpectra(signal.float(), noise.float())

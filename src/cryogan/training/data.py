@@ -1,17 +1,79 @@
-"""The real images of one stage, and what is measured on them."""
+"""The real images: what is measured on them, and how a stage gets them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cryogan import fourier
 from cryogan.particles import ArrayStack, CTFParams, Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import BackgroundPatches, radial_spectrum
-from cryogan.physics.spectra import PowerSpectra, PowerSums, fit_spectra, power_sums
+from cryogan.physics.spectra import PowerSpectra, fit_spectra, power_sums
 
 _CHUNK = 512
+_MEASURED_IMAGES = 8192
+_MEASURED_BOX = 128
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Spectra of a particle set and the unit of its images.
+
+    Attributes:
+        spectra: power per shell in units of the noise, up to box 128 or the images' own.
+        gain: what images are multiplied by so that their noise has about unit variance.
+        patch_gain: the same for the measured noise patches, or None without patches.
+    """
+
+    spectra: PowerSpectra
+    gain: float
+    patch_gain: float | None
+
+
+def measure(particles: Particles, background: BackgroundPatches | None) -> Measurement:
+    """Measure noise and signal on up to 8,192 images, taken evenly from the set.
+
+    With measured background, the shape of the noise spectrum is the patches'; its level is the
+    largest that leaves the images more power than the noise in nine tenths of the upper half of
+    the shells, where the signal is weakest.
+    """
+    size = _even_box(min(_MEASURED_BOX, particles.box_size))
+    crop = Preprocessing(size)
+    pixel_size_A = particles.pixel_size_A * particles.box_size / size
+    step = max(1, len(particles) // _MEASURED_IMAGES)
+    total = None
+    for index in torch.split(torch.arange(0, len(particles), step), _CHUNK):
+        images = preprocess(particles.stack.read(index), crop)
+        sums = power_sums(images, ctf(particles.ctf[index], size, pixel_size_A))
+        total = sums if total is None else total + sums
+    assert total is not None
+    spectra = fit_spectra(total)
+    patch_gain = None
+    if background is not None:
+        everything = torch.arange(len(background.stack))
+        shape = radial_spectrum(preprocess(background.stack.read(everything), crop))
+        total_power = fourier.shell_mean(total.power / total.count, size).float()
+        upper = slice(size // 4, size // 2)
+        level = (total_power / shape.clamp_min(1e-20))[upper].quantile(0.1)
+        spectra = fit_spectra(total, noise=torch.minimum(shape * level, total_power))
+        patch_gain = float(level.sqrt())
+    noise_variance = _pixel_variance(spectra.noise, size)
+    gain = noise_variance**-0.5
+    if patch_gain is not None:
+        patch_gain *= gain
+    return Measurement(spectra.scaled(gain), gain, patch_gain)
+
+
+def _pixel_variance(spectrum: Tensor, size: int) -> float:
+    """Mean of a shell spectrum over all coefficients below Nyquist."""
+    count = fourier.shell_sum(torch.ones(size, size // 2 + 1), size)[: size // 2]
+    return float((count * spectrum[: size // 2]).sum() / count.sum()) + 1e-20
+
+
+def _even_box(box_size: int) -> int:
+    return box_size - box_size % 2
 
 
 @dataclass(frozen=True)
@@ -22,8 +84,7 @@ class StageData:
         images: (n, D, D) as the critic sees them.
         ctf: their CTF parameters.
         pixel_size_A: at the stage's box.
-        spectra: signal and noise power, in units of the noise (see `gain`).
-        gain: what images are multiplied by so that their noise has about unit variance.
+        spectra: signal and noise power at the stage's box, in units of the noise.
         patches: measured noise at the stage's box, in the same units, or None.
     """
 
@@ -31,7 +92,6 @@ class StageData:
     ctf: CTFParams
     pixel_size_A: float
     spectra: PowerSpectra
-    gain: float
     patches: BackgroundPatches | None
 
     def __len__(self) -> int:
@@ -45,64 +105,37 @@ class StageData:
 def prepare_stage(
     particles: Particles,
     settings: Preprocessing,
-    *,
-    gain: float | None,
-    patches: BackgroundPatches | None,
+    measurement: Measurement,
+    background: BackgroundPatches | None,
     device: torch.device,
 ) -> StageData:
-    """Read, crop and measure the particle set at the stage's box.
-
-    Args:
-        gain: from an earlier stage; measured here if None.
-        patches: particle-free background at the particles' own box and pixel size.
-    """
+    """Read the particle set and preprocess it at the stage's box."""
     size = settings.box_size
-    pixel_size_A = particles.pixel_size_A * particles.box_size / size
-    linear = replace(settings, normalise=False, window_radius=None)
-    chunks, total = [], None
+    images = torch.empty(len(particles), size, size)
     for index in torch.split(torch.arange(len(particles)), _CHUNK):
-        cropped = preprocess(particles.stack.read(index), linear)
-        sums = power_sums(cropped, ctf(particles.ctf[index], size, pixel_size_A))
-        total = sums if total is None else total + sums
-        chunks.append(cropped)
-    assert total is not None
-    images = torch.cat(chunks)
-    cropped_patches = None
-    if patches is not None:
-        everything = torch.arange(len(patches.stack))
-        cropped_patches = preprocess(patches.stack.read(everything), linear)
-    measured = _measure(total, cropped_patches)
-    if gain is None:
-        gain = float(measured.noise[size // 4 : size // 2].mean().clamp_min(1e-20).rsqrt())
-    spectra = PowerSpectra(measured.signal * gain**2, measured.noise * gain**2)
-    for chunk in torch.split(images, _CHUNK):
-        chunk.copy_(preprocess(chunk * gain, settings))
+        real = particles.stack.read(index) * measurement.gain
+        images[index[0] : index[-1] + 1] = preprocess(real, settings)
+    patches = None
+    if background is not None and measurement.patch_gain is not None:
+        everything = background.stack.read(torch.arange(len(background.stack)))
+        cropped = preprocess(everything * measurement.patch_gain, Preprocessing(size))
+        patches = BackgroundPatches(ArrayStack(cropped))
     return StageData(
         images.to(device),
         particles.ctf.to(device),
-        pixel_size_A,
-        spectra,
-        gain,
-        None if cropped_patches is None else _matched(cropped_patches * gain, spectra.noise),
+        particles.pixel_size_A * particles.box_size / size,
+        _at_box(measurement.spectra, size),
+        patches,
     )
 
 
-def _measure(sums: PowerSums, patches: Tensor | None) -> PowerSpectra:
-    """Spectra by regression; with patches, the shape of the noise is theirs, the level fitted."""
-    fitted = fit_spectra(sums)
-    if patches is None:
-        return fitted
-    shape = radial_spectrum(patches)
-    noise = shape * _level(shape, fitted.noise)
-    return fit_spectra(sums, torch.minimum(noise, (sums.power / sums.count).float()))
+def _at_box(spectra: PowerSpectra, size: int) -> PowerSpectra:
+    """Cropped, or beyond the measured box continued with the outermost whole shell."""
+    missing = size // 2 + 1 - len(spectra.noise)
+    if missing <= 0:
+        return spectra.cropped(size)
 
+    def longer(values: Tensor) -> Tensor:
+        return torch.cat((values[:-1], values[-2].expand(missing + 1)))
 
-def _level(measured: Tensor, wanted: Tensor) -> Tensor:
-    """Factor that brings the power of the upper half of the shells to what is wanted."""
-    upper = slice(len(wanted) // 2, len(wanted) - 1)
-    return wanted[upper].sum() / measured[upper].sum().clamp_min(1e-20)
-
-
-def _matched(patches: Tensor, noise: Tensor) -> BackgroundPatches:
-    factor = _level(radial_spectrum(patches), noise).sqrt()
-    return BackgroundPatches(ArrayStack(patches * factor))
+    return PowerSpectra(longer(spectra.signal), longer(spectra.noise))

@@ -17,7 +17,7 @@ from cryogan.physics.noise import BackgroundPatches, colour, white
 from cryogan.physics.projection import volume_spectrum
 from cryogan.training import losses
 from cryogan.training.config import TrainingConfig
-from cryogan.training.data import StageData, prepare_stage
+from cryogan.training.data import StageData, measure, prepare_stage
 from cryogan.training.state import TrainingState, begin_stage, restore
 
 
@@ -74,19 +74,15 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     state: TrainingState | None = None
+    measurement = measure(particles, background)
     total_images = sum(stage.images for stage in config.stages)
     first_stage = 0 if checkpoint is None else int(checkpoint["stage"])
     for number in range(first_stage, len(config.stages)):
         started = _clock()
         box_size = stage_box(config, number, particles.box_size)
         settings = preprocessing(config, box_size)
-        gain = state.gain if state is not None else None
-        if state is None and checkpoint is not None:
-            gain = float(checkpoint["gain"])
-        data = prepare_stage(particles, settings, gain=gain, patches=background, device=device)
-        state = begin_stage(
-            config, number, box_size, data.spectra, data.gain, generator, device, state
-        )
+        data = prepare_stage(particles, settings, measurement, background, device)
+        state = begin_stage(config, number, box_size, data.spectra, generator, device, state)
         if checkpoint is not None:
             state, checkpoint = restore(state, checkpoint), None
         steps = config.stages[number].images // (config.batch_size * config.critic_steps)

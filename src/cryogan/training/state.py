@@ -23,7 +23,6 @@ class TrainingState:
         stage: number of the current stage, from 0.
         step: volume steps done in this stage.
         images_seen: real images shown to the critic, all stages.
-        gain: unit of the images (see `training.data`).
         volume: the volume that is learnt.
         log_scales: (2,) log-contrast and log-noise scale; zero unless learnt.
         average: (D, D, D) averaged volume: the result.
@@ -36,7 +35,6 @@ class TrainingState:
     stage: int
     step: int
     images_seen: int
-    gain: float
     volume: Volume
     log_scales: Tensor
     average: Tensor
@@ -53,7 +51,6 @@ def begin_stage(
     stage: int,
     box_size: int,
     spectra: PowerSpectra,
-    gain: float,
     generator: torch.Generator,
     device: torch.device,
     previous: TrainingState | None,
@@ -86,7 +83,6 @@ def begin_stage(
         stage=stage,
         step=0,
         images_seen=0 if previous is None else previous.images_seen,
-        gain=gain,
         volume=volume,
         log_scales=log_scales,
         average=volume().detach(),
@@ -113,7 +109,6 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         "stage": state.stage,
         "step": state.step,
         "images_seen": state.images_seen,
-        "gain": state.gain,
         "volume": state.volume.state_dict(),
         "log_scales": state.log_scales.detach(),
         "average": state.average,
@@ -154,6 +149,6 @@ def restore(state: TrainingState, record: dict[str, Any]) -> TrainingState:
     with torch.no_grad():
         state.log_scales.copy_(record["log_scales"])
     state.average = record["average"].to(device)
-    for name in ("stage", "step", "images_seen", "gain", "wall_s", "cpu_s"):
+    for name in ("stage", "step", "images_seen", "wall_s", "cpu_s"):
         setattr(state, name, record[name])
     return state
