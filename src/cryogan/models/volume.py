@@ -74,7 +74,7 @@ class Volume(nn.Module):
             volume = self.parameter * self.scale
         volume = symmetrise(volume * self.mask, self.operators)
         if self.positivity == "relu":
-            return volume.relu()
+            return volume.clamp_min(0.0)  # unlike relu, passes a gradient at exactly 0
         if self.positivity == "leaky":
             return nn.functional.leaky_relu(volume, 0.1)
         return volume
@@ -93,7 +93,7 @@ class Volume(nn.Module):
 def symmetrise(volume: Tensor, operators: Tensor) -> Tensor:
     """Mean of `volume` (D, D, D) and its copies turned by `operators` (m, 3, 3) (no identity).
 
-    Trilinear in real space: exact for operators that permute the grid's axes (D2, T, O).
+    Trilinear in real space: exact for operators that permute the grid's axes (D2, O).
     """
     if operators.shape[0] == 0:
         return volume
