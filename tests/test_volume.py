@@ -49,7 +49,7 @@ def turned(volume, operator):
 
 
 def relative_error(result, expected):
-    return float((result - expected).norm() / expected.norm())
+    return float((result - expected).detach().norm() / expected.detach().norm())
 
 
 @pytest.mark.parametrize("positivity", ["none", "leaky", "relu"])
@@ -61,18 +61,7 @@ def test_a_molecule_inside_mask_and_band_is_reproduced(
     molecule = blobs(box_size, 2.0, 4.0, generator)
     volume = make(box_size, parametrisation, positivity)
     volume.set_volume(molecule)
-    assert relative_error(volume(), molecule) < 2e-4
-
-
-@pytest.mark.parametrize("parametrisation", KINDS)
-def test_setting_what_was_read_changes_nothing_inside_the_mask(parametrisation, generator):
-    volume = make(24, parametrisation)
-    volume.set_volume(torch.randn(24, 24, 24, generator=generator))
-    first = volume().detach()
-    volume.set_volume(first)
-    ball = fourier.radius_grid(24, 3) < 0.75 * 12
-    limit = 1e-5 if parametrisation == "voxels" else 0.15  # the mask's edge is not in the band
-    assert relative_error(volume()[ball], first[ball]) < limit
+    assert relative_error(volume(), molecule) < 1e-5
 
 
 def test_fourier_parameters_are_in_units_of_the_expected_amplitude(generator):
@@ -132,7 +121,7 @@ def test_symmetrising_is_the_mean_over_the_group(generator):
 
 
 @pytest.mark.parametrize(
-    ("symmetry", "bound"), [("C3", 0.03), ("D2", 2e-3), ("T", 0.03), ("O", 2e-3), ("I", 0.03)]
+    ("symmetry", "bound"), [("C3", 0.02), ("D2", 1e-4), ("T", 0.02), ("O", 1e-4), ("I", 0.02)]
 )
 def test_projections_at_symmetry_related_poses_are_equal(symmetry, bound, generator):
     """Trilinear interpolation in real space smooths what does not fall on the grid."""
@@ -195,10 +184,10 @@ def test_a_rescaled_volume_projects_to_the_preprocessed_images(fine, coarse, gen
     small = project(rescale_volume(molecule, coarse), rotation)
     settings = Preprocessing(coarse)
     expected = preprocess(project(molecule, rotation), settings)
-    assert relative_error(small, expected) < 0.02
+    assert relative_error(small, expected) < 2e-3
     back = rescale_volume(rescale_volume(molecule, coarse), fine)
-    assert relative_error(back, molecule) < 1e-4
-    assert relative_error(preprocess(project(back, rotation), settings), small) < 0.02
+    assert relative_error(back, molecule) < 1e-5
+    assert relative_error(preprocess(project(back, rotation), settings), small) < 2e-3
 
 
 def test_initial_blob_is_centred_round_and_of_the_stated_mass():
