@@ -25,6 +25,7 @@ def form_images(
     box_size: int,
     pixel_size_A: float,
     noise: Tensor | None = None,
+    band: float = 1.0,
 ) -> Tensor:
     """Images `y = n + C S P_R V`, differentiable in the volume.
 
@@ -35,11 +36,12 @@ def form_images(
         box_size: D.
         pixel_size_A: pixel size of volume and images.
         noise: (n, D, D) to be added, or None.
+        band: see `projection.slices`; frequencies beyond this fraction of Nyquist are not formed.
 
     Returns:
         (n, D, D), protein bright. A pixel of a projection is the sum of voxels along its ray.
     """
-    projection = fourier.irfft(slices(spectrum, pose.rotation), spectrum.shape[-2])
+    projection = fourier.irfft(slices(spectrum, pose.rotation, band), spectrum.shape[-2])
     image = fourier.crop_or_pad(projection, box_size)
     moved = bool((pose.shift_A != 0).any())
     if ctf is not None or moved:
@@ -78,6 +80,8 @@ class Preprocessing:
 
     Attributes:
         box_size: images are Fourier-cropped to this box.
+        whitening: (at least box // 2 + 1,) factor for every shell, or None. With the inverse root
+            of the real images' mean power, all shells are equally loud to the critic.
         band: coefficients at |k| >= band / 2 of the box's Nyquist are removed, as a fraction
             of Nyquist (1.0 keeps all shells below Nyquist; the Nyquist row always goes).
         window_radius: radius of the soft window as a fraction of half the box; None for none.
@@ -86,6 +90,7 @@ class Preprocessing:
     """
 
     box_size: int
+    whitening: Tensor | None = None
     band: float = 1.0
     window_radius: float | None = None
     window_edge: float = 0.1
@@ -93,7 +98,7 @@ class Preprocessing:
 
 
 def preprocess(images: Tensor, settings: Preprocessing) -> Tensor:
-    """Fourier crop → band limit → soft window → normalise: (n, D, D) to (n, box, box).
+    """Fourier crop → whiten → band limit → window → normalise: (n, D, D) to (n, box, box).
 
     The crop is unitary: white noise keeps its variance per pixel, at every box.
 
@@ -104,6 +109,9 @@ def preprocess(images: Tensor, settings: Preprocessing) -> Tensor:
     size = settings.box_size
     plane = fourier.resize(fourier.rfft(images), box_size, size)
     mask = fourier.band_mask(size, settings.band * (size / 2), 2, images.device)
+    if settings.whitening is not None:
+        shells = fourier.shell_index(size, 2, images.device).clamp_max(size // 2)
+        mask = mask * settings.whitening.to(images.device)[shells]
     image = fourier.irfft(plane * mask, size) * (size / box_size)
     if settings.window_radius is not None:
         half = size / 2

@@ -40,20 +40,21 @@ def volume_spectrum(volume: Tensor, padding: float = 2.0) -> Tensor:
     return fourier.shift_zero_to_centre(spectrum, (-3, -2))
 
 
-def slices(spectrum: Tensor, rotation: Tensor) -> Tensor:
+def slices(spectrum: Tensor, rotation: Tensor, band: float = 1.0) -> Tensor:
     """Central slices `F2(k) = F3(R k)`.
 
     Args:
         spectrum: (P, P, P // 2 + 1), one volume for all poses, or (n, P, P, P // 2 + 1).
         rotation: (n, 3, 3).
+        band: coefficients up to this fraction of Nyquist are read; fewer cost less.
 
     Returns:
-        (n, P, P // 2 + 1) half spectra; zero beyond the sphere |k| = P // 2 - 1 pixels.
+        (n, P, P // 2 + 1) half spectra; zero beyond the band and |k| = P // 2 - 1 pixels.
     """
     padded_size = spectrum.shape[-2]
     n = rotation.shape[0]
     grid = fourier.frequency_grid(padded_size, 2, spectrum.device) * padded_size  # (P, Q, 2)
-    inside = grid.norm(dim=-1) <= padded_size // 2 - 1
+    inside = grid.norm(dim=-1) <= min(band * (padded_size / 2), padded_size // 2 - 1)
     k = grid[inside]  # (M, 2) of (kx, ky)
     point = torch.einsum("nij,mj->nmi", rotation[:, :, :2], k)  # (n, M, 3) of (x, y, z)
     mirrored = point[..., 0] < 0  # F(-k) = conj F(k): read the half that is stored

@@ -28,11 +28,6 @@ class PowerSpectra:
     signal: Tensor
     noise: Tensor
 
-    def cropped(self, box_size: int) -> "PowerSpectra":
-        """The spectra of the same images, unitarily Fourier-cropped to `box_size`."""
-        shells = box_size // 2 + 1
-        return PowerSpectra(self.signal[:shells], self.noise[:shells])
-
     def scaled(self, gain: float) -> "PowerSpectra":
         """The spectra of the same images multiplied by `gain`."""
         return PowerSpectra(self.signal * gain**2, self.noise * gain**2)

@@ -13,10 +13,13 @@ class Stage:
     Attributes:
         box_size: images are Fourier-cropped to this box (or to their own, if smaller).
         images: number of real images shown to the critic in this stage.
+        padding: oversampling of the projector's spectrum (see `physics.projection`); the
+            smaller the box, the more accuracy costs little and matters much.
     """
 
     box_size: int
     images: int
+    padding: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class TrainingConfig:
         estimate_spectra: noise spectrum and contrast from the data (`physics.spectra`);
             otherwise noise is white and the volume starts at zero.
         learn_scales: learn a log-scale of the volume and one of the noise.
+        band: images and volume are limited to this fraction of a stage's Nyquist frequency;
+            the outermost shells, where interpolation in a small box is poor, are left out.
+        whiten: divide both streams by the root of the real images' mean power, shell by shell.
         normalise: zero mean and unit variance of every image, the critic's last preprocessing.
         window_radius: radius of the images' soft window as a fraction of half the box, or None.
         batch_size: images of each kind in a critic step.
@@ -51,34 +57,34 @@ class TrainingConfig:
         lr_epoch_factor: see `lr_schedule`.
         ema_fraction: the volume that is reported is an average over about this fraction of the
             steps so far; 0 for the last volume.
-        padding: oversampling of the projector's spectrum.
     """
 
-    stages: tuple[Stage, ...] = (Stage(32, 64_000), Stage(64, 48_000))
+    stages: tuple[Stage, ...] = (Stage(32, 76_800, padding=3.0), Stage(64, 38_400))
     loss: Literal["relativistic", "wasserstein"] = "relativistic"
     critic: Literal["compact", "paper"] = "compact"
     critic_channels: int = 32
     parametrisation: Literal["fourier", "voxels"] = "fourier"
     positivity: Literal["relu", "leaky", "none"] = "leaky"
-    mask_radius: float = 0.8
+    mask_radius: float = 0.85
     mask_edge: float = 0.15
     symmetry: str = "C1"
     shift_percent: float = 0.0
     estimate_spectra: bool = True
     learn_scales: bool = False
+    band: float = 0.9
+    whiten: bool = True
     normalise: bool = False
     window_radius: float | None = None
     batch_size: int = 64
     critic_steps: int = 1
-    penalty_weight: float = 0.1
+    penalty_weight: float = 0.02
     penalty_every: int = 4
     volume_lr: float = 0.05
-    critic_lr: float = 1e-3
+    critic_lr: float = 3e-3
     betas: tuple[float, float] = (0.5, 0.9)
     lr_schedule: Literal["cosine", "epoch"] = "cosine"
     lr_epoch_factor: float = 1.0
     ema_fraction: float = 0.05
-    padding: float = 2.0
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -112,6 +118,8 @@ PAPER = TrainingConfig(
     positivity="relu",
     estimate_spectra=False,
     learn_scales=True,
+    band=1.0,
+    whiten=False,
     normalise=True,
     batch_size=8,
     critic_steps=4,

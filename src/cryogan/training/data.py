@@ -23,11 +23,13 @@ class Measurement:
 
     Attributes:
         spectra: power per shell in units of the noise, up to box 128 or the images' own.
+        power: (as `spectra`) mean power of the images, in the same units.
         gain: what images are multiplied by so that their noise has about unit variance.
         patch_gain: the same for the measured noise patches, or None without patches.
     """
 
     spectra: PowerSpectra
+    power: Tensor
     gain: float
     patch_gain: float | None
 
@@ -50,20 +52,20 @@ def measure(particles: Particles, background: BackgroundPatches | None) -> Measu
         total = sums if total is None else total + sums
     assert total is not None
     spectra = fit_spectra(total)
+    power = fourier.shell_mean(total.power / total.count, size).float()
     patch_gain = None
     if background is not None:
         everything = torch.arange(len(background.stack))
         shape = radial_spectrum(preprocess(background.stack.read(everything), crop))
-        total_power = fourier.shell_mean(total.power / total.count, size).float()
         upper = slice(size // 4, size // 2)
-        level = (total_power / shape.clamp_min(1e-20))[upper].quantile(0.1)
-        spectra = fit_spectra(total, noise=torch.minimum(shape * level, total_power))
+        level = (power / shape.clamp_min(1e-20))[upper].quantile(0.1)
+        spectra = fit_spectra(total, noise=torch.minimum(shape * level, power))
         patch_gain = float(level.sqrt())
     noise_variance = _pixel_variance(spectra.noise, size)
     gain = noise_variance**-0.5
     if patch_gain is not None:
         patch_gain *= gain
-    return Measurement(spectra.scaled(gain), gain, patch_gain)
+    return Measurement(spectra.scaled(gain), power * gain**2, gain, patch_gain)
 
 
 def _pixel_variance(spectrum: Tensor, size: int) -> float:
@@ -124,18 +126,19 @@ def prepare_stage(
         images.to(device),
         particles.ctf.to(device),
         particles.pixel_size_A * particles.box_size / size,
-        _at_box(measurement.spectra, size),
+        PowerSpectra(
+            at_box(measurement.spectra.signal, size), at_box(measurement.spectra.noise, size)
+        ),
         patches,
     )
 
 
-def _at_box(spectra: PowerSpectra, size: int) -> PowerSpectra:
-    """Cropped, or beyond the measured box continued with the outermost whole shell."""
-    missing = size // 2 + 1 - len(spectra.noise)
+def at_box(values: Tensor, size: int) -> Tensor:
+    """Shell values (size // 2 + 1,): cropped, or continued with the outermost whole shell.
+
+    The crop to a smaller box is unitary, so that shells keep their values.
+    """
+    missing = size // 2 + 1 - len(values)
     if missing <= 0:
-        return spectra.cropped(size)
-
-    def longer(values: Tensor) -> Tensor:
-        return torch.cat((values[:-1], values[-2].expand(missing + 1)))
-
-    return PowerSpectra(longer(spectra.signal), longer(spectra.noise))
+        return values[: size // 2 + 1]
+    return torch.cat((values[:-1], values[-2].expand(missing + 1)))

@@ -10,7 +10,6 @@ from cryogan.training.loop import (
     Progress,
     draw_conditions,
     draw_noise,
-    preprocessing,
     render,
 )
 
@@ -24,16 +23,15 @@ def example_images(progress: Progress, config: TrainingConfig) -> dict[str, Tens
     `clean` and `ctf` are not normalised, so that their grey values are those of `noisy` less
     its noise.
     """
-    state, data = progress.state, progress.data
-    settings = preprocessing(config, data.box_size)
-    spectrum = volume_spectrum(state.average, config.padding)
+    state, data, settings = progress.state, progress.data, progress.settings
+    spectrum = volume_spectrum(state.average, config.stages[state.stage].padding)
     pose, ctf_params = draw_conditions(state, config, data)
     noise = draw_noise(state, config, data)
     return {
         "real": data.images[:_COUNT].cpu(),
-        "clean": render(state, data, spectrum, pose, None, None)[:_COUNT].cpu(),
-        "ctf": render(state, data, spectrum, pose, ctf_params, None)[:_COUNT].cpu(),
+        "clean": render(state, config, data, spectrum, pose, None, None)[:_COUNT].cpu(),
+        "ctf": render(state, config, data, spectrum, pose, ctf_params, None)[:_COUNT].cpu(),
         "noisy": preprocess(
-            render(state, data, spectrum, pose, ctf_params, noise)[:_COUNT], settings
+            render(state, config, data, spectrum, pose, ctf_params, noise)[:_COUNT], settings
         ).cpu(),
     }

@@ -17,7 +17,7 @@ from cryogan.physics.noise import BackgroundPatches, colour, white
 from cryogan.physics.projection import volume_spectrum
 from cryogan.training import losses
 from cryogan.training.config import TrainingConfig
-from cryogan.training.data import StageData, measure, prepare_stage
+from cryogan.training.data import Measurement, StageData, at_box, measure, prepare_stage
 from cryogan.training.state import TrainingState, begin_stage, restore
 
 
@@ -28,12 +28,14 @@ class Progress:
     Attributes:
         state: the live state (do not change it).
         data: the current stage's real images.
+        settings: their preprocessing.
         record: numbers for the log, means since the last one.
         fraction: of the whole run that is done, in images seen.
     """
 
     state: TrainingState
     data: StageData
+    settings: Preprocessing
     record: dict[str, float]
     fraction: float
 
@@ -43,9 +45,15 @@ def stage_box(config: TrainingConfig, stage: int, box_size: int) -> int:
     return min(config.stages[stage].box_size, box_size - box_size % 2)
 
 
-def preprocessing(config: TrainingConfig, box_size: int) -> Preprocessing:
+def preprocessing(config: TrainingConfig, measurement: Measurement, box_size: int) -> Preprocessing:
     """The one preprocessing of a stage, for both streams."""
-    return Preprocessing(box_size, window_radius=config.window_radius, normalise=config.normalise)
+    return Preprocessing(
+        box_size,
+        band=config.band,
+        whitening=at_box(measurement.power, box_size).rsqrt() if config.whiten else None,
+        window_radius=config.window_radius,
+        normalise=config.normalise,
+    )
 
 
 def train(
@@ -80,7 +88,7 @@ def train(
     for number in range(first_stage, len(config.stages)):
         started = _clock()
         box_size = stage_box(config, number, particles.box_size)
-        settings = preprocessing(config, box_size)
+        settings = preprocessing(config, measurement, box_size)
         data = prepare_stage(particles, settings, measurement, background, device)
         state = begin_stage(config, number, box_size, data.spectra, generator, device, state)
         if checkpoint is not None:
@@ -103,7 +111,11 @@ def train(
                 record = {name: float(value) / since for name, value in sums.items()}
                 sums = {}
                 yield Progress(
-                    state, data, _record(state, box_size, record), state.images_seen / total_images
+                    state,
+                    data,
+                    settings,
+                    _record(state, box_size, record),
+                    state.images_seen / total_images,
                 )
 
 
@@ -114,7 +126,7 @@ def _step(
     relativistic = config.loss == "relativistic"
     critic_loss_of = losses.critic_relativistic if relativistic else losses.critic_wasserstein
     volume_loss_of = losses.volume_relativistic if relativistic else losses.volume_wasserstein
-    spectrum = volume_spectrum(state.volume(), config.padding)
+    spectrum = volume_spectrum(state.volume(), config.stages[state.stage].padding)
     penalise = state.step % config.penalty_every == 0
     penalty = torch.zeros((), device=spectrum.device)
     for critic_step in range(config.critic_steps):
@@ -164,7 +176,7 @@ def simulate_batch(
     """A batch of simulated images as the critic sees them, differentiable in `spectrum`."""
     pose, ctf_params = draw_conditions(state, config, data)
     noise = draw_noise(state, config, data)
-    return preprocess(render(state, data, spectrum, pose, ctf_params, noise), settings)
+    return preprocess(render(state, config, data, spectrum, pose, ctf_params, noise), settings)
 
 
 def draw_conditions(
@@ -190,6 +202,7 @@ def draw_noise(state: TrainingState, config: TrainingConfig, data: StageData) ->
 
 def render(
     state: TrainingState,
+    config: TrainingConfig,
     data: StageData,
     spectrum: Tensor,
     pose: Pose,
@@ -208,6 +221,7 @@ def render(
         box_size=data.box_size,
         pixel_size_A=data.pixel_size_A,
         noise=None if noise is None else noise * noise_scale,
+        band=config.band,
     )
 
 

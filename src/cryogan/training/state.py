@@ -1,5 +1,6 @@
 """The whole state of a training run, its birth and its checkpoint."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def begin_stage(
 ) -> TrainingState:
     """A fresh critic and optimisers; the volume is carried over or starts as a blob (or zero)."""
     amplitude = shell_amplitude(spectra.signal, box_size)
+    amplitude[math.ceil(config.band * box_size / 2) :] = 0.0
     volume = Volume(
         box_size,
         parametrisation=config.parametrisation,

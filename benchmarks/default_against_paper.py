@@ -1,0 +1,148 @@
+"""The `default` preset against the published recipe, `paper`: same images, same wall time.
+
+Both run at the same time on the same machine, each with the same number of threads, on the whole
+set of `benchmarks/make_betagal.py`. Volumes are kept along the way and compared with the truth
+afterwards, so that judging costs neither run anything.
+
+    python benchmarks/make_betagal.py --models ../shared/data -o DIR --snr -5.2 --n 20000 --seed 1
+    python benchmarks/default_against_paper.py DIR -o benchmarks/results --minutes 20
+"""
+
+import argparse
+import csv
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.files import atomic_path
+from cryogan.io.mrc import Map, read_map
+from cryogan.io.relion import read_particles
+from cryogan.training.config import PRESETS
+from cryogan.training.loop import train
+
+COLUMNS = (
+    "preset",
+    "wall_s",
+    "cpu_s",
+    "images_seen",
+    "images_per_s",
+    "box_size",
+    "truth_fsc_0.5_A",
+    "truth_fsc_0.143_A",
+    "correlation",
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A volume on the way, and what it had cost."""
+
+    wall_s: float
+    cpu_s: float
+    images_seen: int
+    map_: Map
+
+
+def run(preset: str, star: Path, minutes: float, threads: int, seed: int) -> list[Snapshot]:
+    """Train for `minutes` (or to the preset's own end), keeping about 30 volumes."""
+    torch.set_num_threads(threads)
+    particles = read_particles(star).particles
+    snapshots: list[Snapshot] = []
+    due = 0.0
+    for progress in train(
+        particles, PRESETS[preset], seed=seed, device=torch.device("cpu"), log_every=5
+    ):
+        state = progress.state
+        over = state.wall_s >= 60 * minutes
+        if state.wall_s >= due or over or progress.fraction >= 1:
+            map_ = Map(state.average.clone(), progress.data.pixel_size_A)
+            snapshots.append(Snapshot(state.wall_s, state.cpu_s, state.images_seen, map_))
+            due = state.wall_s + 2 * minutes
+        if over:
+            break
+    return snapshots
+
+
+def judge(preset: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
+    """A row of the table."""
+    comparison = compare_to_truth(snapshot.map_, truth)
+    values = (
+        preset,
+        snapshot.wall_s,
+        snapshot.cpu_s,
+        snapshot.images_seen,
+        snapshot.images_seen / snapshot.wall_s,
+        snapshot.map_.volume.shape[-1],
+        comparison.resolution_A(0.5),
+        comparison.resolution_A(0.143),
+        comparison.correlation,
+    )
+    return {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in zip(COLUMNS, values, strict=True)
+    }
+
+
+def plot(path: Path, rows: list[dict[str, str | float]]) -> None:
+    """Resolution over CPU seconds."""
+    figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    for preset, colour in (("default", "#0072B2"), ("paper", "#D55E00")):
+        for threshold, style in (("0.5", "-"), ("0.143", "--")):
+            chosen = [row for row in rows if row["preset"] == preset]
+            axes.plot(
+                [float(row["cpu_s"]) for row in chosen],
+                [float(row[f"truth_fsc_{threshold}_A"]) for row in chosen],
+                style,
+                color=colour,
+                label=f"{preset}, FSC {threshold}",
+            )
+    axes.set(xlabel="CPU seconds", ylabel="resolution against the truth (Å)", yscale="log")
+    axes.set_yticks([8, 10, 15, 20, 30, 50, 100, 200], labels="8 10 15 20 30 50 100 200".split())
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def main() -> None:
+    """Run both, judge both, write `default_against_paper.csv` and `.png`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of make_betagal.py")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--threads", type=int, default=1, help="of each of the two runs")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    star = options.data / "particles.star"
+    truth = read_map(options.data / "truth" / "map.mrc")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context) as pool:
+        jobs = {
+            preset: pool.submit(
+                run, preset, star, options.minutes, options.threads, options.seed
+            )
+            for preset in ("default", "paper")
+        }
+        found = {preset: job.result() for preset, job in jobs.items()}
+    rows = [judge(preset, one, truth) for preset, several in found.items() for one in several]
+    with (
+        atomic_path(options.output / "default_against_paper.csv") as temporary,
+        temporary.open("w", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(options.output / "default_against_paper.png", rows)
+    for preset in found:
+        print([row for row in rows if row["preset"] == preset][-1])
+
+
+if __name__ == "__main__":
+    main()
