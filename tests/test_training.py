@@ -1,0 +1,490 @@
+"""The game: resumption, reproducibility, who moves when, equal streams, and that it learns."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cryogan import fourier
+from cryogan.errors import InputError
+from cryogan.evaluation.alignment import align
+from cryogan.models.volume import initial_blob, rescale_volume
+from cryogan.particles import ArrayStack, Particles
+from cryogan.phantom import phantom_map
+from cryogan.physics.ctf import ctf
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.imaging import form_images
+from cryogan.physics.noise import BackgroundPatches, colour, white
+from cryogan.physics.projection import volume_spectrum
+from cryogan.physics.spectra import PowerSpectra
+from cryogan.simulation import random_ctf, simulate_particles
+from cryogan.symmetry import symmetry_matrices
+from cryogan.training import loop
+from cryogan.training.config import PAPER, PRESETS, Stage, TrainingConfig
+from cryogan.training.data import measure, prepare_stage
+from cryogan.training.examples import example_images
+from cryogan.training.state import begin_stage, load_checkpoint, save_checkpoint
+
+CPU = torch.device("cpu")
+
+TINY = TrainingConfig(
+    stages=(Stage(16, 6 * 8), Stage(24, 6 * 8)),
+    batch_size=8,
+    critic_steps=1,
+    critic_channels=4,
+    penalty_every=4,
+    learn_scales=False,
+)
+"""Two stages of six steps."""
+
+VARIANTS = {
+    "default": TINY,
+    "scales": replace(TINY, learn_scales=True),
+    "published": replace(
+        PAPER, stages=(Stage(16, 6 * 8), Stage(24, 6 * 8)), batch_size=4, critic_steps=2,
+        critic_channels=4,
+    ),
+    "shifted": replace(
+        TINY, shift_percent=10.0, symmetry="D2", normalise=True, window_radius=0.8, whiten=False
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def particles():
+    """200 images of the phantom in 24 px of 8 Å."""
+    generator = torch.Generator().manual_seed(1)
+    return simulate_particles(
+        phantom_map(24, 8.0),
+        pixel_size_A=8.0,
+        n=200,
+        ctf=random_ctf(200, generator),
+        poses=PoseDistribution(),
+        snr_dB=0.0,
+        generator=generator,
+    ).particles
+
+
+@pytest.fixture(scope="module")
+def background():
+    patches = white(50, 24, torch.Generator().manual_seed(2))
+    return BackgroundPatches(ArrayStack(patches))
+
+
+def everything(state):
+    """All tensors and numbers of a state except the time it took."""
+    parts = {
+        "volume": state.volume.state_dict(),
+        "critic": state.critic.state_dict(),
+        "volume_optimiser": state.volume_optimiser.state_dict()["state"],
+        "critic_optimiser": state.critic_optimiser.state_dict()["state"],
+    }
+    flat = {
+        "log_scales": state.log_scales.detach(),
+        "average": state.average,
+        "generator": state.generator.get_state(),
+        "numbers": torch.tensor([state.stage, state.step, state.images_seen]),
+    }
+    for name, part in parts.items():
+        for key, value in part.items():
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            flat |= {f"{name} {key} {k}": torch.as_tensor(v).clone() for k, v in inner}
+    return {key: value.clone() for key, value in flat.items()}
+
+
+def differences(first, second):
+    assert first.keys() == second.keys()
+    return [key for key, value in first.items() if not torch.equal(value, second[key])]
+
+
+def untimed(record):
+    return {k: v for k, v in record.items() if k not in ("wall_s", "cpu_s", "images_per_s")}
+
+
+def run_through(particles, config, folder=None, **options):
+    """The final state and all records; a checkpoint of every record in `folder`, if given."""
+    records = []
+    for progress in loop.train(particles, config, device=CPU, log_every=2, **options):
+        records.append(untimed(progress.record))
+        if folder is not None:
+            save_checkpoint(folder / f"{len(records)}.pt", progress.state)
+    return everything(progress.state), records
+
+
+@pytest.mark.parametrize("patches", [False, True], ids=["spectrum", "patches"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_is_the_run_that_never_stopped(
+    variant, patches, particles, background, tmp_path
+):
+    """Bit for bit, from the middle of each stage, from between stages, and from the end."""
+    options = {"seed": 3, "background": background if patches else None}
+    final, records = run_through(particles, VARIANTS[variant], tmp_path, **options)
+    assert [(r["stage"], r["step"]) for r in records] == [
+        (stage, step) for stage in (0, 1) for step in (2, 4, 6)
+    ]
+    for number in (1, 3, 4):
+        checkpoint = load_checkpoint(tmp_path / f"{number}.pt")
+        resumed, rest = run_through(particles, VARIANTS[variant], checkpoint=checkpoint, **options)
+        assert rest == records[number:]
+        assert differences(resumed, final) == []
+
+
+def test_nothing_is_left_to_do_after_the_last_checkpoint(particles, tmp_path):
+    run_through(particles, TINY, tmp_path, seed=3)
+    checkpoint = load_checkpoint(tmp_path / "6.pt")
+    assert list(loop.train(particles, TINY, seed=3, device=CPU, checkpoint=checkpoint)) == []
+
+
+def test_the_seed_decides_everything(particles):
+    """And the global random state decides nothing, nor is it touched."""
+    torch.manual_seed(1)
+    first, _ = run_through(particles, TINY, seed=5)
+    before = torch.manual_seed(2).get_state()
+    second, _ = run_through(particles, TINY, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert differences(first, second) == []
+    other, _ = run_through(particles, TINY, seed=6)
+    learnt = {key for key in first if key.startswith(("volume parameter", "critic ", "average"))}
+    assert learnt <= set(differences(first, other))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(InputError, match=r"checkpoint\.pt"):
+        load_checkpoint(path)
+
+
+def begun(particles, config, background=None, seed=0):
+    """State, stage data and preprocessing of a first stage, before its first step."""
+    measurement = measure(particles, background)
+    box_size = loop.stage_box(config, 0, particles.box_size)
+    settings = loop.preprocessing(config, measurement, box_size)
+    data = prepare_stage(particles, settings, measurement, background, CPU)
+    generator = torch.Generator().manual_seed(seed)
+    state = begin_stage(config, 0, box_size, data.spectra, generator, CPU, None)
+    return state, data, settings
+
+
+def values_of(parameters):
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+def gradients_of(parameters):
+    return [None if p.grad is None else p.grad.clone() for p in parameters]
+
+
+def same(first, second):
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("variant", ["scales", "published"])
+def test_each_player_moves_in_its_own_step_only(variant, particles, monkeypatch):
+    config = VARIANTS[variant]
+    state, data, settings = begun(particles, config)
+    critic = list(state.critic.parameters())
+    volume = [state.volume.parameter, state.log_scales]
+    moves = []
+
+    def watched(optimiser, name):
+        step = optimiser.step
+
+        def watching():
+            before = values_of(critic), values_of(volume)
+            gradients = gradients_of(critic), gradients_of(volume)
+            step()
+            moves.append((name, before, gradients, (values_of(critic), values_of(volume))))
+
+        monkeypatch.setattr(optimiser, "step", watching)
+
+    watched(state.critic_optimiser, "critic")
+    watched(state.volume_optimiser, "volume")
+    for _ in range(2):
+        loop._step(state, config, data, settings)
+        state.step += 1
+    turn = ["critic"] * config.critic_steps + ["volume"]
+    assert [move[0] for move in moves] == turn * 2
+    for number, (name, before, gradients, after) in enumerate(moves):
+        critic_same, volume_same = (same(a, b) for a, b in zip(before, after, strict=True))
+        assert critic_same == (name == "volume")
+        assert volume_same == (name == "critic")
+        if number > 0:  # nothing moves between the optimisers' steps
+            last_gradients, last_after = moves[number - 1][2:]
+            assert same(before[0], last_after[0])
+            assert same(before[1], last_after[1])
+            # A backward pass leaves the other player's gradients alone.
+            passive = 1 if name == "critic" else 0
+            assert same(gradients[passive], last_gradients[passive])
+
+
+@pytest.mark.parametrize("variant", ["scales", "published"])
+def test_gradients_are_cleared_before_use(variant, particles):
+    """Gradients left from elsewhere, however large, change nothing."""
+    config = VARIANTS[variant]
+    results = []
+    for left in (None, 1e6):
+        state, data, settings = begun(particles, config)
+        for parameter in (*state.critic.parameters(), state.volume.parameter, state.log_scales):
+            parameter.grad = None if left is None else torch.full_like(parameter, left)
+        loop._step(state, config, data, settings)
+        results.append(everything(state))
+    assert differences(*results) == []
+
+
+def test_real_scores_in_the_volume_step_are_those_of_the_trained_critic(particles, monkeypatch):
+    """The relativistic loss pairs both streams under one and the same critic."""
+    state, data, settings = begun(particles, TINY)
+    seen = []
+    loss = loop.losses.volume_relativistic
+    monkeypatch.setattr(
+        loop.losses, "volume_relativistic", lambda r, f: seen.append((r, f)) or loss(r, f)
+    )
+    inputs = []
+    state.critic.register_forward_hook(lambda _, args, out: inputs.append((args[0], out)))
+    loop._step(state, TINY, data, settings)
+    (real_scores, fake_scores), images = seen[0], inputs[0][0].detach()
+    with torch.no_grad():
+        again = state.critic(images)
+    torch.testing.assert_close(real_scores, again[:8])
+    torch.testing.assert_close(fake_scores.detach(), again[8:])
+
+
+# Real and simulated images as the critic sees them.
+
+COUNT = 2000
+PIXEL_SIZE_A = 6.0
+
+
+def smooth_molecule(box_size, generator):
+    """Six Gaussians, wide enough to have nothing near the Nyquist frequency of 16 px."""
+    axis = torch.arange(box_size, dtype=torch.float32) - box_size // 2
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1)
+    centres = torch.randn(6, 3, generator=generator) * box_size / 12
+    return sum(torch.exp(-(grid - c).square().sum(-1) / (box_size / 8) ** 2) for c in centres)
+
+
+def streams(box_size, stage_box, patches, exact, config, generator):
+    """Real and simulated images (n, D, D) of the same molecule; noise at -8 dB, coloured.
+
+    With `exact` the simulator is told the true noise; otherwise it is measured.
+    """
+    molecule = smooth_molecule(box_size, generator)
+    params = random_ctf(COUNT, generator)
+    pose = PoseDistribution().sample(COUNT, generator)
+    spectrum = volume_spectrum(molecule)
+    clean = torch.cat(
+        [
+            form_images(
+                spectrum,
+                pose[chunk],
+                ctf(params[chunk], box_size, PIXEL_SIZE_A),
+                box_size=box_size,
+                pixel_size_A=PIXEL_SIZE_A,
+            )
+            for chunk in torch.arange(COUNT).split(500)
+        ]
+    )
+    shape = 0.5 + 2.0 * torch.exp(-torch.arange(box_size // 2 + 1) / 4.0)
+    noise = shape * float(clean.square().mean()) * 10**0.8
+    images = clean + colour(white(COUNT, box_size, generator), noise)
+    particles = Particles(ArrayStack(images), params, PIXEL_SIZE_A)
+    background = None
+    if patches:
+        measured = 3.0 * colour(white(COUNT, box_size, generator), noise)
+        background = BackgroundPatches(ArrayStack(measured))
+    measurement = measure(particles, background)
+    if exact and patches:
+        measurement = replace(measurement, patch_gain=measurement.gain / 3.0)
+    elif exact:
+        told = PowerSpectra(measurement.spectra.signal, noise * measurement.gain**2)
+        measurement = replace(measurement, spectra=told)
+    settings = loop.preprocessing(config, measurement, stage_box)
+    data = prepare_stage(particles, settings, measurement, background, CPU)
+    state = begin_stage(config, 0, stage_box, data.spectra, generator, CPU, None)
+    volume = rescale_volume(molecule, stage_box) * measurement.gain
+    with torch.no_grad():
+        simulated = [
+            loop.simulate_batch(state, config, data, settings, volume_spectrum(volume))
+            for _ in range(COUNT // config.batch_size)
+        ]
+    return data.images, torch.cat(simulated)
+
+
+def shell_power(images):
+    """Mean power of every shell over the images, and its standard error."""
+    size = images.shape[-1]
+    power = fourier.shell_mean(fourier.rfft(images).abs().square() / size**2, size)
+    return power.mean(0), power.std(0) / len(images) ** 0.5
+
+
+def stream_config(stage_box, **settings):
+    return TrainingConfig(
+        stages=(Stage(stage_box, 1000),), batch_size=500, shift_percent=0.0, **settings
+    )
+
+
+STREAMS = {
+    "plain": {"whiten": False, "band": 1.0},
+    "whitened": {"whiten": True, "band": 0.8},
+    "normalised": {"whiten": False, "band": 1.0, "normalise": True, "window_radius": 0.8},
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("patches", [False, True], ids=["coloured", "patches"])
+@pytest.mark.parametrize(("box_size", "stage_box"), [(32, 16), (33, 16), (32, 32)])
+def test_real_and_simulated_images_agree(box_size, stage_box, patches, kind, generator):
+    """In every shell within the statistical error, in pixel variance, and in what is cut away.
+
+    Shell 0 of patches is left out: their means are taken away, those of the images are not.
+    """
+    settings = STREAMS[kind]
+    config = stream_config(stage_box, **settings)
+    real, simulated = streams(box_size, stage_box, patches, True, config, generator)
+    (a, error_a), (b, error_b) = shell_power(real), shell_power(simulated)
+    outermost = math.ceil(settings["band"] * stage_box / 2 - 0.5)
+    shells = slice(1 if patches or kind == "normalised" else 0, outermost + 1)
+    error = (error_a.square() + error_b.square()).sqrt() + 1e-6 * a.max()
+    assert ((a - b) / error)[shells].abs().max() < 4.0
+    assert a[shells].min() > 0.1
+    variances = [images.square().mean(dim=(1, 2)) for images in (real, simulated)]
+    if kind != "normalised" and not patches:
+        spread = sum(float(v.var()) for v in variances) / COUNT
+        assert abs(float(variances[0].mean() - variances[1].mean())) < 4.0 * spread**0.5
+    if settings.get("window_radius") is None:
+        beyond = fourier.band_mask(stage_box, settings["band"] * stage_box / 2) == 0
+        for images in (real, simulated):
+            spectrum = fourier.rfft(images).abs()
+            assert spectrum[:, beyond].max() < 1e-4 * spectrum.max()
+
+
+@pytest.mark.parametrize("patches", [False, True], ids=["coloured", "patches"])
+def test_measured_noise_makes_the_streams_agree_to_a_tenth(patches, generator):
+    """What the fit of the spectra, blind to poses, leaves of a difference in any shell but 0.
+
+    Shell 0 is one coefficient, whose noise is taken from its neighbours: a fifth may be missing.
+    """
+    config = stream_config(16, **STREAMS["plain"])
+    real, simulated = streams(32, 16, patches, False, config, generator)
+    ratio = shell_power(simulated)[0] / shell_power(real)[0]
+    assert (ratio - 1.0)[1:].abs().max() < 0.1
+    assert (ratio - 1.0)[5:].abs().max() < 0.06
+
+
+# Does it learn?
+
+LEARNING = TrainingConfig(
+    stages=(Stage(16, 300 * 32),),
+    loss="relativistic",
+    critic="compact",
+    critic_channels=16,
+    parametrisation="fourier",
+    positivity="leaky",
+    band=0.9,
+    whiten=True,
+    batch_size=32,
+    critic_steps=1,
+    penalty_weight=0.1,
+    penalty_every=4,
+    volume_lr=0.05,
+    critic_lr=1e-3,
+    ema_fraction=0.05,
+)
+
+LEARNING_PUBLISHED = replace(
+    PAPER,
+    stages=(Stage(16, 75 * 32),),
+    critic_channels=16,
+    batch_size=8,
+    critic_steps=4,
+    penalty_weight=0.01,
+    volume_lr=0.03,
+    critic_lr=1e-3,
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "reached"), [(LEARNING, 0.8), (LEARNING_PUBLISHED, 0.62)], ids=["default", "paper"]
+)
+def test_the_map_comes_to_look_like_the_molecule(config, reached, generator):
+    """From images alone: correlation with the truth after alignment over rotation and hand.
+
+    The blob that a run starts from reaches 0.49, random maps of the truth's amplitudes 0.33.
+    """
+    truth = phantom_map(16, 12.0) * fourier.soft_disc(16, 6.4, 1.2, 3)
+    particles = simulate_particles(
+        phantom_map(16, 12.0),
+        pixel_size_A=12.0,
+        n=2000,
+        ctf=random_ctf(2000, generator),
+        poses=PoseDistribution(),
+        snr_dB=10.0,
+        generator=generator,
+    ).particles
+    assert align(initial_blob(16, torch.ones(9)), truth, 12.0).correlation < 0.55
+    *_, last = loop.train(particles, config, seed=1, device=CPU)
+    assert align(last.state.average, truth, 12.0).correlation > reached
+
+
+def test_symmetry_is_kept_by_the_average(particles):
+    """To rounding: the operators of D2 permute the grid's axes."""
+    state = None
+    for progress in loop.train(particles, replace(TINY, symmetry="D2"), seed=1, device=CPU):
+        state = progress.state
+    inner = state.average[1:, 1:, 1:]  # index 0 of an even box has no partner
+    for axes in ((0, 1), (0, 2), (1, 2)):  # half a turn about x, y, z
+        torch.testing.assert_close(inner.flip(axes), inner, atol=1e-5, rtol=1e-4)
+    assert (inner.flip(0) - inner).abs().max() > 1e-3  # no mirror
+    assert len(symmetry_matrices("D2")) == 4
+
+
+def test_example_images_show_both_streams(particles):
+    """`noisy` is `ctf` and noise; `clean` has not seen the microscope."""
+    config = replace(TINY, whiten=False, normalise=False)
+    *_, last = loop.train(particles, config, seed=1, device=CPU)
+    examples = example_images(last, config)
+    assert {name: tuple(a.shape) for name, a in examples.items()} == dict.fromkeys(
+        ("real", "clean", "ctf", "noisy"), (8, 24, 24)
+    )
+    torch.testing.assert_close(examples["real"], last.data.images[:8])
+    noise = examples["noisy"] - examples["ctf"]
+    assert 0.6 < float(noise.std()) < 1.2
+    assert not torch.allclose(examples["clean"], examples["ctf"], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"stages": ()}, "no training stage"),
+        ({"stages": (Stage(15, 1000),)}, "box size 15"),
+        ({"stages": (Stage(8, 1000),)}, "box size 8"),
+        ({"stages": (Stage(16, 1000), Stage(32, 3))}, "Stage 2 shows 3 images"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"critic_steps": 0}, "critic_steps is 0"),
+        ({"penalty_every": 0}, "penalty_every is 0"),
+        ({"critic_channels": -1}, "critic_channels is -1"),
+        ({"shift_percent": 60.0}, "shift_percent is 60"),
+        ({"shift_percent": float("nan")}, "shift_percent is nan"),
+    ],
+)
+def test_wrong_settings_are_named(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        replace(TrainingConfig(), **change)
+
+
+def test_the_published_preset_is_the_published_recipe():
+    """Gupta et al. 2021: the numbers of the paper's synthetic experiment."""
+    assert PRESETS["paper"] is PAPER
+    assert (PAPER.loss, PAPER.critic, PAPER.critic_channels) == ("wasserstein", "paper", 96)
+    assert (PAPER.batch_size, PAPER.critic_steps, PAPER.penalty_weight) == (8, 4, 0.01)
+    assert (PAPER.volume_lr, PAPER.critic_lr, PAPER.betas) == (1e-3, 1e-3, (0.5, 0.9))
+    assert (PAPER.lr_schedule, PAPER.lr_epoch_factor) == ("epoch", 0.99)
+    assert (PAPER.parametrisation, PAPER.positivity) == ("voxels", "relu")
+    assert PAPER.learn_scales
+    assert PAPER.normalise
+    assert not PAPER.estimate_spectra
+    assert sum(stage.images for stage in PAPER.stages) == 40 * 41_123
