@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -159,9 +160,11 @@ def _train_all(runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]
     if not waiting:
         return True
     with ProcessPoolExecutor(len(waiting), context, _begin_worker, (stop,)) as pool:
-        futures: list[Future[None]] = [pool.submit(train_half, run) for run in waiting]
         interrupted = False
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this
+        futures: list[Future[None]] = [pool.submit(_work, run) for run in waiting]
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             while not all(future.done() for future in futures):
                 if any(future.done() and future.exception() for future in futures):
                     stop.set()
@@ -180,23 +183,31 @@ _stop: Event
 
 
 def _begin_worker(stop: Event) -> None:
-    import signal
-
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides and sets the event
+
+
+def _work(run: HalfRun) -> None:
+    """`train_half` in a worker process, which ends if its parent was killed meanwhile."""
+    train_half(run)
+    if _orphaned():
+        os._exit(1)  # an idle worker would wait for its next task for ever
+
+
+def _orphaned() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 def _should_stop() -> bool:
-    parent = multiprocessing.parent_process()
-    return _stop.is_set() or (parent is not None and not parent.is_alive())
+    return _stop.is_set() or _orphaned()
 
 
 def train_half(run: HalfRun) -> None:
     """Train one half in this process, logging and saving as it goes; resumes if it can.
 
     Writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, and at the end `examples.npz` and
-    `volume.npz`.
+    `volume.npz`, which says that the run is finished.
     """
     torch.set_num_threads(run.threads)
     checkpoint_path = run.folder / "checkpoint.pt"
@@ -217,6 +228,8 @@ def train_half(run: HalfRun) -> None:
         ):
             log.write(json.dumps(progress.record | {"fraction": progress.fraction}) + "\n")
             pictures.add(progress.state.images_seen, progress.fraction, progress.state.average)
+            if progress.fraction == 1.0:
+                break  # no checkpoint of a finished run before its volume is written
             stopping = _should_stop()
             if stopping or time.perf_counter() - saved > _CHECKPOINT_EVERY_S:
                 save_checkpoint(checkpoint_path, progress.state)
@@ -226,7 +239,6 @@ def train_half(run: HalfRun) -> None:
                 return
     if progress is None:
         raise InputError(f"{checkpoint_path} is complete but its volume is missing; delete it.")
-    save_checkpoint(checkpoint_path, progress.state)
     pictures.save()
     _save_arrays(run.folder / "examples.npz", **example_images(progress, run.config))
     _save_arrays(
@@ -236,6 +248,7 @@ def train_half(run: HalfRun) -> None:
         wall_s=progress.state.wall_s,
         cpu_s=progress.state.cpu_s,
     )
+    save_checkpoint(checkpoint_path, progress.state)
 
 
 class _Pictures:

@@ -10,7 +10,7 @@ from cryogan.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: 0 if it worked, 2 with one sentence if the input was wrong."""
+    """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = ArgumentParser(prog="cryogan", description=cryogan.__doc__)
     parser.add_argument("--version", action="version", version=cryogan.__version__)
@@ -33,3 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"cryogan: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("cryogan: interrupted; the same command can be run again", file=sys.stderr)
+        return 130

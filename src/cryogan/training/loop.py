@@ -30,7 +30,7 @@ class Progress:
         data: the current stage's real images.
         settings: their preprocessing.
         record: numbers for the log, means since the last one.
-        fraction: of the whole run that is done, in images seen.
+        fraction: of the whole run that is done, in images seen; exactly 1.0 at the end.
     """
 
     state: TrainingState
@@ -83,7 +83,8 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     state: TrainingState | None = None
     measurement = measure(particles, background)
-    total_images = sum(stage.images for stage in config.stages)
+    step_images = config.batch_size * config.critic_steps
+    total_images = sum(stage.images // step_images * step_images for stage in config.stages)
     first_stage = 0 if checkpoint is None else int(checkpoint["stage"])
     for number in range(first_stage, len(config.stages)):
         started = _clock()
