@@ -66,6 +66,15 @@ def split_halves(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return order[: count // 2].sort().values, order[count // 2 :].sort().values
 
 
+def check_count(particles: Particles, config: TrainingConfig) -> None:
+    """Raise InputError if there are too few particles for two half-sets."""
+    if len(particles) < 2 * config.batch_size:
+        raise InputError(
+            f"{len(particles)} particles are fewer than two batches of {config.batch_size}; "
+            "give more particles or a smaller --training.batch_size."
+        )
+
+
 def reconstruct(
     particles: Particles,
     folder: Path,
@@ -94,11 +103,7 @@ def reconstruct(
         InputError: too few particles, or an image that cannot be used.
     """
     started = time.perf_counter()
-    if len(particles) < 2 * config.batch_size:
-        raise InputError(
-            f"{len(particles)} particles are fewer than two batches of {config.batch_size}; "
-            "give more particles or a smaller --training.batch_size."
-        )
+    check_count(particles, config)
     threads = max(1, (os.cpu_count() or 2) // 2)
     runs = []
     for number, index in enumerate(split_halves(len(particles), seed), start=1):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.evaluation.fsc import write_fsc_csv
 from cryogan.evaluation.plots import plot_fsc
@@ -29,6 +30,10 @@ def run(options: Namespace) -> int:
     """Run the command."""
     path = Path(options.map)
     is_run = path.is_dir()
+    if is_run and not (path / "summary.json").is_file():
+        raise InputError(f"{path} holds no finished run; give a map, or finish the run first.")
+    if options.output is not None and not Path(options.output).parent.is_dir():
+        raise InputError(f"Cannot write {options.output}: its folder does not exist; make it.")
     map_ = read_map(path / "map.mrc" if is_run else path, options.apix)
     comparison = compare_to_truth(map_, read_map(options.truth))
     print(comparison.table())

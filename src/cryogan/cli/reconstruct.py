@@ -15,7 +15,7 @@ from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack
 from cryogan.io.relion import ParticleFile, read_particles
 from cryogan.physics.noise import BackgroundPatches
-from cryogan.reconstruction import Reconstruction, reconstruct
+from cryogan.reconstruction import Reconstruction, check_count, reconstruct
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 from cryogan.symmetry import symmetry_matrices
@@ -85,6 +85,7 @@ def run(options: Namespace) -> int:
     background = None
     if options.noise_patches is not None:
         background = _read_background(Path(options.noise_patches), file)
+    check_count(file.particles, config)
     device = _device(options.device)
     folder = Path(options.output)
     about = {
@@ -167,8 +168,15 @@ def _read_index(path: Path) -> torch.Tensor:
             f"Cannot read particle numbers from {path} ({error}); give a .npy file or a text "
             "file with a row number, counted from 0, on each line."
         ) from error
-    if numbers.ndim != 1 or numbers.size == 0 or not np.array_equal(numbers, numbers.astype(int)):
+    is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
+    if not is_list or not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
         raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
+    values, counts = np.unique(numbers, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(
+            f"{path} names row {values[counts > 1][0]:.0f} more than once, and the two half-sets "
+            "must not share an image; give every row once."
+        )
     return torch.from_numpy(numbers.astype(np.int64))
 
 
