@@ -116,3 +116,17 @@ def test_soft_disc_is_one_inside_and_zero_outside():
     assert (disc[radius <= 8.0] == 1.0).all()
     assert disc[radius >= 12.0].abs().max() < 1e-6
     assert disc[16, 26].item() == pytest.approx(0.5)  # radius 10: half way
+
+
+@pytest.mark.parametrize("size", [15, 16])
+@pytest.mark.parametrize("code", range(8))
+def test_dihedral_moves_a_point_about_the_origin_pixel(size, code):
+    middle = size // 2
+    image = torch.zeros(1, size, size)
+    image[0, middle + 2, middle + 5] = 1.0  # x = 5, y = 2
+    x, y = (-5, 2) if code >= 4 else (5, 2)
+    for _ in range(code % 4):
+        x, y = y, -x  # a quarter turn of rows and columns
+    moved = fourier.dihedral(image, code)
+    assert moved[0, middle + y, middle + x] == 1.0
+    assert moved.sum() == 1.0

@@ -160,3 +160,20 @@ def soft_disc(
     """Raised-cosine disc (ball): 1 inside `radius` px, 0 beyond `radius + edge` px."""
     distance = (radius_grid(box_size, dims, device) - radius) / max(edge, 1e-6)
     return 0.5 + 0.5 * torch.cos(torch.pi * distance.clamp(0.0, 1.0))
+
+
+def dihedral(images: Tensor, code: int) -> Tensor:
+    """One of the 8 symmetries of the pixel grid about the origin pixel D // 2.
+
+    `code % 4` quarter turns, after a mirror (x to -x) if `code >= 4`. For even D the row and
+    column at -D / 2, which have no partner, stay what they are (the image is periodic).
+    """
+    back = 1 - images.shape[-1] % 2
+    if code >= 4:
+        images = images.flip(-1).roll(back, -1)
+    turns = code % 4
+    if turns == 0:
+        return images
+    turned = torch.rot90(images, turns, dims=(-2, -1))
+    offset = {1: (back, 0), 2: (back, back), 3: (0, back)}[turns]
+    return turned.roll(offset, dims=(-2, -1))

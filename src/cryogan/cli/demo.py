@@ -20,9 +20,9 @@ from cryogan.training.config import Stage, TrainingConfig
 
 BOX_SIZE = 32
 PIXEL_SIZE_A = 6.0
-PARTICLES = 10_000
-SNR_DB = -5.0
-CONFIG = TrainingConfig(stages=(Stage(BOX_SIZE, 96_000),))
+PARTICLES = 20_000
+SNR_DB = 5.0
+CONFIG = TrainingConfig(stages=(Stage(BOX_SIZE, 153_600),))
 
 
 def make_parser() -> ArgumentParser:

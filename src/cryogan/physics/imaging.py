@@ -80,8 +80,8 @@ class Preprocessing:
 
     Attributes:
         box_size: images are Fourier-cropped to this box.
-        whitening: (at least box // 2 + 1,) factor for every shell, or None. With the inverse root
-            of the real images' mean power, all shells are equally loud to the critic.
+        whitening: (box // 2 + 1,) factor for every shell, or None: it lets weak shells be heard
+            beside strong ones.
         band: coefficients at |k| >= band / 2 of the box's Nyquist are removed, as a fraction
             of Nyquist (1.0 keeps all shells below Nyquist; the Nyquist row always goes).
         window_radius: radius of the soft window as a fraction of half the box; None for none.

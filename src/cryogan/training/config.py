@@ -42,9 +42,14 @@ class TrainingConfig:
         learn_scales: learn a log-scale of the volume and one of the noise.
         band: images and volume are limited to this fraction of a stage's Nyquist frequency;
             the outermost shells, where interpolation in a small box is poor, are left out.
-        whiten: divide both streams by the root of the real images' mean power, shell by shell.
+        power_limit: both streams are filtered, shell by shell, so that noise has unit power and
+            the images' mean power nowhere exceeds this many times that of noise; None for no
+            filter. Strong low shells would otherwise drown the fine ones.
         normalise: zero mean and unit variance of every image, the critic's last preprocessing.
         window_radius: radius of the images' soft window as a fraction of half the box, or None.
+        augment: turn and mirror both streams by random symmetries of the pixel grid, which the
+            distribution of images has anyway when poses are uniform: the critic gets eight
+            times as many real images to learn by heart.
         batch_size: images of each kind in a critic step.
         critic_steps: critic steps per volume step.
         penalty_weight: weight of the gradient penalty.
@@ -53,6 +58,8 @@ class TrainingConfig:
             amplitude of every coefficient.
         critic_lr: learning rate of the critic.
         betas: of both Adam optimisers.
+        warmup_steps: steps at the start of a stage over which the volume's learning rate grows
+            from zero, while the fresh critic learns what it is to judge.
         lr_schedule: "cosine" to 5 % over each stage, or "epoch": × `lr_epoch_factor` an epoch.
         lr_epoch_factor: see `lr_schedule`.
         ema_fraction: the volume that is reported is an average over about this fraction of the
@@ -72,16 +79,18 @@ class TrainingConfig:
     estimate_spectra: bool = True
     learn_scales: bool = False
     band: float = 0.9
-    whiten: bool = True
+    power_limit: float | None = 10.0
     normalise: bool = False
     window_radius: float | None = None
+    augment: bool = True
     batch_size: int = 64
     critic_steps: int = 1
-    penalty_weight: float = 0.02
+    penalty_weight: float = 0.05
     penalty_every: int = 4
-    volume_lr: float = 0.05
-    critic_lr: float = 3e-3
+    volume_lr: float = 0.03
+    critic_lr: float = 2e-3
     betas: tuple[float, float] = (0.5, 0.9)
+    warmup_steps: int = 100
     lr_schedule: Literal["cosine", "epoch"] = "cosine"
     lr_epoch_factor: float = 1.0
     ema_fraction: float = 0.05
@@ -119,7 +128,8 @@ PAPER = TrainingConfig(
     estimate_spectra=False,
     learn_scales=True,
     band=1.0,
-    whiten=False,
+    power_limit=None,
+    augment=False,
     normalise=True,
     batch_size=8,
     critic_steps=4,
@@ -127,6 +137,7 @@ PAPER = TrainingConfig(
     penalty_every=1,
     volume_lr=1e-3,
     critic_lr=1e-3,
+    warmup_steps=0,
     lr_schedule="epoch",
     lr_epoch_factor=0.99,
     ema_fraction=0.0,

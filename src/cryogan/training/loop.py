@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cryogan import fourier
 from cryogan.particles import CTFParams, Particles, Pose
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import PoseDistribution
@@ -47,10 +48,15 @@ def stage_box(config: TrainingConfig, stage: int, box_size: int) -> int:
 
 def preprocessing(config: TrainingConfig, measurement: Measurement, box_size: int) -> Preprocessing:
     """The one preprocessing of a stage, for both streams."""
+    whitening = None
+    if config.power_limit is not None:
+        noise = at_box(measurement.spectra.noise, box_size)
+        power = at_box(measurement.power, box_size)
+        whitening = (noise + power / config.power_limit).rsqrt()
     return Preprocessing(
         box_size,
         band=config.band,
-        whitening=at_box(measurement.power, box_size).rsqrt() if config.whiten else None,
+        whitening=whitening,
         window_radius=config.window_radius,
         normalise=config.normalise,
     )
@@ -135,6 +141,9 @@ def _step(
         with torch.set_grad_enabled(last):  # only the volume step needs the way back
             fake = simulate_batch(state, config, data, settings, spectrum)
         real = _real_batch(data, config.batch_size, state.generator)
+        if config.augment:
+            code = int(torch.randint(8, (), generator=state.generator))
+            real, fake = fourier.dihedral(real, code), fourier.dihedral(fake, code)
         both = torch.cat((real, fake.detach())).requires_grad_(penalise and relativistic)
         scores = state.critic(both)
         real_scores, fake_scores = scores[: config.batch_size], scores[config.batch_size :]
@@ -240,8 +249,9 @@ def _set_learning_rates(
         factor = config.lr_epoch_factor ** (state.images_seen // particle_count)
     for group in state.critic_optimiser.param_groups:
         group["lr"] = config.critic_lr * factor
+    warm = min(1.0, (state.step + 1) / max(1, config.warmup_steps))
     for group in state.volume_optimiser.param_groups:
-        group["lr"] = config.volume_lr * factor
+        group["lr"] = config.volume_lr * factor * warm
 
 
 @torch.no_grad()
