@@ -1,7 +1,7 @@
 """`cryogan reconstruct`: particle images in, maps and a report out."""
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument(
-        "--training", type=TrainingConfig, default=PRESETS.get(preset, PRESETS["default"])
+        "--training", type=TrainingConfig, default=asdict(PRESETS.get(preset, PRESETS["default"]))
     )
     return parser
 
