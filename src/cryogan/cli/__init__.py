@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (command_parser, _, description) in commands.items():
         subcommands.add_subcommand(name, command_parser, help=description)
     try:
-        options = parser.instantiate_classes(parser.parse_args(arguments))
+        options = parser.instantiate(parser.parse_args(arguments))
         return commands[options.command][1](options[options.command])
     except InputError as error:
         print(f"cryogan: {error}", file=sys.stderr)

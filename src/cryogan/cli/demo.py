@@ -21,7 +21,8 @@ from cryogan.training.config import Stage, TrainingConfig
 BOX_SIZE = 32
 PIXEL_SIZE_A = 6.0
 PARTICLES = 20_000
-SNR_DB = 5.0
+SNR_DB = -5.2
+SNR_BOX_SIZE = 192
 CONFIG = TrainingConfig(stages=(Stage(BOX_SIZE, 153_600),))
 
 
@@ -29,8 +30,8 @@ def make_parser() -> ArgumentParser:
     """The command's parser."""
     parser = ArgumentParser(
         description=f"Simulate {PARTICLES:,} images ({BOX_SIZE} px of {PIXEL_SIZE_A:g} Å, "
-        f"{SNR_DB:g} dB) of a made-up protein, reconstruct it without poses, compare the map "
-        "with the truth and write a report."
+        f"{SNR_DB:g} dB as at {SNR_BOX_SIZE} px) of a made-up protein, reconstruct it without "
+        "poses, compare the map with the truth and write a report."
     )
     parser.add_argument("-o", "--output", type=str, default="demo", help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the training")
@@ -93,6 +94,7 @@ def simulate_demo_data(folder: Path, seed: int) -> None:
         ctf=random_ctf(PARTICLES, generator),
         poses=PoseDistribution(),
         snr_dB=SNR_DB,
+        snr_box_size=SNR_BOX_SIZE,
         generator=generator,
     )
     write_dataset(folder, simulated, volume)

@@ -15,11 +15,14 @@ class Stage:
         images: number of real images shown to the critic in this stage.
         padding: oversampling of the projector's spectrum (see `physics.projection`); the
             smaller the box, the more accuracy costs little and matters much.
+        volume_lr_factor: of the volume's learning rate; below 1 where a volume carried over is to
+            be refined and not shaken by a fresh critic.
     """
 
     box_size: int
     images: int
     padding: float = 2.0
+    volume_lr_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ class TrainingConfig:
             steps so far; 0 for the last volume.
     """
 
-    stages: tuple[Stage, ...] = (Stage(32, 76_800, padding=3.0), Stage(64, 38_400))
+    stages: tuple[Stage, ...] = (
+        Stage(32, 76_800, padding=3.0),
+        Stage(64, 38_400, volume_lr_factor=0.3),
+    )
     loss: Literal["relativistic", "wasserstein"] = "relativistic"
     critic: Literal["compact", "paper"] = "compact"
     critic_channels: int = 32

@@ -249,9 +249,10 @@ def _set_learning_rates(
         factor = config.lr_epoch_factor ** (state.images_seen // particle_count)
     for group in state.critic_optimiser.param_groups:
         group["lr"] = config.critic_lr * factor
+    stage = config.stages[state.stage]
     warm = min(1.0, (state.step + 1) / max(1, config.warmup_steps))
     for group in state.volume_optimiser.param_groups:
-        group["lr"] = config.volume_lr * factor * warm
+        group["lr"] = config.volume_lr * stage.volume_lr_factor * factor * warm
 
 
 @torch.no_grad()
