@@ -379,10 +379,14 @@ def test_an_image_with_a_nan_is_named(dataset, tmp_path, capsys):
 
 
 def test_a_nan_that_only_a_worker_meets_is_named_too(dataset, tmp_path, capsys):
-    """With --invert no, the command itself looks at no pixel."""
-    folder = spoilt(dataset, tmp_path / "data", 42)
-    sentence = refusal(capsys, [*command(folder, tmp_path / "run"), "--invert", "no"])
-    assert "Image 43 of" in sentence
+    """Measured noise is read where the training is, in the worker processes."""
+    patches = torch.randn(9, BOX, BOX)
+    patches[3, 4, 5] = math.inf
+    write_stack(tmp_path / "patches.mrcs", patches, PIXEL_SIZE_A)
+    extra = ["--noise-patches", str(tmp_path / "patches.mrcs")]
+    sentence = refusal(capsys, [*command(dataset, tmp_path / "run"), *extra])
+    assert "Image 4 of" in sentence
+    assert "patches.mrcs" in sentence
     assert not (tmp_path / "run" / "map.mrc").exists()
     assert not list((tmp_path / "run").glob("half*/volume.npz"))
 
