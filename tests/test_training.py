@@ -34,6 +34,7 @@ TINY = TrainingConfig(
     critic_steps=1,
     critic_channels=4,
     penalty_every=4,
+    warmup_steps=3,
     learn_scales=False,
 )
 """Two stages of six steps."""
@@ -46,7 +47,7 @@ VARIANTS = {
         critic_channels=4,
     ),
     "shifted": replace(
-        TINY, shift_percent=10.0, symmetry="D2", normalise=True, window_radius=0.8, whiten=False
+        TINY, shift_percent=10.0, symmetry="D2", normalise=True, window_radius=0.8, power_limit=None
     ),
 }  # fmt: skip
 
@@ -328,9 +329,9 @@ def stream_config(stage_box, **settings):
 
 
 STREAMS = {
-    "plain": {"whiten": False, "band": 1.0},
-    "whitened": {"whiten": True, "band": 0.8},
-    "normalised": {"whiten": False, "band": 1.0, "normalise": True, "window_radius": 0.8},
+    "plain": {"power_limit": None, "band": 1.0},
+    "filtered": {"power_limit": 5.0, "band": 0.8},
+    "normalised": {"power_limit": None, "band": 1.0, "normalise": True, "window_radius": 0.8},
 }
 
 
@@ -351,6 +352,8 @@ def test_real_and_simulated_images_agree(box_size, stage_box, patches, kind, gen
     error = (error_a.square() + error_b.square()).sqrt() + 1e-6 * a.max()
     assert ((a - b) / error)[shells].abs().max() < 4.0
     assert a[shells].min() > 0.1
+    if settings["power_limit"] is not None:  # noise of power 1, and no shell much louder
+        assert a[shells].max() < settings["power_limit"]
     variances = [images.square().mean(dim=(1, 2)) for images in (real, simulated)]
     if kind != "normalised" and not patches:
         spread = sum(float(v.var()) for v in variances) / COUNT
@@ -385,13 +388,14 @@ LEARNING = TrainingConfig(
     parametrisation="fourier",
     positivity="leaky",
     band=0.9,
-    whiten=True,
+    power_limit=10.0,
     batch_size=32,
     critic_steps=1,
     penalty_weight=0.1,
     penalty_every=4,
     volume_lr=0.05,
     critic_lr=1e-3,
+    warmup_steps=0,
     ema_fraction=0.05,
 )
 
@@ -442,9 +446,29 @@ def test_symmetry_is_kept_by_the_average(particles):
     assert len(symmetry_matrices("D2")) == 4
 
 
+def test_learnt_scales_multiply_signal_and_noise(particles):
+    """Contrast 2 and noise scale 3, from their logarithms, before preprocessing."""
+    config = VARIANTS["scales"]
+    state, data, _ = begun(particles, config)
+    spectrum = volume_spectrum(state.volume().detach())
+    pose, params = loop.draw_conditions(state, config, data)
+    noise = loop.draw_noise(state, config, data)
+
+    def images(with_noise):
+        noise_or_none = noise if with_noise else None
+        return loop.render(state, config, data, spectrum, pose, params, noise_or_none).detach()
+
+    clean = images(False)
+    torch.testing.assert_close(images(True) - clean, noise, atol=1e-4, rtol=0.0)
+    with torch.no_grad():
+        state.log_scales.copy_(torch.tensor([2.0, 3.0]).log())
+    torch.testing.assert_close(images(False), 2.0 * clean)
+    torch.testing.assert_close(images(True), 2.0 * clean + 3.0 * noise, atol=1e-4, rtol=1e-4)
+
+
 def test_example_images_show_both_streams(particles):
     """`noisy` is `ctf` and noise; `clean` has not seen the microscope."""
-    config = replace(TINY, whiten=False, normalise=False)
+    config = replace(TINY, power_limit=None, normalise=False)
     *_, last = loop.train(particles, config, seed=1, device=CPU)
     examples = example_images(last, config)
     assert {name: tuple(a.shape) for name, a in examples.items()} == dict.fromkeys(
