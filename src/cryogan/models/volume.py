@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from cryogan import fourier
 from cryogan.symmetry import symmetry_matrices
 
+_LEAK = 0.1
+
 
 class Volume(nn.Module):
     """A volume (D, D, D) with soft ball mask, positivity and point-group symmetry.
@@ -76,12 +78,14 @@ class Volume(nn.Module):
         if self.positivity == "relu":
             return volume.clamp_min(0.0)  # unlike relu, passes a gradient at exactly 0
         if self.positivity == "leaky":
-            return nn.functional.leaky_relu(volume, 0.1)
+            return nn.functional.leaky_relu(volume, _LEAK)
         return volume
 
     @torch.no_grad()
     def set_volume(self, volume: Tensor) -> None:
         """Start from a volume (D, D, D); it is reproduced where the constraints allow it."""
+        if self.positivity == "leaky":
+            volume = torch.where(volume < 0, volume / _LEAK, volume)
         if self.parametrisation == "fourier":
             coefficients = fourier.rfft(volume, 3) / self.scale.clamp_min(1e-20)
             coefficients = coefficients * (self.scale > 0)

@@ -61,8 +61,8 @@ class TrainingConfig:
             amplitude of every coefficient.
         critic_lr: learning rate of the critic.
         betas: of both Adam optimisers.
-        warmup_steps: steps at the start of a stage over which the volume's learning rate grows
-            from zero, while the fresh critic learns what it is to judge.
+        warmup_steps: steps at the start of a later stage over which the volume's learning rate
+            grows from zero, while the fresh critic learns what it is to judge.
         lr_schedule: "cosine" to 5 % over each stage, or "epoch": × `lr_epoch_factor` an epoch.
         lr_epoch_factor: see `lr_schedule`.
         ema_fraction: the volume that is reported is an average over about this fraction of the
@@ -85,16 +85,16 @@ class TrainingConfig:
     estimate_spectra: bool = True
     learn_scales: bool = False
     band: float = 0.9
-    power_limit: float | None = 10.0
+    power_limit: float | None = 30.0
     normalise: bool = False
     window_radius: float | None = None
     augment: bool = True
     batch_size: int = 64
     critic_steps: int = 1
-    penalty_weight: float = 0.05
+    penalty_weight: float = 0.02
     penalty_every: int = 4
     volume_lr: float = 0.03
-    critic_lr: float = 2e-3
+    critic_lr: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.9)
     warmup_steps: int = 100
     lr_schedule: Literal["cosine", "epoch"] = "cosine"

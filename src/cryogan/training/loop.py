@@ -53,6 +53,7 @@ def preprocessing(config: TrainingConfig, measurement: Measurement, box_size: in
         noise = at_box(measurement.spectra.noise, box_size)
         power = at_box(measurement.power, box_size)
         whitening = (noise + power / config.power_limit).rsqrt()
+        whitening[0] = 0.0  # an image's mean is an accident of its micrograph
     return Preprocessing(
         box_size,
         band=config.band,
@@ -250,7 +251,9 @@ def _set_learning_rates(
     for group in state.critic_optimiser.param_groups:
         group["lr"] = config.critic_lr * factor
     stage = config.stages[state.stage]
-    warm = min(1.0, (state.step + 1) / max(1, config.warmup_steps))
+    warm = 1.0
+    if state.stage > 0 and config.warmup_steps > 0:
+        warm = min(1.0, (state.step + 1) / config.warmup_steps)
     for group in state.volume_optimiser.param_groups:
         group["lr"] = config.volume_lr * stage.volume_lr_factor * factor * warm
 
