@@ -23,15 +23,15 @@ PIXEL_SIZE_A = 6.0
 PARTICLES = 20_000
 SNR_DB = -5.2
 SNR_BOX_SIZE = 192
-CONFIG = TrainingConfig(stages=(Stage(BOX_SIZE, 153_600),))
+CONFIG = TrainingConfig(stages=(Stage(BOX_SIZE, 96_000),), symmetry="D2")
 
 
 def make_parser() -> ArgumentParser:
     """The command's parser."""
     parser = ArgumentParser(
         description=f"Simulate {PARTICLES:,} images ({BOX_SIZE} px of {PIXEL_SIZE_A:g} Å, "
-        f"{SNR_DB:g} dB as at {SNR_BOX_SIZE} px) of a made-up protein, reconstruct it without "
-        "poses, compare the map with the truth and write a report."
+        f"{SNR_DB:g} dB as at {SNR_BOX_SIZE} px) of a made-up D2 protein, reconstruct it with its "
+        "symmetry but without poses, compare the map with the truth and write a report."
     )
     parser.add_argument("-o", "--output", type=str, default="demo", help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the training")
@@ -86,7 +86,7 @@ def simulate_demo_data(folder: Path, seed: int) -> None:
         InputError: the folder cannot be made or written.
     """
     generator = torch.Generator().manual_seed(seed)
-    volume = phantom_map(BOX_SIZE, PIXEL_SIZE_A)
+    volume = phantom_map(BOX_SIZE, PIXEL_SIZE_A, symmetry="D2")
     simulated = simulate_particles(
         volume,
         pixel_size_A=PIXEL_SIZE_A,

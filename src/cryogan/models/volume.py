@@ -6,8 +6,6 @@ from torch import Tensor, nn
 from cryogan import fourier
 from cryogan.symmetry import symmetry_matrices
 
-_LEAK = 0.1
-
 
 class Volume(nn.Module):
     """A volume (D, D, D) with soft ball mask, positivity and point-group symmetry.
@@ -25,7 +23,7 @@ class Volume(nn.Module):
         parametrisation: "voxels" or "fourier".
         shell_amplitude: (D // 2 + 1,) expected modulus of the (unnormalised) 3D Fourier
             coefficients in every shell; not used by "voxels".
-        positivity: "relu" clips negative values, "leaky" scales them by 0.1 (a gradient is
+        positivity: "relu" clips negative values, "leaky" scales them by `leak` (a gradient is
             left that can bring them back), "none".
         mask_radius: radius of the ball as a fraction of half the box; the cosine edge that
             follows is `mask_edge` wide.
@@ -51,6 +49,7 @@ class Volume(nn.Module):
         self.box_size = box_size
         self.parametrisation = parametrisation
         self.positivity = positivity
+        self.leak = 0.1
         self.register_buffer(
             "mask",
             fourier.soft_disc(box_size, mask_radius * box_size / 2, mask_edge * box_size / 2, 3),
@@ -78,14 +77,14 @@ class Volume(nn.Module):
         if self.positivity == "relu":
             return volume.clamp_min(0.0)  # unlike relu, passes a gradient at exactly 0
         if self.positivity == "leaky":
-            return nn.functional.leaky_relu(volume, _LEAK)
+            return nn.functional.leaky_relu(volume, self.leak)
         return volume
 
     @torch.no_grad()
     def set_volume(self, volume: Tensor) -> None:
         """Start from a volume (D, D, D); it is reproduced where the constraints allow it."""
         if self.positivity == "leaky":
-            volume = torch.where(volume < 0, volume / _LEAK, volume)
+            volume = torch.where(volume < 0, volume / self.leak, volume)
         if self.parametrisation == "fourier":
             coefficients = fourier.rfft(volume, 3) / self.scale.clamp_min(1e-20)
             coefficients = coefficients * (self.scale > 0)

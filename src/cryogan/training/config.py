@@ -35,7 +35,9 @@ class TrainingConfig:
         critic: "compact" or "paper" (see `models.critic`).
         critic_channels: channels of the critic's first layer.
         parametrisation: "fourier" or "voxels" (see `models.volume`).
-        positivity: "relu", "leaky" or "none".
+        positivity: "relu", "leaky" or "none". A band-limited molecule has negative ripples of
+            its own, so "leaky" is strict (0.1) only at first, where it helps to find the molecule:
+            it is released to nothing over the first half of the first stage.
         mask_radius: radius of the volume's soft ball mask, as a fraction of half the box.
         mask_edge: width of its cosine edge, same unit.
         symmetry: point group imposed on the volume (RELION's name).

@@ -107,6 +107,7 @@ def train(
         while state.step < steps:
             started = _clock()
             _set_learning_rates(state, config, steps, len(data))
+            state.volume.leak = _leak(state, steps)
             step_record = _step(state, config, data, settings)
             state.step += 1
             state.images_seen += config.batch_size * config.critic_steps
@@ -239,6 +240,11 @@ def render(
 def _real_batch(data: StageData, n: int, generator: torch.Generator) -> Tensor:
     chosen = torch.randint(len(data), (n,), generator=generator)
     return data.images[chosen.to(data.images.device)]
+
+
+def _leak(state: TrainingState, steps: int) -> float:
+    """0.1 at first, 1 (no positivity) from half of the first stage on."""
+    return 1.0 if state.stage > 0 else min(1.0, 0.1 + 1.8 * state.step / steps)
 
 
 def _set_learning_rates(

@@ -69,6 +69,7 @@ def begin_stage(
         symmetry=config.symmetry,
     )
     if previous is not None:
+        volume.leak = 1.0  # positivity has been released
         volume.set_volume(rescale_volume(previous.average.cpu(), box_size))
     elif config.estimate_spectra:
         volume.set_volume(initial_blob(box_size, amplitude))
