@@ -80,17 +80,34 @@ def test_fourier_parameters_are_in_units_of_the_expected_amplitude(generator):
 
 @pytest.mark.parametrize("parametrisation", KINDS)
 def test_positivity(parametrisation, generator):
-    """ "relu" clips, "leaky" scales negative values by 0.1, "none" leaves them."""
-    values = torch.randn(16, 16, 16, generator=generator)
+    """ "relu" clips, "leaky" scales negative values by the leak, "none" leaves them."""
     results = {}
+    parameters = torch.randn(make(16, parametrisation).parameter.shape, generator=generator)
     for positivity in ("none", "leaky", "relu"):
         volume = make(16, parametrisation, positivity)
-        volume.set_volume(values)
+        with torch.no_grad():
+            volume.parameter.copy_(parameters)
         results[positivity] = volume().detach()
     plain = results["none"]
-    assert plain.min() < -1.0
+    assert plain.min() < -0.01
     assert torch.equal(results["relu"], plain.clamp_min(0.0))
     assert torch.equal(results["leaky"], torch.where(plain < 0, 0.1 * plain, plain))
+    volume = make(16, parametrisation, "leaky")
+    volume.leak = 1.0
+    with torch.no_grad():
+        volume.parameter.copy_(parameters)
+    assert torch.equal(volume(), plain)
+
+
+@pytest.mark.parametrize("leak", [0.1, 1.0])
+def test_a_volume_with_negative_values_is_reproduced_at_any_leak(leak, generator):
+    """What is carried from stage to stage keeps its negative values."""
+    inside = make(16, "voxels").mask == 1.0
+    values = torch.randn(16, 16, 16, generator=generator) * inside
+    volume = make(16, "voxels", "leaky")
+    volume.leak = leak
+    volume.set_volume(values)
+    torch.testing.assert_close(volume().detach(), values)
 
 
 @pytest.mark.parametrize("parametrisation", KINDS)

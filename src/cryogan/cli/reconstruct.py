@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack
@@ -130,9 +130,7 @@ def reconstruct_with_bar(
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
         TextColumn("{task.fields[numbers]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
     )
     with bar:
