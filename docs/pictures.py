@@ -1,0 +1,81 @@
+"""The pictures of the README, from the demo's run folder and a data set of make_betagal.py.
+
+make demo
+python benchmarks/make_betagal.py --models ../shared/data -o DIR --snr -20
+python docs/pictures.py demo/run DIR
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.colors import LightSource
+from matplotlib.figure import Figure
+from skimage.measure import marching_cubes
+
+from cryogan import fourier
+from cryogan.io.mrc import read_map
+from cryogan.io.relion import read_particles
+from cryogan.training.data import measure
+
+IMAGES = Path(__file__).parent / "images"
+
+
+def demo(run: Path) -> None:
+    """Central sections during training, then map and truth as surfaces."""
+    with np.load(run / "half1" / "progress.npz") as archive:
+        seen, slices = archive["images_seen"], archive["slices"]
+    chosen = np.unique(np.geomspace(1, len(seen), 8).astype(int) - 1)
+    figure = Figure(figsize=(10, 5.6), dpi=130)
+    grey = {"cmap": "gray", "vmin": 0.0, "vmax": float(np.quantile(slices[-1], 0.999))}
+    for column, number in enumerate(chosen):
+        axes = figure.add_axes((column / len(chosen), 0.72, 0.95 / len(chosen), 0.22))
+        axes.imshow(slices[number, 0], **grey)
+        axes.set_title(f"{seen[number]:,} images", fontsize=8)
+        axes.axis("off")
+    for column, (file, title, colour) in enumerate(
+        (("map.mrc", "map, without poses", "#4c9bd6"), ("truth_aligned.mrc", "truth", "#e8a33d"))
+    ):
+        volume = fourier.resample(read_map(run / file).volume, 96, 3).numpy()
+        vertices, faces, _, _ = marching_cubes(volume, 4.0 * volume.std())
+        axes = figure.add_axes((0.5 * column, 0.0, 0.5, 0.72), projection="3d")
+        axes.plot_trisurf(
+            *vertices.T[::-1],
+            triangles=faces,
+            color=colour,
+            lightsource=LightSource(azdeg=300, altdeg=50),
+        )
+        axes.set_box_aspect(np.ptp(vertices.T[::-1], axis=1), zoom=1.5)
+        axes.view_init(elev=25, azim=35)
+        axes.set_title(title, y=0.95)
+        axes.axis("off")
+    figure.savefig(IMAGES / "demo.png")
+
+
+def spectra(data: Path) -> None:
+    """Signal and noise measured without poses, beside the truth."""
+    particles = read_particles(data / "particles.star").particles
+    found = measure(particles, None)
+    truth = read_map(data / "truth" / "map.mrc").volume
+    size = truth.shape[-1]
+    signal = fourier.shell_mean(fourier.rfft(truth, 3).abs().square(), size, 3) / size**2
+    signal = signal * found.gain**2
+    frequency = torch.arange(1, size // 2) / (size * particles.pixel_size_A)
+    inside = slice(1, size // 2)
+    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogy(frequency, signal[inside], color="#0072B2", lw=5, alpha=0.3, label="signal, true")
+    axes.semilogy(
+        frequency, found.spectra.signal[inside], color="#0072B2", label="signal, measured"
+    )
+    axes.axhline(1.0, color="#D55E00", lw=5, alpha=0.3, label="noise, true")
+    axes.semilogy(frequency, measured.noise[inside], color="#D55E00", label="noise, measured")
+    axes.set(xlabel="spatial frequency (1/Å)", ylabel="power per coefficient")
+    axes.legend(frameon=False)
+    figure.savefig(IMAGES / "spectra.png")
+
+
+if __name__ == "__main__":
+    demo(Path(sys.argv[1]))
+    spectra(Path(sys.argv[2]))
