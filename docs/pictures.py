@@ -62,13 +62,11 @@ def spectra(data: Path) -> None:
     signal = fourier.shell_mean(fourier.rfft(truth, 3).abs().square(), size, 3) / size**2
     signal = signal * found.gain**2
     frequency = torch.arange(1, size // 2) / (size * particles.pixel_size_A)
-    inside = slice(1, size // 2)
+    inside, measured = slice(1, size // 2), found.spectra
     figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.semilogy(frequency, signal[inside], color="#0072B2", lw=5, alpha=0.3, label="signal, true")
-    axes.semilogy(
-        frequency, found.spectra.signal[inside], color="#0072B2", label="signal, measured"
-    )
+    axes.semilogy(frequency, measured.signal[inside], color="#0072B2", label="signal, measured")
     axes.axhline(1.0, color="#D55E00", lw=5, alpha=0.3, label="noise, true")
     axes.semilogy(frequency, measured.noise[inside], color="#D55E00", label="noise, measured")
     axes.set(xlabel="spatial frequency (1/Å)", ylabel="power per coefficient")
