@@ -193,9 +193,11 @@ def _begin_worker(stop: Event) -> None:
 
 def _work(run: HalfRun) -> None:
     """`train_half` in a worker process, which ends if its parent was killed meanwhile."""
-    train_half(run)
-    if _orphaned():
-        os._exit(1)  # an idle worker would wait for its next task for ever
+    try:
+        train_half(run)
+    finally:
+        if _orphaned():
+            os._exit(1)  # an idle worker would wait for its next task for ever
 
 
 def _orphaned() -> bool:

@@ -1,4 +1,4 @@
-"""What a training run is told: frozen, nested in nothing, written into every run folder."""
+"""What a training run is told: frozen, and written into every run folder."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -71,10 +71,7 @@ class TrainingConfig:
             steps so far; 0 for the last volume.
     """
 
-    stages: tuple[Stage, ...] = (
-        Stage(32, 76_800, padding=3.0),
-        Stage(64, 38_400, volume_lr_factor=0.3),
-    )
+    stages: tuple[Stage, ...] = (Stage(32, 76_800, padding=3.0),)
     loss: Literal["relativistic", "wasserstein"] = "relativistic"
     critic: Literal["compact", "paper"] = "compact"
     critic_channels: int = 32
