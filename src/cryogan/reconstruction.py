@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import half_map_comparison
 from cryogan.evaluation.fsc import resolution_A, write_fsc_csv
@@ -145,11 +146,19 @@ def reconstruct(
     return Reconstruction(folder, resolution, finished=True)
 
 
+def _limited(volume: torch.Tensor, band: float) -> torch.Tensor:
+    """Without the coefficients beyond the band that training saw: nothing there is measured."""
+    size = volume.shape[-1]
+    inside = fourier.band_mask(size, band * size / 2, 3)
+    return fourier.irfft(fourier.rfft(volume, 3) * inside, size, 3)
+
+
 def _collect(runs: list[HalfRun]) -> tuple[list[torch.Tensor], float, dict[str, float]]:
     volumes, spent = [], {}
     for run in runs:
         with np.load(run.folder / "volume.npz") as archive:
-            volumes.append(torch.from_numpy(archive["volume"]))
+            volume = torch.from_numpy(archive["volume"])
+            volumes.append(_limited(volume, run.config.band))
             pixel_size_A = float(archive["pixel_size_A"])
             spent[f"{run.folder.name}_wall"] = float(archive["wall_s"])
             spent[f"{run.folder.name}_cpu"] = float(archive["cpu_s"])
