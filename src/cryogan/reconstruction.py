@@ -5,8 +5,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -174,10 +175,10 @@ def _train_all(runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]
         return True
     with ProcessPoolExecutor(len(waiting), context, _begin_worker, (stop,)) as pool:
         interrupted = False
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this
-        futures: list[Future[None]] = [pool.submit(_work, run) for run in waiting]
+        futures: list[Future[None]] = []
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            with _interrupt_held_back():
+                futures += [pool.submit(_work, run) for run in waiting]
             while not all(future.done() for future in futures):
                 if any(future.done() and future.exception() for future in futures):
                     stop.set()
@@ -190,6 +191,25 @@ def _train_all(runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]
             future.result()
     show([record for run in runs if (record := last_record(run.folder))])
     return not interrupted and all((run.folder / "volume.npz").is_file() for run in runs)
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C takes effect when the block is over; processes started inside are deaf to it.
+
+    The mask, which they inherit, is this thread's alone: a signal that reaches another thread
+    would still interrupt the block, half a worker started, if the handler did not wait too.
+    """
+    held: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, previous)
+    if held:
+        raise KeyboardInterrupt
 
 
 _stop: Event
