@@ -82,8 +82,8 @@ class Preprocessing:
         box_size: images are Fourier-cropped to this box.
         whitening: (box // 2 + 1,) factor for every shell, or None: it lets weak shells be heard
             beside strong ones.
-        band: coefficients at |k| >= band / 2 of the box's Nyquist are removed, as a fraction
-            of Nyquist (1.0 keeps all shells below Nyquist; the Nyquist row always goes).
+        band: coefficients at or beyond this fraction of the box's Nyquist frequency are removed
+            (1.0 keeps all shells below Nyquist; the Nyquist row always goes).
         window_radius: radius of the soft window as a fraction of half the box; None for none.
         window_edge: width of its cosine edge, same unit.
         normalise: zero mean and unit variance, image by image, as the last step.
