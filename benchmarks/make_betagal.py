@@ -15,7 +15,7 @@ import torch
 
 from cryogan.io.atoms import density_map
 from cryogan.physics.distributions import PoseDistribution
-from cryogan.simulation import ctf_table, draw_ctf, simulate_particles, write_dataset
+from cryogan.simulation.in_memory import ctf_table, draw_ctf, simulate_particles, write_dataset
 
 BOX_SIZE = 64
 PIXEL_SIZE_A = 3.822

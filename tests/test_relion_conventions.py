@@ -24,7 +24,7 @@ from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import simulate
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
-from cryogan.simulation import random_ctf, simulate_particles, write_dataset
+from cryogan.simulation.in_memory import random_ctf, simulate_particles, write_dataset
 
 WIDTH_A = 192.0
 

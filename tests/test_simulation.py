@@ -16,7 +16,7 @@ from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import simulate
 from cryogan.physics.rotations import angle_between
-from cryogan.simulation import (
+from cryogan.simulation.in_memory import (
     ctf_table,
     draw_ctf,
     perfect_ctf,

@@ -1,0 +1,1 @@
+"""Data sets with a known answer: structures to particle images, CTFs, noise and truth."""
