@@ -8,9 +8,9 @@ from cryogan.errors import InputError
 from cryogan.phantom import (
     ATOM_SIGMA_A,
     RESIDUE_VOLUME_A3,
-    gaussian_density,
     phantom_atoms,
     phantom_map,
+    residue_density,
 )
 from cryogan.physics.rotations import random_rotations
 from cryogan.symmetry import symmetry_matrices
@@ -32,7 +32,7 @@ def test_fine_map_cropped_in_fourier_space_is_the_coarse_map(symmetry):
 def test_fine_map_is_the_sum_of_gaussians():
     atoms = phantom_atoms()
     box_size, pixel_size_A = 160, 1.0  # σ = 2 px: nothing left at Nyquist
-    volume = gaussian_density(atoms, box_size, pixel_size_A)
+    volume = residue_density(atoms, box_size, pixel_size_A)
     points = torch.tensor([[80, 80, 80], [85, 72, 91], [60, 101, 77]])  # z, y, x
     centre = (points - box_size // 2).flip(-1).double() * pixel_size_A
     squared = (centre[:, None] - atoms).square().sum(-1)
@@ -93,7 +93,7 @@ def test_d2_map_has_its_symmetry_and_c1_has_not():
     d2, c1 = phantom_atoms(symmetry="D2"), phantom_atoms()
     for operator in symmetry_matrices("D2").double()[1:]:
         assert torch.cdist(d2 @ operator.T, d2).min(dim=1).values.max() < 1e-4
-        turned = gaussian_density(c1 @ operator.T, 32, 6.0)
+        turned = residue_density(c1 @ operator.T, 32, 6.0)
         assert correlation(turned, phantom_map(32, 6.0)) < 0.7
 
 
@@ -102,10 +102,10 @@ def test_mirror_image_is_another_molecule():
     atoms = phantom_atoms()
     generator = torch.Generator().manual_seed(1)
     rotations = random_rotations(600, generator).double()
-    volume = gaussian_density(atoms, 16, 12.0)
+    volume = residue_density(atoms, 16, 12.0)
 
     def best(points):
-        turned = (gaussian_density(points @ rotation.T, 16, 12.0) for rotation in rotations)
+        turned = (residue_density(points @ rotation.T, 16, 12.0) for rotation in rotations)
         return max(correlation(t, volume) for t in turned)
 
     assert best(-atoms) < best(atoms) - 0.03

@@ -6,7 +6,7 @@ from torch_fourier_slice import project_3d_to_2d
 
 from cryogan import fourier
 from cryogan.particles import Pose
-from cryogan.phantom import gaussian_density, phantom_atoms, phantom_map
+from cryogan.phantom import phantom_atoms, phantom_map, residue_density
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import project, volume_spectrum
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
@@ -63,7 +63,7 @@ def test_phantom_projects_to_its_atoms_projection(generator):
     rotation = random_rotations(6, generator)
     result = project(phantom_map(64, 3.0), rotation)
     turned = [(phantom_atoms() @ r.double())[:, :2] for r in rotation]
-    expected = torch.stack([gaussian_density(t, 64, 3.0) for t in turned]) / 3.0
+    expected = torch.stack([residue_density(t, 64, 3.0) for t in turned]) / 3.0
     inside = fourier.band_mask(64, 30.0)  # the projector leaves out the corners of the spectrum
 
     def limited(images):

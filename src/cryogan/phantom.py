@@ -15,8 +15,8 @@ import roma
 import torch
 from torch import Tensor
 
-from cryogan import fourier
 from cryogan.errors import InputError
+from cryogan.physics.density import gaussian_density
 from cryogan.symmetry import symmetry_matrices
 
 Symmetry = Literal["C1", "D2"]
@@ -158,38 +158,16 @@ def phantom_atoms(*, symmetry: Symmetry = "C1", hinge_angle_deg: float = 0.0) ->
     return torch.einsum("sij,nj->sni", operators, atoms).flatten(0, 1)
 
 
-def gaussian_density(atoms_A: Tensor, box_size: int, pixel_size_A: float) -> Tensor:
-    """Band-limited density of atoms on a grid, exact: from its Fourier series, not by sampling.
+def residue_density(atoms_A: Tensor, box_size: int, pixel_size_A: float) -> Tensor:
+    """Density of residues at (n, 3) or, projected, (n, 2) positions: (D, D, D) or (D, D) float32.
 
-    Args:
-        atoms_A: (n, 3) positions (x, y, z), or (n, 2) for the density of a projection.
-        box_size: D.
-        pixel_size_A: voxel size.
-
-    Returns:
-        (D, D, D) or (D, D) float32, origin at pixel D // 2, in units of the atoms' volume
-        density: `RESIDUE_VOLUME_A3` an atom per Å³ (Å²). All coefficients below Nyquist are
-        those of the Gaussians; those at Nyquist are zero, as `fourier.resample` leaves them.
+    `physics.density.gaussian_density` in units of the residues' volume: an atom's integral is
+    `RESIDUE_VOLUME_A3`.
     """
-    dims = atoms_A.shape[1]
-    grid = fourier.frequency_grid(box_size, 2)
-    full, half = grid[:, 0, 1].double(), grid[0, :, 0].double()
-
-    def factors(frequency: Tensor, coordinate_A: Tensor) -> Tensor:
-        k = frequency / pixel_size_A
-        phase = -2.0 * torch.pi * k[:, None] * coordinate_A
-        amplitude = torch.exp(-2.0 * (torch.pi * ATOM_SIGMA_A * k) ** 2)
-        amplitude = amplitude * (frequency.abs() < 0.5)
-        return torch.polar(amplitude[:, None].expand_as(phase).contiguous(), phase)
-
-    x, y, *rest = atoms_A.double().unbind(dim=1)
-    along_x, along_y = factors(half, x), factors(full, y)
-    if dims == 2:
-        spectrum = along_y @ along_x.T
-    else:
-        spectrum = torch.stack([(z * along_y) @ along_x.T for z in factors(full, rest[0])])
-    density = fourier.irfft(spectrum, box_size, dims)
-    return (density * (RESIDUE_VOLUME_A3 / pixel_size_A**dims)).float()
+    density = gaussian_density(
+        atoms_A, box_size=box_size, pixel_size_A=pixel_size_A, sigma_A=ATOM_SIGMA_A
+    )
+    return RESIDUE_VOLUME_A3 * density
 
 
 def phantom_map(
@@ -213,4 +191,4 @@ def phantom_map(
             f"The phantom is {2 * radius_A:.0f} Å across and does not fit in a box of {box_size} "
             f"pixels of {pixel_size_A} Å; enlarge the box or the pixels."
         )
-    return gaussian_density(atoms, box_size, pixel_size_A)
+    return residue_density(atoms, box_size, pixel_size_A)
