@@ -5,7 +5,7 @@ import torch
 
 from cryogan import fourier
 from cryogan.particles import ArrayStack
-from cryogan.physics.distributions import PoseDistribution, triangular
+from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.noise import BackgroundPatches, colour, radial_spectrum, white
 
 
@@ -62,7 +62,7 @@ def test_patches_are_the_eight_symmetric_copies_of_what_was_measured(generator):
 
 def test_shifts_are_triangular(generator):
     """Density 1 - |x| / w: variance w² / 6, half of the mass within w (1 - 1/√2)."""
-    shift = triangular(50_000, 12.0, generator)
+    shift = Triangular(12.0).sample(50_000, generator)
     assert shift.abs().max() <= 12.0
     assert shift.mean(0).abs().max() < 0.1
     assert shift.var(0).tolist() == pytest.approx([24.0, 24.0], rel=0.03)

@@ -21,7 +21,7 @@ from cryogan.io.relion import write_particles
 from cryogan.particles import CTFParams, Pose
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
-from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import simulate
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
 from cryogan.simulation.in_memory import random_ctf, simulate_particles, write_dataset
@@ -138,7 +138,7 @@ def test_relion_rebuilds_the_map_from_our_particles(tmp_path, generator):
         pixel_size_A=pixel_size_A,
         n=n,
         ctf=random_ctf(n, generator),
-        poses=PoseDistribution(max_shift_A=12.0),
+        poses=PoseDistribution(shifts=Triangular(12.0)),
         snr_dB=0.0,
         generator=generator,
     )

@@ -13,7 +13,7 @@ from cryogan.io.relion import read_particles, read_poses
 from cryogan.particles import CTFParams
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
-from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import simulate
 from cryogan.physics.rotations import angle_between
 from cryogan.simulation.in_memory import (
@@ -32,7 +32,7 @@ def make(n=64, box_size=32, seed=7, **changes):
         "pixel_size_A": 192.0 / box_size,
         "n": n,
         "ctf": random_ctf(n, generator),
-        "poses": PoseDistribution(max_shift_A=12.0),
+        "poses": PoseDistribution(shifts=Triangular(12.0)),
         "snr_dB": 0.0,
         "generator": generator,
     } | changes

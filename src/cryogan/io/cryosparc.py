@@ -1,0 +1,162 @@
+"""cryoSPARC particle files (.cs): poses and CTFs.
+
+A .cs file is a NumPy structured array (`.npy` format), one record a particle. The conventions
+were established from three sides: cryoSPARC's own conversion of a pose to RELION's Euler angles,
+contributed to pyem's `csparc2star` (asarnow/pyem, pull request 5), makes RELION's matrix the
+transpose of the rotation `exp([pose]ₓ)`, so that this rotation is `Pose.rotation`; there, `shift`
+becomes RELION's origin with its sign unchanged, in pixels of `alignments3D/psize_A`
+(asarnow/pyem, pull request 125), so that `Pose.shift_A` is its negative; and in refined data
+(T20S, D7) the directions `R e_z` show preferred views while those of Rᵀ are uniform in azimuth,
+as in-plane angles must be.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from cryogan.errors import InputError
+from cryogan.particles import CTFParams, Pose
+
+_Records = np.ndarray[Any, np.dtype[np.void]]
+
+_CLASS_POSTERIOR = re.compile(r"(alignments_class_\d+)/class_posterior")
+_MAX_HEADER = 2**20  # NumPy's default, 10,000 characters, is too few for many classes
+
+
+def read_poses(path: Path | str) -> Pose:
+    """The refined poses in a .cs file.
+
+    `alignments3D` is read; an ab initio or heterogeneous job's file, which has
+    `alignments_class_0`, `_1` ... in its place, gives every particle the pose in its most
+    probable class.
+
+    Returns:
+        n poses on the CPU, in file order.
+
+    Raises:
+        InputError: the file is no .cs file, holds no particle, has no 3D poses or none of known
+            pixel size, or a value is not finite.
+    """
+    records = _read(path)
+    if "alignments3D/pose" in _fields(records):
+        return _poses(records, "alignments3D", path)
+    matches = [_CLASS_POSTERIOR.fullmatch(name) for name in _fields(records)]
+    classes = [match[1] for match in matches if match]
+    if not classes:
+        raise InputError(
+            f"{path} has no field alignments3D/pose; give the particles of a 3D refinement."
+        )
+    posterior = [_numbers(records, f"{name}/class_posterior", path) for name in classes]
+    best = torch.stack(posterior).argmax(0)
+    poses = [_poses(records, name, path) for name in classes]
+    particle = torch.arange(len(records))
+    return Pose(
+        torch.stack([pose.rotation for pose in poses])[best, particle],
+        torch.stack([pose.shift_A for pose in poses])[best, particle],
+    )
+
+
+def read_ctf(path: Path | str) -> CTFParams:
+    """The CTF parameters in a .cs file, in file order.
+
+    Without their fields the phase shift and B-factor are 0 and the scale is 1.
+
+    Raises:
+        InputError: the file is no .cs file, holds no particle, lacks a field or holds a value
+            that is not finite.
+    """
+    records = _read(path)
+
+    def column(name: str, default: float | None = None) -> Tensor:
+        return _numbers(records, f"ctf/{name}", path, default=default)
+
+    return CTFParams(
+        defocus_u_A=column("df1_A").float(),
+        defocus_v_A=column("df2_A").float(),
+        defocus_angle_deg=torch.rad2deg(column("df_angle_rad")).float(),
+        voltage_kV=column("accel_kv").float(),
+        spherical_aberration_mm=column("cs_mm").float(),
+        amplitude_contrast=column("amp_contrast").float(),
+        phase_shift_deg=torch.rad2deg(column("phase_shift_rad", default=0.0)).float(),
+        b_factor_A2=column("bfactor", default=0.0).float(),
+        scale=column("scale", default=1.0).float(),
+    )
+
+
+def _read(path: Path | str) -> _Records:
+    """The records of a .cs file, mapped: Python objects in it would be refused, never loaded."""
+    try:
+        records: _Records = np.lib.format.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {path}: {error.strerror or error}; check the file's name."
+        ) from error
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is no whole cryoSPARC particle file; give a .cs file as cryoSPARC writes it."
+        ) from error
+    if records.dtype.names is None or records.ndim != 1:
+        raise InputError(
+            f"{path} is a NumPy array without cryoSPARC's named fields; give a .cs particle file."
+        )
+    if len(records) == 0:
+        raise InputError(f"{path} holds no particle; give a .cs file with at least one.")
+    return records
+
+
+def _fields(records: _Records) -> tuple[str, ...]:
+    return records.dtype.names or ()
+
+
+def _poses(records: _Records, group: str, path: Path | str) -> Pose:
+    vector = _numbers(records, f"{group}/pose", path, 3)
+    shift_px = _numbers(records, f"{group}/shift", path, 2)
+    own = f"{group}/psize_A"
+    pixel_size = own if own in _fields(records) else "blob/psize_A"
+    pixel_size_A = _numbers(records, pixel_size, path)
+    if not (pixel_size_A > 0).all():
+        particle = int(pixel_size_A.argmin()) + 1
+        raise InputError(
+            f"{pixel_size} of particle {particle} of {path} is {pixel_size_A.min():g}, but a pixel "
+            "size must be positive; correct the file."
+        )
+    rotation: Tensor = roma.rotvec_to_rotmat(vector)
+    return Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
+
+
+def _numbers(
+    records: _Records,
+    field: str,
+    path: Path | str,
+    components: int | None = None,
+    *,
+    default: float | None = None,
+) -> Tensor:
+    """A field as float64, (n,) or (n, components); `default` where the file does not have it."""
+    if field not in _fields(records):
+        if default is not None:
+            return torch.full((len(records),), default, dtype=torch.float64)
+        raise InputError(
+            f"{path} has no field {field}; give a .cs file that has it (in an exported job, the "
+            "particles file rather than the passthrough file, or the reverse)."
+        )
+    shape = (len(records),) if components is None else (len(records), components)
+    values = records[field]
+    if values.shape != shape or values.dtype.kind not in "fiu":
+        raise InputError(
+            f"{field} in {path} is not {components or 1} number{'s' * (components is not None)} a "
+            "particle; give a .cs file as cryoSPARC writes it."
+        )
+    numbers = torch.from_numpy(values.astype(np.float64))
+    bad = ~numbers.reshape(len(records), -1).isfinite().all(1)
+    if bad.any():
+        raise InputError(
+            f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number; "
+            "correct or remove the particle."
+        )
+    return numbers
