@@ -15,7 +15,8 @@ import torch
 
 from cryogan.io.atoms import density_map
 from cryogan.physics.distributions import PoseDistribution
-from cryogan.simulation.in_memory import ctf_table, draw_ctf, simulate_particles, write_dataset
+from cryogan.simulation.in_memory import simulate_particles, write_dataset
+from cryogan.simulation.microscope import MicroscopeSettings, draw
 
 BOX_SIZE = 64
 PIXEL_SIZE_A = 3.822
@@ -34,7 +35,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     generator = torch.Generator().manual_seed(arguments.seed)
-    table, weights = ctf_table(arguments.models / "empiar-10061" / "micrograph_ctf.csv")
+    table = arguments.models / "empiar-10061" / "micrograph_ctf.csv"
+    microscope = MicroscopeSettings(kind="table", table=str(table))
     truth = density_map(
         arguments.models / "models" / "5a1a.cif",
         box_size=BOX_SIZE,
@@ -45,7 +47,7 @@ def main() -> None:
         truth.volume,
         pixel_size_A=PIXEL_SIZE_A,
         n=arguments.n,
-        ctf=draw_ctf(table, weights, arguments.n, generator),
+        ctf=draw(microscope, arguments.n, generator),
         poses=PoseDistribution(),
         snr_dB=arguments.snr,
         generator=generator,

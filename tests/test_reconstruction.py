@@ -23,7 +23,8 @@ from cryogan.io.mrc import read_map, write_stack
 from cryogan.io.relion import read_particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution
-from cryogan.simulation.in_memory import random_ctf, simulate_particles, write_dataset
+from cryogan.simulation.in_memory import simulate_particles, write_dataset
+from cryogan.simulation.microscope import random_ctf
 from cryogan.training.config import PAPER, PRESETS
 
 COUNT, BOX, PIXEL_SIZE_A = 300, 16, 12.0

@@ -24,7 +24,8 @@ from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import simulate
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
-from cryogan.simulation.in_memory import random_ctf, simulate_particles, write_dataset
+from cryogan.simulation.in_memory import simulate_particles, write_dataset
+from cryogan.simulation.microscope import random_ctf
 
 WIDTH_A = 192.0
 

@@ -16,14 +16,8 @@ from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import simulate
 from cryogan.physics.rotations import angle_between
-from cryogan.simulation.in_memory import (
-    ctf_table,
-    draw_ctf,
-    perfect_ctf,
-    random_ctf,
-    simulate_particles,
-    write_dataset,
-)
+from cryogan.simulation.in_memory import simulate_particles, write_dataset
+from cryogan.simulation.microscope import random_ctf
 
 
 def make(n=64, box_size=32, seed=7, **changes):
@@ -93,7 +87,6 @@ def test_each_image_shows_the_state_that_is_recorded():
 
 
 def test_a_perfect_microscope_is_recorded_as_a_ctf_of_one():
-    assert torch.equal(ctf(perfect_ctf(2), 32, 3.0), torch.ones(2, 32, 17))
     recorded = make(ctf=None).particles.ctf
     assert torch.equal(ctf(recorded, 32, 6.0), torch.ones(64, 32, 17))
 
@@ -101,60 +94,6 @@ def test_a_perfect_microscope_is_recorded_as_a_ctf_of_one():
 def test_too_few_ctfs_are_refused():
     with pytest.raises(InputError, match="64 images need 64 CTFs, but 3 were given"):
         make(ctf=CTFParams.constant(3, defocus_u_A=10000.0))
-
-
-def test_random_ctfs_fill_their_ranges(generator):
-    params = random_ctf(4000, generator, (9000.0, 21000.0), 500.0)
-    u, astigmatism = params.defocus_u_A, params.defocus_u_A - params.defocus_v_A
-    assert 9000.0 <= u.min() < 9100.0
-    assert 20900.0 < u.max() <= 21000.0
-    assert 0.0 <= astigmatism.min() < 5.0
-    assert 495.0 < astigmatism.max() <= 500.01
-    assert params.defocus_angle_deg.max() < 180.0
-
-
-HEADER = "micrograph,defocus_u_A,defocus_v_A,defocus_angle_deg,phase_shift_deg,particles\n"
-
-
-def test_ctf_table_is_read_and_drawn_by_weight(tmp_path, generator):
-    path = tmp_path / "ctf.csv"
-    path.write_text(HEADER + "a,10000,9900,10,0,30\nb,20000,19900,-20,5,10\nc,15000,1,0,0,0\n")
-    table, weights = ctf_table(path)
-    assert table.defocus_v_A.tolist() == [9900.0, 19900.0, 1.0]
-    assert table.defocus_angle_deg.tolist() == [10.0, -20.0, 0.0]
-    assert table.phase_shift_deg.tolist() == [0.0, 5.0, 0.0]
-    assert table.voltage_kV.tolist() == [300.0] * 3
-    drawn = draw_ctf(table, weights, 8000, generator)
-    assert (drawn.defocus_u_A == 10000.0).float().mean().item() == pytest.approx(0.75, abs=0.02)
-    assert not (drawn.defocus_u_A == 15000.0).any()
-    assert ((drawn.defocus_u_A == 20000.0) == (drawn.phase_shift_deg == 5.0)).all()
-
-
-def test_ctf_table_of_empiar_10061(shared_data):
-    table, weights = ctf_table(shared_data / "empiar-10061" / "micrograph_ctf.csv")
-    assert len(table) == 1539
-    assert int(weights.sum()) == 41123
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("micrograph,defocus_u_A,particles\n", "no column defocus_v_A, defocus_angle_deg"),
-        (HEADER + "a,1,1,1,1,1\nb,1,x,1,1,1\n", "line 3: a value of"),
-        (HEADER + "a,1,1\n", "line 2: a value of"),
-        (HEADER, "holds no micrograph"),
-    ],
-)
-def test_bad_ctf_tables_are_refused(tmp_path, text, message):
-    path = tmp_path / "ctf.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=message):
-        ctf_table(path)
-
-
-def test_missing_ctf_table_is_refused(tmp_path):
-    with pytest.raises(InputError, match="Cannot read the CTF table"):
-        ctf_table(tmp_path / "none.csv")
 
 
 def test_written_data_set_is_what_was_simulated(tmp_path):

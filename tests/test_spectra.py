@@ -14,7 +14,8 @@ from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import BackgroundPatches, colour, radial_spectrum, white
 from cryogan.physics.projection import project
 from cryogan.physics.spectra import fit_spectra, power_sums
-from cryogan.simulation.in_memory import random_ctf, simulate_particles
+from cryogan.simulation.in_memory import simulate_particles
+from cryogan.simulation.microscope import random_ctf
 from cryogan.training.data import at_box, measure
 
 BOX, PIXEL_SIZE_A, COUNT = 32, 6.0, 4000

@@ -18,7 +18,8 @@ from cryogan.physics.imaging import form_images
 from cryogan.physics.noise import BackgroundPatches, colour, white
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.spectra import PowerSpectra
-from cryogan.simulation.in_memory import random_ctf, simulate_particles
+from cryogan.simulation.in_memory import simulate_particles
+from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import symmetry_matrices
 from cryogan.training import loop
 from cryogan.training.config import PAPER, PRESETS, Stage, TrainingConfig

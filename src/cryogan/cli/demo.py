@@ -15,7 +15,8 @@ from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.report.page import write_report
 from cryogan.run_folder import add_truth, open_run_folder
-from cryogan.simulation.in_memory import random_ctf, simulate_particles, write_dataset
+from cryogan.simulation.in_memory import simulate_particles, write_dataset
+from cryogan.simulation.microscope import random_ctf
 from cryogan.training.config import Stage, TrainingConfig
 
 BOX_SIZE = 32
