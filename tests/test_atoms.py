@@ -1,4 +1,4 @@
-"""Maps of atomic models against a direct Fourier sum over atoms."""
+"""Atomic models: what is read and chosen, and maps against a direct Fourier sum over atoms."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 
 from cryogan import fourier
 from cryogan.errors import InputError
-from cryogan.io.atoms import density_map
+from cryogan.io.atoms import AtomicModel, density_map, model_density, read_model
 
 # x, y, z (Å), element, B (Å²): no symmetry, neither hand nor axes can be mistaken
 ATOMS = [
@@ -21,11 +21,11 @@ ATOMS = [
 ]
 
 
-def structure() -> gemmi.Structure:
+def structure(chain_name: str = "A", first: int = 1) -> gemmi.Structure:
     structure = gemmi.Structure()
     model = gemmi.Model(1)
-    chain = gemmi.Chain("A")
-    for number, (x, y, z, element, b) in enumerate(ATOMS, 1):
+    chain = gemmi.Chain(chain_name)
+    for number, (x, y, z, element, b) in enumerate(ATOMS, first):
         residue = gemmi.Residue()
         residue.name, residue.seqid = "UNK", gemmi.SeqId(str(number))
         atom = gemmi.Atom()
@@ -44,6 +44,14 @@ def pdb(tmp_path: Path) -> Path:
     path = tmp_path / "few.pdb"
     structure().write_pdb(str(path))
     return path
+
+
+@pytest.fixture
+def merged(tmp_path: Path) -> AtomicModel:
+    """Chain A, residues -1 to 3, and chain B, residues 10 to 14, of two files."""
+    for chain, first in (("A", -1), ("B", 10)):
+        structure(chain, first).write_pdb(str(tmp_path / f"{chain}.pdb"))
+    return read_model(tmp_path / "A.pdb", tmp_path / "B.pdb")
 
 
 def centred_atoms() -> list[tuple[np.ndarray, str, float]]:
@@ -137,6 +145,113 @@ def test_bad_models(pdb: Path, tmp_path: Path) -> None:
     empty.write_text("END\n")
     with pytest.raises(InputError, match="holds no atoms"):
         density_map(empty, box_size=10, pixel_size_A=2.0)
+
+
+def test_model_holds_what_the_file_says(pdb: Path) -> None:
+    model = read_model(pdb)
+    assert model.name == str(pdb)
+    assert len(model) == 5
+    expected = torch.tensor([atom[:3] for atom in ATOMS]).double() + torch.tensor([50, -20, 7])
+    torch.testing.assert_close(model.positions_A, expected)
+    assert model.atoms == ("C", "O", "N", "S", "P")
+    assert model.atomic_numbers.tolist() == [6, 8, 7, 16, 15]
+    assert model.b_factors_A2.tolist() == [30.0, 20.0, 40.0, 10.0, 60.0]
+    assert model.occupancies.tolist() == [1.0] * 5
+    assert model.residues.tolist() == [1, 2, 3, 4, 5]
+    masses = torch.tensor([12.011, 15.999, 14.007, 32.06, 30.974], dtype=torch.float64)
+    centre = (masses[:, None] * expected).sum(0) / masses.sum()
+    torch.testing.assert_close(model.centre_of_mass_A, centre, atol=1e-3, rtol=0)
+
+
+def test_files_are_merged_as_they_lie(merged: AtomicModel, tmp_path: Path) -> None:
+    assert merged.chains == ("A",) * 5 + ("B",) * 5
+    torch.testing.assert_close(merged.positions_A[:5], merged.positions_A[5:])
+    assert merged.name == f"{tmp_path / 'A.pdb'} + {tmp_path / 'B.pdb'}"
+    with pytest.raises(InputError, match=r"A.pdb and .*A.pdb both have a chain A; give"):
+        read_model(tmp_path / "A.pdb", tmp_path / "B.pdb", tmp_path / "A.pdb")
+
+
+def test_only_the_first_model_is_read(tmp_path: Path) -> None:
+    two = structure()
+    second = two[0].clone()
+    second.num = 2
+    two.add_model(second)
+    path = tmp_path / "two.pdb"
+    two.write_pdb(str(path))
+    assert len(gemmi.read_structure(str(path))) == 2
+    assert len(read_model(path)) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all", range(10)),
+        ("B", range(5, 10)),
+        ("B/11-13", [6, 7, 8]),
+        ("B/13-99", [8, 9]),
+        ("A/2", [3]),
+        ("A/-1", [0]),
+        ("A/-1-1", [0, 1, 2]),
+        ("A/-5--1", [0]),
+        ("A/2/S", [3]),
+        ("A/-1-3/N", [2]),
+        ("A/1-2, B/14", [2, 3, 9]),
+        ("A/1-2,A/2-3,A/2", [2, 3, 4]),
+    ],
+)
+def test_selections(merged: AtomicModel, text: str, expected: list[int]) -> None:
+    assert merged.select(text).nonzero()[:, 0].tolist() == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("C", r"'C' names chain C, which .* does not have; its chains are A, B\."),
+        ("B/9", r"names residue 9 of chain B, .* residues lie between 10 and 14\."),
+        ("A,B/20-30", r"'A,B/20-30' names residues 20 to 30 of chain B, .* 10 and 14\."),
+        ("B/13-11", r"names residues 13 to 11 of chain B"),
+        ("A/2/CA", r"names atom CA, which is not there in .*; the atoms there are S\."),
+        ("A/1-2/CA", r"the atoms there are N, S\."),
+        *(
+            (text, r"cannot be understood at .*; write all, B, B/12-442, A/677")
+            for text in ("", "A,", "A/", "A/x", "A/1-", "A/1/", "A/1/CA/1", "/1", "A 1")
+        ),
+    ],
+)
+def test_bad_selections(merged: AtomicModel, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        merged.select(text)
+
+
+def test_model_is_rendered_as_it_lies(pdb: Path) -> None:
+    """Moved by whole voxels, the map moves by whole voxels; density_map centres it."""
+    options = {"box_size": 40, "pixel_size_A": 2.0, "resolution_A": 6.0}
+    model = read_model(pdb)
+    centred = model.moved(model.positions_A - model.centre_of_mass_A)
+    shift = torch.tensor([4.0, -6.0, 2.0], dtype=torch.float64)
+    plain = model_density(centred, **options)
+    shifted = model_density(centred.moved(centred.positions_A + shift), **options)
+    bound = 3e-3 * float(plain.max())
+    torch.testing.assert_close(shifted, plain.roll((1, -3, 2), (0, 1, 2)), atol=bound, rtol=0)
+    torch.testing.assert_close(density_map(pdb, **options).volume, plain)
+    with pytest.raises(InputError, match=r"few.pdb reaches 67 Å from the origin"):
+        model_density(model, **options)
+
+
+def test_atoms_without_place_or_occupancy_are_refused(pdb: Path, tmp_path: Path) -> None:
+    document = structure().make_mmcif_document()
+    column = document[0].find_values("_atom_site.Cartn_y")
+    column[2] = "?"
+    path = tmp_path / "hole.cif"
+    document.write_file(str(path))
+    with pytest.raises(InputError, match=r"Atom A/.*3/N in .*hole.cif has no coordinates"):
+        read_model(path)
+    empty = structure()
+    for site in empty[0].all():
+        site.atom.occ = 0.0
+    empty.write_pdb(str(pdb))
+    with pytest.raises(InputError, match="holds no atoms"):
+        read_model(pdb)
 
 
 def test_beta_galactosidase(shared_data: Path) -> None:
