@@ -225,5 +225,5 @@ def test_missing_and_unknown_tables_are_refused(tmp_path, generator, name, messa
 def test_binary_file_as_a_table_is_refused(tmp_path, generator):
     path = tmp_path / "ctf.csv"
     path.write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(InputError, match="Cannot read the table .*: it is not text"):
+    with pytest.raises(InputError, match=r"Cannot read the table .*: it is not text"):
         draw(MicroscopeSettings(kind="table", table=str(path)), 2, generator)
