@@ -163,6 +163,24 @@ def test_model_holds_what_the_file_says(pdb: Path) -> None:
     torch.testing.assert_close(model.centre_of_mass_A, centre, atol=1e-3, rtol=0)
 
 
+def test_occupancies_weigh_mass_and_density(pdb: Path) -> None:
+    few = structure()
+    occupancies = [1.0, 0.5, 0.25, 1.0, 0.0]
+    for site, occupancy in zip(few[0].all(), occupancies, strict=True):
+        site.atom.occ = occupancy
+    few.write_pdb(str(pdb))
+    model = read_model(pdb)
+    assert model.occupancies.tolist() == occupancies
+    masses = torch.tensor([12.011, 15.999, 14.007, 32.06, 30.974], dtype=torch.float64)
+    weights = masses * model.occupancies
+    centre = (weights[:, None] * model.positions_A).sum(0) / weights.sum()
+    torch.testing.assert_close(model.centre_of_mass_A, centre, atol=1e-3, rtol=0)
+    elements = [gemmi.Element(atom[3]).c4322 for atom in ATOMS]
+    expected = sum(o * sum(e.a) for o, e in zip(occupancies, elements, strict=True))  # f(0)
+    map_ = density_map(pdb, box_size=30, pixel_size_A=2.0)
+    assert float(map_.volume.sum()) * 8.0 == pytest.approx(expected, rel=3e-3)
+
+
 def test_files_are_merged_as_they_lie(merged: AtomicModel, tmp_path: Path) -> None:
     assert merged.chains == ("A",) * 5 + ("B",) * 5
     torch.testing.assert_close(merged.positions_A[:5], merged.positions_A[5:])
