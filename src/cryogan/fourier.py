@@ -102,6 +102,15 @@ def band_mask(
     return (_norm(frequency_grid(box_size, dims, device)) * box_size < radius).float()
 
 
+def low_pass(box_size: int, resolution_px: float, dims: int = 2) -> Tensor:
+    """Gaussian gains of a half spectrum, 1/2 at the frequency 1 / `resolution_px`.
+
+    In real space a Gaussian of σ = 0.187 × resolution, one of the conventions of `molmap`
+    (UCSF Chimera).
+    """
+    return torch.exp2(-(frequency_grid(box_size, dims) * resolution_px).square().sum(-1))
+
+
 def resize(spectrum: Tensor, box_size: int, new_size: int, dims: int = 2) -> Tensor:
     """Crop or zero-pad a half spectrum to the box `new_size`, same field of view.
 

@@ -5,7 +5,7 @@ import sys
 from jsonargparse import ArgumentParser
 
 import cryogan
-from cryogan.cli import demo, evaluate, reconstruct, report
+from cryogan.cli import demo, evaluate, reconstruct, report, simulate
 from cryogan.errors import InputError
 
 
@@ -15,19 +15,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser = ArgumentParser(prog="cryogan", description=cryogan.__doc__)
     parser.add_argument("--version", action="version", version=cryogan.__version__)
     subcommands = parser.add_subcommands(required=True, dest="command")
-    commands = {
-        "reconstruct": (
-            reconstruct.make_parser(arguments),
-            reconstruct.run,
-            "a map, half-maps and a report from a particle stack",
-        ),
-        "evaluate": (evaluate.make_parser(), evaluate.run, "compare a map with a known structure"),
-        "report": (report.make_parser(), report.run, "write the report of a run folder again"),
-        "demo": (demo.make_parser(), demo.run, "simulate, reconstruct and judge a made-up protein"),
-    }
-    for name, (command_parser, _, description) in commands.items():
-        subcommands.add_subcommand(name, command_parser, help=description)
     try:
+        commands = {
+            "reconstruct": (
+                reconstruct.make_parser(arguments),
+                reconstruct.run,
+                "a map, half-maps and a report from a particle stack",
+            ),
+            "simulate": (
+                simulate.make_parser(arguments),
+                simulate.run,
+                "particle images of a known structure: your molecule's, or the papers' data sets",
+            ),
+            "evaluate": (
+                evaluate.make_parser(),
+                evaluate.run,
+                "compare a map with a known structure",
+            ),
+            "report": (
+                report.make_parser(),
+                report.run,
+                "write the report of a run folder again",
+            ),
+            "demo": (
+                demo.make_parser(),
+                demo.run,
+                "simulate, reconstruct and judge a made-up protein",
+            ),
+        }
+        for name, (command_parser, _, description) in commands.items():
+            subcommands.add_subcommand(name, command_parser, help=description)
         options = parser.instantiate(parser.parse_args(arguments))
         return commands[options.command][1](options[options.command])
     except InputError as error:

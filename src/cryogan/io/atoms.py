@@ -21,7 +21,6 @@ from cryogan.io.mrc import Map
 
 _OVERSAMPLING = 1.5  # of the final grid, with atoms blurred to suit and sharpened back
 _COARSEST_A = 1.25
-_HALF_WIDTH = 0.187  # Gaussian σ / resolution at which the amplitude at 1/resolution is 1/2
 
 _PART = re.compile(
     r"(?P<chain>[^/\s]+)(/(?P<first>-?\d+)(-(?P<last>-?\d+))?(/(?P<atom>[^/\s]+))?)?"
@@ -236,10 +235,10 @@ def model_density(
     spectrum = fourier.rfft(torch.from_numpy(density), dims=3)
     spectrum = fourier.resize(spectrum, fine_size, box_size, dims=3)
     k2 = (fourier.frequency_grid(box_size, 3) / pixel_size_A).square().sum(-1)
-    exponent = calculator.blur / 4.0 * k2
+    spectrum = spectrum * torch.exp(calculator.blur / 4.0 * k2)
     if resolution_A is not None:
-        exponent = exponent - 2.0 * (math.pi * _HALF_WIDTH * resolution_A) ** 2 * k2
-    volume = fourier.irfft(spectrum * torch.exp(exponent), box_size, dims=3)
+        spectrum = spectrum * fourier.low_pass(box_size, resolution_A / pixel_size_A, 3)
+    volume = fourier.irfft(spectrum, box_size, dims=3)
     return volume * (box_size / fine_size) ** 3
 
 

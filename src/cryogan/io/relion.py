@@ -6,7 +6,7 @@ before, one block holds everything and the pixel size is
 goes before its optics group's. Units are fixed here, once: Å, degrees, kV, mm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -352,6 +352,7 @@ def write_particles(
     box_size: int,
     pose: Pose | None = None,
     optics_group: Tensor | None = None,
+    extra: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write a RELION 3.1 particle file, atomically.
 
@@ -364,6 +365,7 @@ def write_particles(
         pose: n poses to write along, or None.
         optics_group: (n,) int, keeps particles of equal optics in different groups; without
             it there is one group for each set of voltage, Cs and amplitude contrast.
+        extra: further columns of the particle table, label (no underscore) to n values.
 
     Raises:
         InputError: the file cannot be written.
@@ -399,8 +401,8 @@ def write_particles(
         particles |= {label: _fixed(euler_deg[:, i]) for i, label in enumerate(_EULER_LABELS)}
         particles["rlnOriginXAngst"] = _fixed(-pose.shift_A[:, 0])
         particles["rlnOriginYAngst"] = _fixed(-pose.shift_A[:, 1])
-    write_star(path, {"optics": optics, "particles": particles})
+    write_star(path, {"optics": optics, "particles": particles | dict(extra or {})})
 
 
 def _fixed(values: Tensor) -> list[str]:
-    return [f"{value:.6f}" for value in values.tolist()]
+    return [f"{value:.6f}" for value in (values + 0.0).tolist()]  # + 0.0: no "-0.000000"

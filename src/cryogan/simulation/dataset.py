@@ -1,0 +1,345 @@
+"""Data sets on disk: clean images, then noise, streamed; memory does not grow with the images."""
+
+import math
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryogan.errors import InputError
+from cryogan.files import write_text
+from cryogan.io.mrc import StackWriter, write_map, write_stack
+from cryogan.io.relion import write_particles
+from cryogan.particles import CTFParams, Pose
+from cryogan.physics.ctf import ctf as ctf_of
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.imaging import form_images
+from cryogan.physics.projection import volume_spectrum
+from cryogan.simulation.conformations import Conformations, conformations
+from cryogan.simulation.microscope import draw
+from cryogan.simulation.noise import Background, NoiseSource, gain, open_noise
+from cryogan.simulation.poses import pose_distribution
+from cryogan.simulation.settings import SimulationSettings
+
+_STATES, _POSES, _CTFS, _NOISE = range(4)  # streams of random numbers
+_BATCH_PIXELS = 1 << 20
+_CHUNK_PIXELS = 1 << 22  # of noise from one generator: changing it changes every data set
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+Show = Callable[[str, float], None]
+"""Told what is being done and which fraction of the whole is done."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was drawn for every image.
+
+    Attributes:
+        state: (n,) int64, number of the conformation.
+        pose: n poses.
+        ctf: n CTFs.
+    """
+
+    state: Tensor
+    pose: Pose
+    ctf: CTFParams
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set that has been checked and can be made.
+
+    Attributes:
+        settings: of the set.
+        conformations: what its images show.
+        poses: their distribution.
+        noise: what is added to them.
+    """
+
+    settings: SimulationSettings
+    conformations: Conformations
+    poses: PoseDistribution
+    noise: NoiseSource
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the finished images hold.
+
+    Attributes:
+        clean_rms: root mean square of the noise-free images over all pixels of the set.
+        noise_rms: of the noise that was added.
+        snr_dB: 20 log10 of their ratio, in the box for which the settings state it; None
+            without noise.
+    """
+
+    clean_rms: float
+    noise_rms: float
+    snr_dB: float | None
+
+
+def prepare(settings: SimulationSettings) -> Prepared:
+    """Check settings, read the structures and the noise.
+
+    Raises:
+        InputError: something is wrong with the settings or with a file that they name.
+    """
+    settings.check()
+    box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
+    draw(settings.ctf, 1, torch.Generator())  # reads the table
+    return Prepared(
+        settings,
+        conformations(settings.molecule, box_size=box_size, pixel_size_A=pixel_size_A),
+        pose_distribution(
+            settings.orientations,
+            settings.shifts,
+            box_size=box_size,
+            pixel_size_A=pixel_size_A,
+        ),
+        open_noise(settings.noise, box_size=box_size, pixel_size_A=pixel_size_A),
+    )
+
+
+def draw_truth(prepared: Prepared) -> Truth:
+    """States, poses and CTFs of all images, each from a stream of its own."""
+    settings = prepared.settings
+    n = settings.images
+    return Truth(
+        torch.multinomial(
+            prepared.conformations.population, n, True, generator=_generator(settings, _STATES)
+        ),
+        prepared.poses.sample(n, _generator(settings, _POSES)),
+        draw(settings.ctf, n, _generator(settings, _CTFS)),
+    )
+
+
+def _generator(settings: SimulationSettings, *stream: int) -> torch.Generator:
+    word = np.random.SeedSequence([settings.seed, *stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(word))
+
+
+def needed_bytes(prepared: Prepared) -> int:
+    """Free disk that making the set takes: the stack, a clean copy of it meanwhile, the maps."""
+    settings = prepared.settings
+    images = 2 * settings.images * settings.box_size**2
+    maps = len(prepared.conformations) * settings.box_size**3
+    return 4 * (images + maps) + 1000 * settings.images
+
+
+def check_folder(prepared: Prepared, folder: Path) -> None:
+    """Make the folder and see that the set fits on its disk.
+
+    Raises:
+        InputError: it cannot be made, or too little is free.
+    """
+    try:
+        (folder / "truth").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Cannot make the folder {folder / 'truth'}: {error.strerror}; choose another place."
+        ) from error
+    needed, free = needed_bytes(prepared), shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"The data set needs {needed / 1e9:.1f} GB in {folder} (half of it only while it is "
+            f"made) but {free / 1e9:.1f} GB are free; choose another disk, fewer images or a "
+            "smaller box."
+        )
+
+
+def write_dataset(
+    prepared: Prepared,
+    folder: Path,
+    *,
+    workers: int = 1,
+    show: Show = lambda what, fraction: None,
+) -> Measured:
+    """Make a data set: `particles.mrcs`, `particles.star` and the truth in `truth/`.
+
+    Where the noise is measured background, `background.mrcs` holds the patches that no image
+    was made of, for the reconstruction. The bits depend on the settings only, not on
+    `workers`. Every file is whole or absent, and `particles.star` comes last.
+
+    Args:
+        prepared: from `prepare`.
+        folder: where to; made if it does not exist.
+        workers: threads.
+        show: called with the progress.
+
+    Raises:
+        InputError: the folder cannot be written, the disk is too full, or the images hold no
+            signal that the noise could be measured against.
+    """
+    check_folder(prepared, folder)
+    for left_over in folder.glob(".particles.mrcs.*"):  # of an earlier try that was killed
+        left_over.unlink()
+    truth = draw_truth(prepared)
+    with (
+        _one_thread(),
+        ThreadPoolExecutor(workers) as pool,
+        tempfile.TemporaryFile(dir=folder) as clean,  # nameless: gone whatever happens
+    ):
+        power = _write_clean(prepared, truth, folder, clean, pool, show)
+        measured = _write_noisy(prepared, folder, clean, math.sqrt(power), pool, show)
+    _write_states(prepared, truth, folder)
+    _write_stars(prepared, truth, folder)
+    return measured
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of floating-point numbers must not depend on how many cores a machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
+    """As `map`, in threads, with only a few results waiting at any time."""
+    waiting: deque[Future[_Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > 4:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write_clean(
+    prepared: Prepared,
+    truth: Truth,
+    folder: Path,
+    clean: IO[bytes],
+    pool: ThreadPoolExecutor,
+    show: Show,
+) -> float:
+    """Noise-free images into a scratch file, conformation by conformation; their mean square."""
+    settings = prepared.settings
+    box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
+    image_bytes = 4 * box_size**2
+    batch = max(1, _BATCH_PIXELS // round(box_size * settings.resolved_padding) ** 2)
+    total, done = 0.0, 0
+    for number in range(len(prepared.conformations)):
+        volume = prepared.conformations.volume(number)
+        if not bool(volume.any()):
+            raise InputError(
+                f"The map of {prepared.conformations.names[number]} is empty, so that no "
+                "signal-to-noise ratio can be reached; give a map with density."
+            )
+        write_map(folder / "truth" / _map_name(prepared, number), volume, pixel_size_A)
+        spectrum = volume_spectrum(volume, settings.resolved_padding)
+
+        def form(index: Tensor, spectrum: Tensor = spectrum) -> tuple[Tensor, Tensor]:
+            images = form_images(
+                spectrum,
+                truth.pose[index],
+                ctf_of(truth.ctf[index], box_size, pixel_size_A),
+                box_size=box_size,
+                pixel_size_A=pixel_size_A,
+            )
+            return index, images
+
+        chosen = (truth.state == number).nonzero()[:, 0]
+        for index, images in _in_order(pool, form, torch.split(chosen, batch)):
+            total += float(images.square().sum(dtype=torch.float64))
+            for place, image in zip(index.tolist(), images.numpy(), strict=True):
+                clean.seek(place * image_bytes)
+                clean.write(image.tobytes())
+            done += len(index)
+            show("images", 0.7 * done / settings.images)
+    return total / (settings.images * box_size**2)
+
+
+def _write_noisy(
+    prepared: Prepared,
+    folder: Path,
+    clean: IO[bytes],
+    clean_rms: float,
+    pool: ThreadPoolExecutor,
+    show: Show,
+) -> Measured:
+    """Noise onto the scratch file's images, in order, into the stack."""
+    settings = prepared.settings
+    n, box_size = settings.images, settings.box_size
+    chunk = max(1, _CHUNK_PIXELS // box_size**2)
+    factor = gain(prepared.noise, clean_rms, settings.noise.snr_dB)
+
+    if isinstance(prepared.noise, Background):
+        held_out = factor * prepared.noise.held_out
+        write_stack(folder / "background.mrcs", held_out, settings.pixel_size_A)
+
+    def noise(start: int) -> Tensor:
+        generator = _generator(settings, _NOISE, start // chunk)
+        return factor * prepared.noise.sample(min(chunk, n - start), generator)
+
+    total, done = 0.0, 0
+    clean.seek(0)
+    with StackWriter(folder / "particles.mrcs", n, box_size, settings.pixel_size_A) as writer:
+        for added in _in_order(pool, noise, range(0, n, chunk)):
+            raw = clean.read(4 * added.numel())
+            images = torch.from_numpy(np.frombuffer(raw, "<f4").reshape(added.shape).copy())
+            writer.append(images + added)
+            total += float(added.square().sum(dtype=torch.float64))
+            done += len(added)
+            show("noise", 0.7 + 0.3 * done / n)
+    noise_rms = math.sqrt(total / (n * box_size**2))
+    if noise_rms == 0:
+        return Measured(clean_rms, 0.0, None)
+    reference_rms = noise_rms * prepared.noise.reference_rms / prepared.noise.rms
+    return Measured(clean_rms, noise_rms, 20.0 * math.log10(clean_rms / reference_rms))
+
+
+def _map_name(prepared: Prepared, number: int) -> str:
+    return "map.mrc" if len(prepared.conformations) == 1 else f"map_{number:03d}.mrc"
+
+
+def _write_states(prepared: Prepared, truth: Truth, folder: Path) -> None:
+    """One row a conformation: class number, map, latent, asked share, number of images."""
+    made = prepared.conformations
+    axes = range(1, made.latent.shape[1] + 1)
+    counts = torch.bincount(truth.state, minlength=len(made)).tolist()
+    lines = [",".join(("class", "map", "what", *(f"latent_{a}" for a in axes), "share", "images"))]
+    for number, name in enumerate(made.names):
+        latent = (f"{value:.6f}" for value in made.latent[number].tolist())
+        share = f"{float(made.population[number]):.6f}"
+        cells = (number + 1, _map_name(prepared, number), f'"{name}"', *latent, share)
+        lines.append(",".join(map(str, (*cells, counts[number]))))
+    write_text(folder / "truth" / "states.csv", "\n".join([*lines, ""]))
+
+
+def _write_stars(prepared: Prepared, truth: Truth, folder: Path) -> None:
+    """`truth/poses.star` with poses, class and latent; then `particles.star` without."""
+    settings = prepared.settings
+    latent = prepared.conformations.latent[truth.state]
+    extra = {"rlnClassNumber": [str(state + 1) for state in truth.state.tolist()]} | {
+        f"cryoganLatent{axis + 1}": [f"{value:.6f}" for value in latent[:, axis].tolist()]
+        for axis in range(latent.shape[1])
+    }
+    for name, pose, columns in (
+        ("truth/poses.star", truth.pose, extra),
+        ("particles.star", None, {}),
+    ):
+        write_particles(
+            folder / name,
+            image_names="particles.mrcs",
+            ctf=truth.ctf,
+            pixel_size_A=settings.pixel_size_A,
+            box_size=settings.box_size,
+            pose=pose,
+            extra=columns,
+        )
