@@ -130,3 +130,10 @@ def test_dihedral_moves_a_point_about_the_origin_pixel(size, code):
     moved = fourier.dihedral(image, code)
     assert moved[0, middle + y, middle + x] == 1.0
     assert moved.sum() == 1.0
+
+
+@pytest.mark.parametrize(("box_size", "padded_size"), [(8, 16), (8, 13), (7, 14), (7, 9), (6, 6)])
+def test_padded_transform_is_the_transform_of_the_padded_array(box_size, padded_size, generator):
+    array = torch.randn(2, box_size, box_size, box_size, generator=generator)
+    expected = fourier.rfft(fourier.crop_or_pad(array, padded_size, 3), 3)
+    assert torch.equal(fourier.rfft_padded(array, padded_size, 3), expected)

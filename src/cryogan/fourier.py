@@ -29,6 +29,20 @@ def rfft(array: Tensor, dims: int = 2) -> Tensor:
     return spectrum
 
 
+def rfft_padded(array: Tensor, padded_size: int, dims: int = 2) -> Tensor:
+    """`rfft(crop_or_pad(array, padded_size))` for a larger box, with half the memory."""
+    box_size = array.shape[-1]
+    axes = _real_axes(dims)
+    array = torch.fft.ifftshift(array, dim=axes)
+    for axis in axes:
+        positive, negative = array.split([box_size - box_size // 2, box_size // 2], dim=axis)
+        gap = list(array.shape)
+        gap[axis] = padded_size - box_size
+        array = torch.cat((positive, array.new_zeros(gap), negative), dim=axis)
+    spectrum: Tensor = torch.fft.rfftn(array, dim=axes)
+    return spectrum
+
+
 def irfft(spectrum: Tensor, box_size: int, dims: int = 2) -> Tensor:
     """Inverse of `rfft` for a (square, cubic) array of `box_size`."""
     axes = _real_axes(dims)

@@ -36,7 +36,7 @@ def volume_spectrum(volume: Tensor, padding: float = 2.0) -> Tensor:
     box_size = volume.shape[-1]
     padded_size = 2 * round(box_size * padding / 2)
     flat = volume / _interpolation_envelope(box_size, padded_size, volume.device)
-    spectrum = fourier.rfft(fourier.crop_or_pad(flat, padded_size, dims=3), dims=3)
+    spectrum = fourier.rfft_padded(flat, padded_size, dims=3)
     return fourier.shift_zero_to_centre(spectrum, (-3, -2))
 
 

@@ -32,7 +32,7 @@ from cryogan.simulation.settings import SimulationSettings
 
 _STATES, _POSES, _CTFS, _NOISE = range(4)  # streams of random numbers
 _BATCH_PIXELS = 1 << 20
-_CHUNK_PIXELS = 1 << 22  # of noise from one generator: changing it changes every data set
+_CHUNK_PIXELS = 1 << 20  # of noise from one generator: changing it changes every data set
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
