@@ -1,10 +1,10 @@
 """The `default` preset against the published recipe, `paper`: same images, same wall time.
 
 Both run at the same time on the same machine, each with the same number of threads, on the whole
-set of `benchmarks/make_betagal.py`. Volumes are kept along the way and compared with the truth
+set of `cryogan simulate betagal-64px`. Volumes are kept along the way and compared with the truth
 afterwards, so that judging costs neither run anything.
 
-    python benchmarks/make_betagal.py --models ../shared/data -o DIR --snr -5.2 --n 20000 --seed 1
+    cryogan simulate betagal-64px --condition=-5.2dB --datadir ../shared/data -o DIR
     python benchmarks/default_against_paper.py DIR -o benchmarks/results --minutes 20
 """
 
@@ -116,7 +116,7 @@ def plot(path: Path, rows: list[dict[str, str | float]]) -> None:
 def main() -> None:
     """Run both, judge both, write `default_against_paper.csv` and `.png`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of make_betagal.py")
+    parser.add_argument("data", type=Path, help="folder of cryogan simulate")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--threads", type=int, default=1, help="of each of the two runs")

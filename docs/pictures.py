@@ -1,7 +1,7 @@
-"""The pictures of the README, from the demo's run folder and a data set of make_betagal.py.
+"""The pictures of the README, from the demo's run folder and a simulated set.
 
 make demo
-python benchmarks/make_betagal.py --models ../shared/data -o DIR --snr -20
+cryogan simulate betagal-64px --condition=-20dB --datadir ../shared/data -o DIR
 python docs/pictures.py demo/run DIR
 """
 

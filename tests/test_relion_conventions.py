@@ -145,10 +145,10 @@ def test_relion_rebuilds_the_map_from_our_particles(tmp_path, generator):
     )
     write_dataset(tmp_path, simulated, truth)
     relion(
-        *("relion_reconstruct", "--i", "poses.star", "--ctf", "--o", "rebuilt.mrc"),
-        folder=tmp_path / "truth",
+        *("relion_reconstruct", "--i", "truth/poses.star", "--ctf", "--o", "rebuilt.mrc"),
+        folder=tmp_path,
     )
-    rebuilt = read_map(tmp_path / "truth" / "rebuilt.mrc")
+    rebuilt = read_map(tmp_path / "rebuilt.mrc")
     assert rebuilt.pixel_size_A == pytest.approx(pixel_size_A, rel=1e-4)
 
     def shells(values):

@@ -8,7 +8,7 @@ import torch
 
 from cryogan import fourier
 from cryogan.errors import InputError
-from cryogan.io.mrc import MrcStack, read_map
+from cryogan.io.mrc import read_map
 from cryogan.io.relion import read_particles, read_poses
 from cryogan.particles import CTFParams
 from cryogan.phantom import phantom_map
@@ -122,19 +122,6 @@ def test_particle_star_tells_no_pose(tmp_path):
     assert "rlnAngleRot" not in text
     assert "rlnAnglePsi" not in text
     assert "rlnOrigin" not in text
-
-
-def test_several_states_are_written_with_their_maps(tmp_path):
-    volumes = torch.stack([phantom_map(32, 6.0, hinge_angle_deg=a) for a in (0.0, 20.0, 40.0)])
-    result = make(volume=volumes, n=12)
-    write_dataset(tmp_path, result, volumes)
-    for number in range(3):
-        written = read_map(tmp_path / "truth" / f"map_{number:03d}.mrc").volume
-        assert torch.equal(written, volumes[number])
-    lines = (tmp_path / "truth" / "states.csv").read_text().split()
-    assert lines[0] == "image,state"
-    assert lines[1:] == [f"{i + 1},{s}" for i, s in enumerate(result.state.tolist())]
-    assert len(MrcStack.open(tmp_path / "particles.mrcs")) == 12
 
 
 def test_unwritable_folder_is_refused(tmp_path):

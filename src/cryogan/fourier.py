@@ -35,7 +35,7 @@ def rfft_padded(array: Tensor, padded_size: int, dims: int = 2) -> Tensor:
     axes = _real_axes(dims)
     array = torch.fft.ifftshift(array, dim=axes)
     for axis in axes:
-        positive, negative = array.split([box_size - box_size // 2, box_size // 2], dim=axis)
+        positive, negative = torch.tensor_split(array, [box_size - box_size // 2], dim=axis)
         gap = list(array.shape)
         gap[axis] = padded_size - box_size
         array = torch.cat((positive, array.new_zeros(gap), negative), dim=axis)

@@ -4,7 +4,7 @@ import math
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,11 +136,11 @@ def needed_bytes(prepared: Prepared) -> int:
     return 4 * (images + maps) + 1000 * settings.images
 
 
-def check_folder(prepared: Prepared, folder: Path) -> None:
-    """Make the folder and see that the set fits on its disk.
+def make_folders(folder: Path) -> None:
+    """Make a data set's folder and `truth/` in it.
 
     Raises:
-        InputError: it cannot be made, or too little is free.
+        InputError: it cannot be made.
     """
     try:
         (folder / "truth").mkdir(parents=True, exist_ok=True)
@@ -148,6 +148,15 @@ def check_folder(prepared: Prepared, folder: Path) -> None:
         raise InputError(
             f"Cannot make the folder {folder / 'truth'}: {error.strerror}; choose another place."
         ) from error
+
+
+def check_folder(prepared: Prepared, folder: Path) -> None:
+    """Make the folder and see that the set fits on its disk.
+
+    Raises:
+        InputError: it cannot be made, or too little is free.
+    """
+    make_folders(folder)
     needed, free = needed_bytes(prepared), shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
@@ -192,7 +201,14 @@ def write_dataset(
         power = _write_clean(prepared, truth, folder, clean, pool, show)
         measured = _write_noisy(prepared, folder, clean, math.sqrt(power), pool, show)
     _write_states(prepared, truth, folder)
-    _write_stars(prepared, truth, folder)
+    write_stars(
+        folder,
+        truth.pose,
+        truth.ctf,
+        box_size=prepared.settings.box_size,
+        pixel_size_A=prepared.settings.pixel_size_A,
+        extra=_class_and_latent(prepared, truth),
+    )
     return measured
 
 
@@ -322,24 +338,37 @@ def _write_states(prepared: Prepared, truth: Truth, folder: Path) -> None:
     write_text(folder / "truth" / "states.csv", "\n".join([*lines, ""]))
 
 
-def _write_stars(prepared: Prepared, truth: Truth, folder: Path) -> None:
-    """`truth/poses.star` with poses, class and latent; then `particles.star` without."""
-    settings = prepared.settings
+def _class_and_latent(prepared: Prepared, truth: Truth) -> dict[str, list[str]]:
     latent = prepared.conformations.latent[truth.state]
-    extra = {"rlnClassNumber": [str(state + 1) for state in truth.state.tolist()]} | {
+    return {"rlnClassNumber": [str(state + 1) for state in truth.state.tolist()]} | {
         f"cryoganLatent{axis + 1}": [f"{value:.6f}" for value in latent[:, axis].tolist()]
         for axis in range(latent.shape[1])
     }
-    for name, pose, columns in (
-        ("truth/poses.star", truth.pose, extra),
-        ("particles.star", None, {}),
+
+
+def write_stars(
+    folder: Path,
+    pose: Pose,
+    ctf: CTFParams,
+    *,
+    box_size: int,
+    pixel_size_A: float,
+    extra: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """`truth/poses.star` with poses and `extra` columns; then `particles.star` without.
+
+    Both name the stack relative to `folder`: programs that read the former are to run there.
+    """
+    for name, known, columns in (
+        ("truth/poses.star", pose, extra),
+        ("particles.star", None, None),
     ):
         write_particles(
             folder / name,
             image_names="particles.mrcs",
-            ctf=truth.ctf,
-            pixel_size_A=settings.pixel_size_A,
-            box_size=settings.box_size,
-            pose=pose,
+            ctf=ctf,
+            pixel_size_A=pixel_size_A,
+            box_size=box_size,
+            pose=known,
             extra=columns,
         )

@@ -1,4 +1,4 @@
-"""Data sets with a known answer: from structures and CTFs to noisy particle images and truth."""
+"""Small data sets in memory: for demonstrations, tests and notebooks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.files import write_text
 from cryogan.io.mrc import write_map, write_stack
-from cryogan.io.relion import write_particles
 from cryogan.particles import ArrayStack, CTFParams, Particles, Pose
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
+from cryogan.simulation.dataset import make_folders, write_stars
 from cryogan.simulation.microscope import perfect_ctf
 from cryogan.simulation.noise import White, gain
 
@@ -92,43 +91,26 @@ def simulate_particles(
 
 
 def write_dataset(folder: Path | str, simulated: SimulatedSet, truth_volume: Tensor) -> None:
-    """Write a data set as a user would get it, and the truth beside it.
+    """Write a set of one molecule as `cryogan simulate` would, truth in `truth/`.
 
-    `particles.mrcs` and `particles.star` hold no pose; `truth/poses.star` does. The truth is
-    `truth/map.mrc`, or for several volumes (m, D, D, D) `truth/map_000.mrc` ... and
-    `truth/states.csv`. Every file is whole or absent, and the star files come last.
+    Args:
+        folder: made if it does not exist.
+        simulated: the set.
+        truth_volume: (D, D, D).
 
     Raises:
         InputError: the folder cannot be made or written.
     """
     folder = Path(folder)
-    truth = folder / "truth"
-    try:
-        truth.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Cannot make the folder {truth}: {error.strerror}; choose another place."
-        ) from error
+    make_folders(folder)
     particles = simulated.particles
-    pixel_size_A = particles.pixel_size_A
-    everything = torch.arange(len(particles))
-    if truth_volume.ndim == 3:
-        write_map(truth / "map.mrc", truth_volume, pixel_size_A)
-    else:
-        for number, volume in enumerate(truth_volume):
-            write_map(truth / f"map_{number:03d}.mrc", volume, pixel_size_A)
-        rows = (f"{i},{s}\n" for i, s in enumerate(simulated.state.tolist(), start=1))
-        write_text(truth / "states.csv", "image,state\n" + "".join(rows))
-    write_stack(folder / "particles.mrcs", particles.stack.read(everything), pixel_size_A)
-    for star, stack, pose in (
-        (truth / "poses.star", "../particles.mrcs", simulated.pose),
-        (folder / "particles.star", "particles.mrcs", None),
-    ):
-        write_particles(
-            star,
-            image_names=stack,
-            ctf=particles.ctf,
-            pixel_size_A=pixel_size_A,
-            box_size=particles.box_size,
-            pose=pose,
-        )
+    write_map(folder / "truth" / "map.mrc", truth_volume, particles.pixel_size_A)
+    images = particles.stack.read(torch.arange(len(particles)))
+    write_stack(folder / "particles.mrcs", images, particles.pixel_size_A)
+    write_stars(
+        folder,
+        simulated.pose,
+        particles.ctf,
+        box_size=particles.box_size,
+        pixel_size_A=particles.pixel_size_A,
+    )

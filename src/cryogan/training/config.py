@@ -41,6 +41,8 @@ class TrainingConfig:
         mask_radius: radius of the volume's soft ball mask, as a fraction of half the box.
         mask_edge: width of its cosine edge, same unit.
         symmetry: point group imposed on the volume (RELION's name).
+        view_sigma: viewing directions are assumed to be N(0, diag(1, 1, σ²)), normalised (angular
+            central Gaussian), and the in-plane angle uniform; 1 for uniform orientations.
         shift_percent: half width of the triangular shift distribution, in percent of the box.
         estimate_spectra: noise spectrum and contrast from the data (`physics.spectra`);
             otherwise noise is white and the volume starts at zero.
@@ -53,8 +55,8 @@ class TrainingConfig:
         normalise: zero mean and unit variance of every image, the critic's last preprocessing.
         window_radius: radius of the images' soft window as a fraction of half the box, or None.
         augment: turn and mirror both streams by random symmetries of the pixel grid, which the
-            distribution of images has anyway when poses are uniform: the critic gets eight
-            times as many real images to learn by heart.
+            distribution of images has anyway, as opposite views are equally likely: the critic
+            gets eight times as many real images to learn by heart.
         batch_size: images of each kind in a critic step.
         critic_steps: critic steps per volume step.
         penalty_weight: weight of the gradient penalty.
@@ -80,6 +82,7 @@ class TrainingConfig:
     mask_radius: float = 0.85
     mask_edge: float = 0.15
     symmetry: str = "C1"
+    view_sigma: float = 1.0
     shift_percent: float = 0.0
     estimate_spectra: bool = True
     learn_scales: bool = False
@@ -117,6 +120,8 @@ class TrainingConfig:
         for name in ("batch_size", "critic_steps", "penalty_every", "critic_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
+        if not self.view_sigma > 0:
+            raise InputError(f"view_sigma is {self.view_sigma}; give a positive number.")
         if not 0.0 <= self.shift_percent <= 50.0:
             raise InputError(
                 f"shift_percent is {self.shift_percent}; give a percentage of the box from 0 to 50."

@@ -12,7 +12,12 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.particles import CTFParams, Particles, Pose
 from cryogan.physics.ctf import ctf as ctf_of
-from cryogan.physics.distributions import PoseDistribution, Triangular
+from cryogan.physics.distributions import (
+    AngularCentralGaussian,
+    PoseDistribution,
+    Triangular,
+    Uniform,
+)
 from cryogan.physics.imaging import Preprocessing, form_images, preprocess
 from cryogan.physics.noise import BackgroundPatches, colour, white
 from cryogan.physics.projection import volume_spectrum
@@ -197,7 +202,8 @@ def draw_conditions(
     """Random poses, and CTFs drawn from those of the particles."""
     device = data.images.device
     width_A = config.shift_percent / 100.0 * data.box_size * data.pixel_size_A
-    poses = PoseDistribution(shifts=Triangular(width_A))
+    views = Uniform() if config.view_sigma == 1 else AngularCentralGaussian(config.view_sigma)
+    poses = PoseDistribution(views, Triangular(width_A))
     pose = poses.sample(config.batch_size, state.generator).to(device)
     chosen = torch.randint(len(data), (config.batch_size,), generator=state.generator)
     return pose, data.ctf[chosen.to(device)]
