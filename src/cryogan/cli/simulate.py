@@ -72,6 +72,8 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Run the command: 0, also where the set is there already."""
+    if options.workers < 1:
+        raise InputError(f"--workers is {options.workers}; give 1 or more.")
     description, _ = _described(options.source, options.condition, options.scale)
     settings = SimulationSettings(
         **{item.name: options[item.name] for item in fields(SimulationSettings)}
@@ -89,7 +91,7 @@ def run(options: Namespace) -> int:
     check_folder(prepared, folder)
     console.print(_summary(description, prepared))
     write_description(record, description, settings, inputs)
-    measured = _write_with_bar(console, prepared, folder, max(1, options.workers))
+    measured = _write_with_bar(console, prepared, folder, options.workers)
     write_description(record, description, settings, inputs, asdict(measured))
     if measured.snr_dB is not None:
         console.print(
@@ -110,11 +112,12 @@ def _is_there(
                 f"{folder} holds another simulated set, or a part of one; choose another folder "
                 "or remove it."
             )
-        return (folder / "particles.star").is_file()
-    if any((folder / name).exists() for name in ("particles.star", "particles.mrcs")):
-        raise InputError(
-            f"{folder} holds particles that are not a simulated set; choose another folder."
-        )
+        return all((folder / name).is_file() for name in ("particles.star", "particles.mrcs"))
+    for name in ("particles.star", "particles.mrcs", "background.mrcs", "truth/*"):
+        if any(folder.glob(name)):
+            raise InputError(
+                f"{folder} holds {name} that is not of a simulated set; choose another folder."
+            )
     return False
 
 
@@ -157,14 +160,27 @@ def _early(arguments: list[str]) -> tuple[list[str], str | None, float | None]:
     """Sources, condition and scale, before the parser whose defaults they decide exists."""
     sources: list[str] = []
     found: dict[str, str] = {}
-    rest = iter(arguments)
-    for word in rest:
-        if word.startswith("-"):
+    waiting = ""  # option whose value comes next
+    for word in arguments:
+        if word.startswith("-") and not _is_number(word):
             name, equals, value = word.partition("=")
-            found[name] = value if equals else next(rest, "")
+            if equals:
+                found[name] = value
+            waiting = "" if equals or (name.startswith("-o") and name != "-o") else name
+        elif waiting:
+            found[waiting], waiting = word, ""
         else:
             sources.append(word)
     return sources, found.get("--condition"), _number(found.get("--scale"))
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word that begins with - is a negative number and no option."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str | None) -> float | None:

@@ -1,6 +1,7 @@
 """What the images show: one structure, or several conformations in one frame."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,15 +120,24 @@ def _expanded(sources: tuple[str, ...]) -> list[str]:
     result: list[str] = []
     for source in sources:
         if Path(source).is_dir():
-            maps = sorted(p for p in Path(source).iterdir() if p.suffix in _MAP_SUFFIXES)
-            if not maps:
-                raise InputError(f"The folder {source} holds no map (.mrc); give another folder.")
-            result += map(str, maps)
+            result += map(str, maps_in(Path(source)))
         else:
             result.append(source)
     if not result:
         raise InputError("molecule.sources is empty; name a model, a map or phantom.")
     return result
+
+
+def maps_in(folder: Path) -> list[Path]:
+    """The maps in a folder, by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    maps = sorted(path for path in folder.iterdir() if path.suffix in _MAP_SUFFIXES)
+    if not maps:
+        raise InputError(f"The folder {folder} holds no map (.mrc); give another folder.")
+    return maps
 
 
 def is_phantom(source: str) -> bool:
@@ -136,8 +146,8 @@ def is_phantom(source: str) -> bool:
 
 
 def parts_of(source: str) -> list[str]:
-    """The files of a source: several where they are joined by +."""
-    return source.split("+")
+    """The files of a source: several where + follows the suffix of an atomic model."""
+    return re.split(r"(?<=pdb|ent|cif)\+|(?<=\.gz)\+", source)
 
 
 def _kind(source: str) -> str:
@@ -213,7 +223,18 @@ def _phantoms(
         raise InputError(
             f"molecule.hinge_states is {settings.hinge_states}; give the number of conformations."
         )
-    angles = torch.linspace(*settings.hinge_deg, settings.hinge_states).tolist()
+    first_deg, last_deg = settings.hinge_deg
+    if not (math.isfinite(first_deg) and math.isfinite(last_deg)):
+        raise InputError(
+            f"molecule.hinge_deg is {first_deg:g} to {last_deg:g}; give finite angles."
+        )
+    if (first_deg == last_deg) != (settings.hinge_states == 1):
+        raise InputError(
+            f"molecule.hinge_deg is {first_deg:g} to {last_deg:g} but molecule.hinge_states is "
+            f"{settings.hinge_states}; give two angles and two states or more, or one angle "
+            "twice and one state."
+        )
+    angles = torch.linspace(first_deg, last_deg, settings.hinge_states).tolist()
 
     def volume(number: int) -> Tensor:
         return phantom_map(
@@ -235,6 +256,11 @@ def _maps(
 ) -> _Parts:
     def volume(number: int) -> Tensor:
         given = _read_map(sources[number], settings.map_pixel_size_A)
+        if not bool(given.volume.any()):
+            raise InputError(
+                f"The map {sources[number]} is empty, so that no signal-to-noise ratio can be "
+                "reached; give a map with density."
+            )
         _refuse_cropping(given, sources[number], box_size * pixel_size_A)
         resampled = resample_map(given.volume, given.pixel_size_A, pixel_size_A, box_size)
         if settings.resolution_A is None:

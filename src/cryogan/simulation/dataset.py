@@ -1,5 +1,7 @@
 """Data sets on disk: clean images, then noise, streamed; memory does not grow with the images."""
 
+import csv
+import io
 import math
 import shutil
 import tempfile
@@ -33,6 +35,7 @@ from cryogan.simulation.settings import SimulationSettings
 _STATES, _POSES, _CTFS, _NOISE = range(4)  # streams of random numbers
 _BATCH_PIXELS = 1 << 20
 _CHUNK_PIXELS = 1 << 20  # of noise from one generator: changing it changes every data set
+_TEMPORARY = (".particles.*", ".background.*", ".simulation.*", "truth/.*")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -97,17 +100,18 @@ def prepare(settings: SimulationSettings) -> Prepared:
     settings.check()
     box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
     draw(settings.ctf, 1, torch.Generator())  # reads the table
-    return Prepared(
-        settings,
-        conformations(settings.molecule, box_size=box_size, pixel_size_A=pixel_size_A),
-        pose_distribution(
-            settings.orientations,
-            settings.shifts,
-            box_size=box_size,
-            pixel_size_A=pixel_size_A,
-        ),
-        open_noise(settings.noise, box_size=box_size, pixel_size_A=pixel_size_A),
-    )
+    with _one_thread():
+        return Prepared(
+            settings,
+            conformations(settings.molecule, box_size=box_size, pixel_size_A=pixel_size_A),
+            pose_distribution(
+                settings.orientations,
+                settings.shifts,
+                box_size=box_size,
+                pixel_size_A=pixel_size_A,
+            ),
+            open_noise(settings.noise, box_size=box_size, pixel_size_A=pixel_size_A),
+        )
 
 
 def draw_truth(prepared: Prepared) -> Truth:
@@ -151,19 +155,20 @@ def make_folders(folder: Path) -> None:
 
 
 def check_folder(prepared: Prepared, folder: Path) -> None:
-    """Make the folder and see that the set fits on its disk.
+    """See that the set fits on the folder's disk, then make the folder.
 
     Raises:
-        InputError: it cannot be made, or too little is free.
+        InputError: too little is free, or the folder cannot be made.
     """
-    make_folders(folder)
-    needed, free = needed_bytes(prepared), shutil.disk_usage(folder).free
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    needed, free = needed_bytes(prepared), shutil.disk_usage(there).free
     if needed > free:
         raise InputError(
             f"The data set needs {needed / 1e9:.1f} GB in {folder} (half of it only while it is "
             f"made) but {free / 1e9:.1f} GB are free; choose another disk, fewer images or a "
             "smaller box."
         )
+    make_folders(folder)
 
 
 def write_dataset(
@@ -190,8 +195,9 @@ def write_dataset(
             signal that the noise could be measured against.
     """
     check_folder(prepared, folder)
-    for left_over in folder.glob(".particles.mrcs.*"):  # of an earlier try that was killed
-        left_over.unlink()
+    for pattern in _TEMPORARY:
+        for left_over in folder.glob(pattern):  # of an earlier try that was killed
+            left_over.unlink()
     truth = draw_truth(prepared)
     with (
         _one_thread(),
@@ -199,6 +205,11 @@ def write_dataset(
         tempfile.TemporaryFile(dir=folder) as clean,  # nameless: gone whatever happens
     ):
         power = _write_clean(prepared, truth, folder, clean, pool, show)
+        if not 0.0 < power < math.inf:
+            raise InputError(
+                f"The mean square of the noise-free images is {power:g}, so that no "
+                "signal-to-noise ratio can be reached; correct the map's grey values or the CTF."
+            )
         measured = _write_noisy(prepared, folder, clean, math.sqrt(power), pool, show)
     _write_states(prepared, truth, folder)
     write_stars(
@@ -252,11 +263,6 @@ def _write_clean(
     total, done = 0.0, 0
     for number in range(len(prepared.conformations)):
         volume = prepared.conformations.volume(number)
-        if not bool(volume.any()):
-            raise InputError(
-                f"The map of {prepared.conformations.names[number]} is empty, so that no "
-                "signal-to-noise ratio can be reached; give a map with density."
-            )
         write_map(folder / "truth" / _map_name(prepared, number), volume, pixel_size_A)
         spectrum = volume_spectrum(volume, settings.resolved_padding)
 
@@ -271,7 +277,8 @@ def _write_clean(
             return index, images
 
         chosen = (truth.state == number).nonzero()[:, 0]
-        for index, images in _in_order(pool, form, torch.split(chosen, batch)):
+        parts = torch.split(chosen, batch) if len(chosen) > 0 else ()
+        for index, images in _in_order(pool, form, parts):
             total += float(images.square().sum(dtype=torch.float64))
             for place, image in zip(index.tolist(), images.numpy(), strict=True):
                 clean.seek(place * image_bytes)
@@ -329,13 +336,15 @@ def _write_states(prepared: Prepared, truth: Truth, folder: Path) -> None:
     made = prepared.conformations
     axes = range(1, made.latent.shape[1] + 1)
     counts = torch.bincount(truth.state, minlength=len(made)).tolist()
-    lines = [",".join(("class", "map", "what", *(f"latent_{a}" for a in axes), "share", "images"))]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("class", "map", "what", *(f"latent_{a}" for a in axes), "share", "images"))
     for number, name in enumerate(made.names):
         latent = (f"{value:.6f}" for value in made.latent[number].tolist())
         share = f"{float(made.population[number]):.6f}"
-        cells = (number + 1, _map_name(prepared, number), f'"{name}"', *latent, share)
-        lines.append(",".join(map(str, (*cells, counts[number]))))
-    write_text(folder / "truth" / "states.csv", "\n".join([*lines, ""]))
+        cells = (number + 1, _map_name(prepared, number), name, *latent, share)
+        table.writerow((*cells, counts[number]))
+    write_text(folder / "truth" / "states.csv", text.getvalue())
 
 
 def _class_and_latent(prepared: Prepared, truth: Truth) -> dict[str, list[str]]:

@@ -14,8 +14,10 @@ inputs:                # made sets only: the files it was made of
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from glob import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 import cryogan
 from cryogan.errors import InputError
 from cryogan.files import write_text
-from cryogan.simulation.conformations import is_phantom, parts_of
+from cryogan.simulation.conformations import is_phantom, maps_in, parts_of
 from cryogan.simulation.settings import SimulationSettings
 
 _RECIPES = Path(str(resources.files("cryogan.simulation"))) / "recipes"
@@ -45,7 +47,7 @@ class Description:
         condition: the condition's name, if there are several.
         scale: what box and number of images were multiplied by.
         inputs: path and SHA-256 of the files it was made of, by name; empty for a recipe.
-        folder: where the YAML file lies.
+        folder: where the YAML file lies; None for a shipped recipe.
     """
 
     title: str = ""
@@ -77,7 +79,8 @@ def read_description(source: str, condition: str | None = None) -> Description:
     Raises:
         InputError: the file cannot be read, is no description, or has no such condition.
     """
-    path = Path(source) if source.endswith(_SUFFIXES) else _RECIPES / f"{source}.yaml"
+    is_file = source.endswith(_SUFFIXES)
+    path = Path(source) if is_file else _RECIPES / f"{source}.yaml"
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -85,15 +88,8 @@ def read_description(source: str, condition: str | None = None) -> Description:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         words = " ".join(str(error).split())
         raise InputError(f"{path} is not valid YAML ({words}); correct it.") from error
-    known = {"title", "about", "settings", "conditions", "condition", "scale", "inputs"}
-    known |= {"made_with", "measured"}
-    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-        raise InputError(f"{path} has no settings; give a recipe or a simulation.yaml.")
-    if unknown := sorted(set(content) - known):
-        raise InputError(
-            f"{path} has the unknown entry {unknown[0]}; known are {', '.join(sorted(known))}."
-        )
-    conditions = content.get("conditions") or {}
+    _check_entries(content, path)
+    conditions = content.get("conditions", {})
     chosen = condition or next(iter(conditions), None)
     if condition is not None and condition not in conditions:
         raise InputError(
@@ -102,14 +98,51 @@ def read_description(source: str, condition: str | None = None) -> Description:
         )
     settings = _merged(content["settings"], conditions[chosen] if chosen else {})
     return Description(
-        title=content.get("title", ""),
+        title=content.get("title", source),
         about=content.get("about", ""),
         settings=settings,
         condition=chosen or content.get("condition"),
         scale=content.get("scale"),
-        inputs=content.get("inputs") or {},
-        folder=path.absolute().parent,
+        inputs=content.get("inputs", {}),
+        folder=path.absolute().parent if is_file else None,
     )
+
+
+def _check_entries(content: Any, path: Path) -> None:
+    """Raise an InputError unless `content` has the entries of a description, each of its kind."""
+    if not isinstance(content, dict) or "settings" not in content:
+        raise InputError(f"{path} has no settings; give a recipe or a simulation.yaml.")
+    for name, value in content.items():
+        if name not in _ENTRIES:
+            raise InputError(
+                f"{path} has the unknown entry {name}; known are {', '.join(_ENTRIES)}."
+            )
+        words, is_right = _ENTRIES[name]
+        if not is_right(value):
+            raise InputError(f"The entry {name} of {path} is no {words}; correct it.")
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(item, Mapping) for item in value.values())
+
+
+def _is_inputs(value: Any) -> bool:
+    return _is_nested(value) and all(
+        isinstance(item.get(key), str) for item in value.values() for key in ("path", "sha256")
+    )
+
+
+_ENTRIES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    "title": ("text", lambda value: isinstance(value, str)),
+    "about": ("text", lambda value: isinstance(value, str)),
+    "settings": ("group of settings", lambda value: isinstance(value, Mapping)),
+    "conditions": ("group of groups of settings", _is_nested),
+    "condition": ("text", lambda value: isinstance(value, str)),
+    "scale": ("number", lambda value: isinstance(value, int | float)),
+    "inputs": ("group of files with path and sha256", _is_inputs),
+    "made_with": ("group", lambda value: isinstance(value, Mapping)),
+    "measured": ("group", lambda value: isinstance(value, Mapping)),
+}
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -126,16 +159,37 @@ def settings_of(description: Description) -> SimulationSettings:
     Raises:
         InputError: an entry is unknown or has a value of a wrong kind.
     """
+    _refuse_misshapen(description.settings, asdict(SimulationSettings()), description.title)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SimulationSettings)
     try:
         found = parser.instantiate(parser.parse_object(dict(description.settings)))
     except ArgumentError as error:
         words = " ".join(str(error).split())
-        raise InputError(f"The settings of {description.title} are wrong: {words}") from error
+        if wrong := re.search(r'Parser key "([\w.]+)":.* value: (.*)$', words):
+            raise InputError(
+                f"The setting {wrong[1]} of {description.title} is {wrong[2]}, which it cannot "
+                "be; see cryogan simulate --help."
+            ) from error
+        raise InputError(
+            f"The settings of {description.title} are wrong ({words}); see cryogan simulate --help."
+        ) from error
     return SimulationSettings(
         **{item.name: found[item.name] for item in fields(SimulationSettings)}
     )
+
+
+def _refuse_misshapen(settings: Mapping[str, Any], defaults: Mapping[str, Any], title: str) -> None:
+    """Raise an InputError for a value in the place of a group, and for one that is left empty."""
+    for name, default in defaults.items():
+        value = settings.get(name, default)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            _refuse_misshapen(value, default, title)
+        elif isinstance(default, Mapping) or (value is None and default is not None):
+            raise InputError(
+                f"The setting {name} of {title} is {value}, which it cannot be; see cryogan "
+                "simulate --help."
+            )
 
 
 def locate(
@@ -143,50 +197,76 @@ def locate(
 ) -> tuple[SimulationSettings, dict[str, dict[str, str]]]:
     """Find the files that settings name.
 
-    A file is looked for at its name, beside the description, in `datadirs` and their
-    subfolders, and where it was when the set was made.
+    A file is looked for at its name, beside the description, in `datadirs`, where it was when
+    the set was made, and in the subfolders of `datadirs`, in this order.
 
     Returns:
         The settings with the paths that were found, and `Description.inputs` for them.
 
     Raises:
-        InputError: a file is nowhere, or is not the one that the set was made of.
+        InputError: a file is nowhere, or is not the one that the set was made of; a folder holds
+            other maps than then.
     """
-    recorded = [Path(item["path"]).parent for item in description.inputs.values()]
     beside = [] if description.folder is None else [description.folder]
-    folders = [Path(), *beside, *datadirs, *recorded]
+    datadirs = list(datadirs)
+    recorded = {name: Path(item["path"]) for name, item in description.inputs.items()}
     inputs: dict[str, dict[str, str]] = {}
 
-    def found(name: str) -> str:
-        places = (folder / name for folder in folders)
-        deeper = (path for folder in folders[1:] for path in sorted(folder.glob(f"*/{name}")))
-        path = next((p for p in (*places, *deeper) if p.exists()), None)
+    def place(name: str) -> Path:
+        """Of a file, or of a folder of maps."""
+        then = [
+            p if known == name else p.parent
+            for known, p in recorded.items()
+            if name in (known, _folder_of(known))
+        ]
+        near = [folder / name for folder in (Path(), *beside, *datadirs)]
+        deeper = (p for folder in datadirs for p in sorted(folder.glob(f"*/{escape(name)}")))
+        path = next((p for p in (*near, *then, *deeper) if name and p.exists()), None)
         if path is None:
+            tried = "".join(f" nor in {folder}" for folder in (*beside, *datadirs))
             raise InputError(
-                f"The file {name} is not here"
-                + (f" nor in {', '.join(map(str, folders[1:]))}" if folders[1:] else "")
-                + "; say in which folder it is with --datadir."
+                f"The file '{name}' is not here{tried}; say in which folder it is with --datadir."
             )
-        for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-            key = name if file is path else f"{name}/{file.name}"
-            inputs[key] = {"path": str(file.absolute()), "sha256": _digest(file)}
-            expected = description.inputs.get(key, inputs[key])["sha256"]
-            if inputs[key]["sha256"] != expected:
-                raise InputError(
-                    f"{file} is not the file that the set was made of (its SHA-256 begins with "
-                    f"{inputs[key]['sha256'][:8]}, that one's with {expected[:8]}); find that one."
-                )
+        return path
+
+    def identify(name: str, file: Path) -> None:
+        inputs[name] = {"path": str(file.absolute()), "sha256": _digest(file)}
+        expected = description.inputs.get(name, inputs[name])["sha256"]
+        if inputs[name]["sha256"] != expected:
+            raise InputError(
+                f"{file} is not the file that the set was made of (its SHA-256 begins with "
+                f"{inputs[name]['sha256'][:8]}, that one's with {expected[:8]}); find that one."
+            )
+
+    def found(name: str) -> str:
+        path = place(name)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a file.")
+        identify(name, path)
         return str(path)
 
     def found_or_none(name: str | None) -> str | None:
         return None if name is None else found(name)
 
+    def source(name: str) -> str:
+        if is_phantom(name):
+            return name
+        if len(parts_of(name)) > 1 or not place(name).is_dir():
+            return "+".join(map(found, parts_of(name)))
+        folder = place(name)
+        maps = {f"{name}/{file.name}": file for file in maps_in(folder)}
+        then = {known for known in recorded if _folder_of(known) == name}
+        if then and then != set(maps):
+            raise InputError(
+                f"{folder} holds {len(maps)} maps, but not those {len(then)} that the set was made "
+                "of; bring them back."
+            )
+        for key, file in maps.items():
+            identify(key, file)
+        return str(folder)
+
     molecule = replace(
-        settings.molecule,
-        sources=tuple(
-            source if is_phantom(source) else "+".join(map(found, parts_of(source)))
-            for source in settings.molecule.sources
-        ),
+        settings.molecule, sources=tuple(source(name) for name in settings.molecule.sources)
     )
     located = replace(
         settings,
@@ -196,6 +276,11 @@ def locate(
         noise=replace(settings.noise, file=found_or_none(settings.noise.file)),
     )
     return located, inputs
+
+
+def _folder_of(name: str) -> str:
+    """Under what name a folder was given one of whose maps has this name among the inputs."""
+    return name.rpartition("/")[0]
 
 
 def _digest(path: Path) -> str:

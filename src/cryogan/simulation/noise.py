@@ -25,6 +25,7 @@ from cryogan.physics.noise import BackgroundPatches, radial_spectrum, white
 from cryogan.simulation.table import read_columns
 
 _CHUNK = 64
+_MAX_DB = 200
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class NoiseSettings:
     file: str | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.snr_dB):
+        if not abs(self.snr_dB) <= _MAX_DB:
             raise InputError(
-                f"noise.snr_dB is {self.snr_dB:g}; give a number, or noise.kind none for images "
-                "without noise."
+                f"noise.snr_dB is {self.snr_dB:g}; give a number from -{_MAX_DB} to {_MAX_DB}, or "
+                "noise.kind none for images without noise."
             )
         needs_file = self.kind in ("coloured", "background")
         if needs_file and self.file is None:

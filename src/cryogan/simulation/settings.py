@@ -1,5 +1,6 @@
 """What a simulated data set is made of: everything that its bits depend on."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 from cryogan.errors import InputError
@@ -8,7 +9,8 @@ from cryogan.simulation.microscope import MicroscopeSettings
 from cryogan.simulation.noise import NoiseSettings
 from cryogan.simulation.poses import OrientationSettings, ShiftSettings
 
-_SMALLEST_BOX = 16
+_SMALLEST_BOX, _LARGEST_BOX = 16, 2048
+_LARGEST_PADDING = 8.0
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,19 @@ class SimulationSettings:
             ("box_size", self.box_size, _SMALLEST_BOX),
             ("images", self.images, 1),
             ("seed", self.seed, 0),
-            ("padding", self.resolved_padding, 1.0),
         ):
             if value < least:
-                raise InputError(f"{name} is {value:g}, but the least is {least:g}; choose more.")
-        if not self.pixel_size_A > 0:
+                raise InputError(f"{name} is {value}, but the least is {least}; choose more.")
+        if self.box_size > _LARGEST_BOX:
+            raise InputError(
+                f"box_size is {self.box_size}, but the most is {_LARGEST_BOX}; choose fewer pixels."
+            )
+        if not 1.0 <= self.resolved_padding <= _LARGEST_PADDING:
+            raise InputError(
+                f"padding is {self.padding:g}; give a number from 1 to {_LARGEST_PADDING:g}, or "
+                "leave it out."
+            )
+        if not 0.0 < self.pixel_size_A < math.inf:
             raise InputError(f"pixel_size_A is {self.pixel_size_A:g}; give a positive number of Å.")
 
     @property
