@@ -246,7 +246,10 @@ def test_the_same_seed_gives_the_same_noise(tmp_path, generator):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"snr_dB": math.inf}, "noise.snr_dB is inf; give a number, or noise.kind none"),
+        (
+            {"snr_dB": math.inf},
+            "noise.snr_dB is inf; give a number from -200 to 200, or noise.kind none",
+        ),
         ({"snr_dB": math.nan}, "noise.snr_dB is nan"),
         ({"kind": "coloured"}, "noise.kind is coloured but no noise.file is given"),
         ({"kind": "background"}, "noise.kind is background but no noise.file is given"),
