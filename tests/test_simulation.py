@@ -46,7 +46,7 @@ def test_clean_images_are_the_physics_of_the_recorded_truth():
     result = make(snr_dB=math.inf, batch=10)
     assert result.noise_sigma == 0.0
     transfer = ctf(result.particles.ctf, 32, 6.0)
-    expected = simulate(phantom_map(32, 6.0), result.pose, transfer, pixel_size_A=6.0)
+    expected = simulate(phantom_map(32, 6.0), result.pose, transfer, pixel_size_A=6.0, padding=4.0)
     torch.testing.assert_close(pixels(result), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -81,7 +81,7 @@ def test_each_image_shows_the_state_that_is_recorded():
     result = make(volume=volumes, ctf=None, snr_dB=math.inf)
     assert set(result.state.tolist()) == {0, 1}
     for state in (0, 1):
-        expected = simulate(volumes[state], result.pose, None, pixel_size_A=6.0)
+        expected = simulate(volumes[state], result.pose, None, pixel_size_A=6.0, padding=4.0)
         error = (pixels(result) - expected).norm(dim=(1, 2))
         assert torch.equal(error < 1e-2, result.state == state)
 

@@ -16,6 +16,7 @@ from cryogan.physics.projection import volume_spectrum
 from cryogan.simulation.dataset import make_folders, write_stars
 from cryogan.simulation.microscope import perfect_ctf
 from cryogan.simulation.noise import White, gain
+from cryogan.simulation.settings import accurate_padding
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def simulate_particles(
     state = torch.randint(states.shape[0], (n,), generator=generator)
     images = torch.empty(n, box_size, box_size)
     for number in range(states.shape[0]):
-        spectrum = volume_spectrum(states[number])
+        spectrum = volume_spectrum(states[number], accurate_padding(box_size))
         for index in torch.split((state == number).nonzero()[:, 0], batch):
             images[index] = form_images(
                 spectrum,
