@@ -119,7 +119,7 @@ def _expanded(sources: tuple[str, ...]) -> list[str]:
     """Folders replaced by the maps in them."""
     result: list[str] = []
     for source in sources:
-        if Path(source).is_dir():
+        if Path(source).is_dir() and not is_phantom(source):
             result += map(str, maps_in(Path(source)))
         else:
             result.append(source)
