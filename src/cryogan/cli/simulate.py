@@ -202,7 +202,10 @@ def _described(
         total = scale * (description.scale or 1.0)
         return replace(description, scale=total), settings.scaled(scale)
     if any(map(is_description, sources)):
-        raise InputError(f"A recipe stands alone, but the sources are {' '.join(sources)}.")
+        raise InputError(
+            f"A recipe stands alone, but the sources are {' '.join(sources)}; give one recipe, or "
+            "models or maps only."
+        )
     if condition is not None or scale is not None:
         raise InputError("--condition and --scale are for recipes; give one, or leave them out.")
     settings = SimulationSettings()

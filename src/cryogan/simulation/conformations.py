@@ -153,7 +153,7 @@ def parts_of(source: str) -> list[str]:
 def _kind(source: str) -> str:
     if is_phantom(source):
         return "phantom"
-    return "map" if Path(source).suffix in _MAP_SUFFIXES else "atomic model"
+    return "map" if source.removesuffix(".gz").endswith(_MAP_SUFFIXES) else "atomic model"
 
 
 def _refuse_foreign(settings: MoleculeSettings, kind: str) -> None:
