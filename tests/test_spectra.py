@@ -50,7 +50,7 @@ def true_signal():
     """S of the phantom, from projections that no CTF has touched."""
     generator = torch.Generator().manual_seed(5)
     rotation = PoseDistribution().sample(2000, generator).rotation
-    return radial_spectrum(project(phantom_map(BOX, PIXEL_SIZE_A), rotation))
+    return radial_spectrum(project(phantom_map(BOX, PIXEL_SIZE_A), rotation, padding=4.0))
 
 
 def worst(estimate, truth, shells):
