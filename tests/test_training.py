@@ -413,7 +413,7 @@ LEARNING_PUBLISHED = replace(
 
 
 @pytest.mark.parametrize(
-    ("config", "reached"), [(LEARNING, 0.8), (LEARNING_PUBLISHED, 0.62)], ids=["default", "paper"]
+    ("config", "reached"), [(LEARNING, 0.8), (LEARNING_PUBLISHED, 0.58)], ids=["default", "paper"]
 )
 def test_the_map_comes_to_look_like_the_molecule(config, reached, generator):
     """From images alone: correlation with the truth after alignment over rotation and hand.

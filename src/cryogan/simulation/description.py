@@ -7,6 +7,8 @@ settings:              # of `SimulationSettings`; what is left out has its defau
 conditions:            # recipes only: changes of the settings, by name; the first is the default
   -20dB: {noise: {snr_dB: -20}}
   -5.2dB: {}
+needs:                 # recipes only: where to get the files that settings name
+  5a1a.cif: https://www.rcsb.org/structure/5A1A
 condition: -20dB       # made sets only: which condition it was
 scale: 0.25            # made sets only: what box and number of images were multiplied by
 inputs:                # made sets only: the files it was made of
@@ -46,6 +48,7 @@ class Description:
         settings: nested, as in the YAML file.
         condition: the condition's name, if there are several.
         scale: what box and number of images were multiplied by.
+        needs: where to get the files that the settings name.
         inputs: path and SHA-256 of the files it was made of, by name; empty for a recipe.
         folder: where the YAML file lies; None for a shipped recipe.
     """
@@ -55,6 +58,7 @@ class Description:
     settings: Mapping[str, Any] = field(default_factory=dict)
     condition: str | None = None
     scale: float | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     folder: Path | None = None
 
@@ -103,6 +107,7 @@ def read_description(source: str, condition: str | None = None) -> Description:
         settings=settings,
         condition=chosen or content.get("condition"),
         scale=content.get("scale"),
+        needs=content.get("needs", {}),
         inputs=content.get("inputs", {}),
         folder=path.absolute().parent if is_file else None,
     )
@@ -137,6 +142,7 @@ _ENTRIES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     "about": ("text", lambda value: isinstance(value, str)),
     "settings": ("group of settings", lambda value: isinstance(value, Mapping)),
     "conditions": ("group of groups of settings", _is_nested),
+    "needs": ("group of texts", lambda value: isinstance(value, Mapping)),
     "condition": ("text", lambda value: isinstance(value, str)),
     "scale": ("number", lambda value: isinstance(value, int | float)),
     "inputs": ("group of files with path and sha256", _is_inputs),
@@ -224,8 +230,10 @@ def locate(
         path = next((p for p in (*near, *then, *deeper) if name and p.exists()), None)
         if path is None:
             tried = "".join(f" nor in {folder}" for folder in (*beside, *datadirs))
+            get = f"get it ({description.needs[name]}) and " if name in description.needs else ""
             raise InputError(
-                f"The file '{name}' is not here{tried}; say in which folder it is with --datadir."
+                f"The file '{name}' is not here{tried}; {get}say in which folder it is with "
+                "--datadir."
             )
         return path
 
