@@ -133,7 +133,7 @@ def test_assembly_is_generated(tmp_path: Path) -> None:
 
 
 def test_bad_models(pdb: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"reaches 1[0-9] Å .* room for 8 Å; use a larger box"):
+    with pytest.raises(InputError, match=r"reaches 1[0-9.]+ Å .* room for 8.0 Å; use a larger box"):
         density_map(pdb, box_size=10, pixel_size_A=2.0)
     with pytest.raises(InputError, match="does not exist"):
         density_map(tmp_path / "none.pdb", box_size=10, pixel_size_A=2.0)
@@ -252,7 +252,7 @@ def test_model_is_rendered_as_it_lies(pdb: Path) -> None:
     bound = 3e-3 * float(plain.max())
     torch.testing.assert_close(shifted, plain.roll((1, -3, 2), (0, 1, 2)), atol=bound, rtol=0)
     torch.testing.assert_close(density_map(pdb, **options).volume, plain)
-    with pytest.raises(InputError, match=r"few.pdb reaches 67 Å from the origin"):
+    with pytest.raises(InputError, match=r"few.pdb reaches 67.0 Å from the origin"):
         model_density(model, **options)
 
 

@@ -14,6 +14,7 @@ import yaml
 from rich.progress import Progress
 
 from cryogan.cli import main
+from cryogan.cli.simulate import glued
 from cryogan.io.mrc import MrcStack, write_map, write_stack
 from cryogan.io.relion import read_metadata
 from cryogan.phantom import phantom_map
@@ -199,6 +200,7 @@ KILLED = """
 import os, signal, sys
 from rich.progress import Progress
 from cryogan.cli import main
+from cryogan.cli.simulate import glued
 from cryogan.simulation import dataset
 
 dataset._CHUNK_PIXELS = 16 * 16**2
@@ -270,7 +272,7 @@ def test_the_model_is_good_before_it_is_spoilt(pdb):
         ({"axis": "0,0,0"}, ["The axis '0,0,0'", "not all zero"]),
         ({"states": 0}, ["has 0 states; give 1 or more"]),
         ({"last_deg": 0.0}, ["all lie at 0 degrees"]),
-        ({"pivot": "500,0,0"}, ["m.pdb (state ", "reaches", "room for 70 Å; use a larger box"]),
+        ({"pivot": "500,0,0"}, ["m.pdb (state ", "reaches", "room for 70.0 Å; use a larger box"]),
     ],
 )
 def test_bad_motions(capsys, pdb, changes, parts):
@@ -448,3 +450,9 @@ def test_cryogan_data_names_a_folder_of_files(monkeypatch, folder):
     assert simulate("m.mrc", *SMALL[1:], "-o", "set") == 0
     record = yaml.safe_load(Path("set/simulation.yaml").read_text())
     assert record["inputs"]["m.mrc"]["path"] == str(folder / "elsewhere/m.mrc")
+
+
+def test_a_condition_that_looks_like_an_option_needs_no_equals_sign():
+    joined = ["simulate", "betagal-64px", "--condition=-20dB", "-o", "x"]
+    assert glued(["simulate", "betagal-64px", "--condition", "-20dB", "-o", "x"]) == joined
+    assert glued(joined) == joined

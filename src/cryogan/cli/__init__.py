@@ -12,6 +12,7 @@ from cryogan.errors import InputError
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = simulate.glued(arguments)
     parser = ArgumentParser(prog="cryogan", description=cryogan.__doc__)
     parser.add_argument("--version", action="version", version=cryogan.__version__)
     subcommands = parser.add_subcommands(required=True, dest="command")

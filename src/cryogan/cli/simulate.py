@@ -70,6 +70,17 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     return parser
 
 
+def glued(arguments: list[str]) -> list[str]:
+    """`--condition -20dB` as one word: its value may look like an option."""
+    result: list[str] = []
+    for word in arguments:
+        if result and result[-1] == "--condition":
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
+
+
 def run(options: Namespace) -> int:
     """Run the command: 0, also where the set is there already."""
     if options.workers < 1:

@@ -129,9 +129,9 @@ class AtomicModel:
         room_A = (box_size // 2 - 1) * pixel_size_A
         if radius_A > room_A:
             raise InputError(
-                f"The molecule in {self.name} reaches {radius_A:.0f} Å from the origin, the "
+                f"The molecule in {self.name} reaches {radius_A:.1f} Å from the origin, the "
                 f"centre of the box, but a box of {box_size} px of {pixel_size_A:g} Å has room "
-                f"for {room_A:.0f} Å; use a larger box or pixel."
+                f"for {room_A:.1f} Å; use a larger box or pixel."
             )
 
 
