@@ -252,7 +252,7 @@ def test_model_is_rendered_as_it_lies(pdb: Path) -> None:
     bound = 3e-3 * float(plain.max())
     torch.testing.assert_close(shifted, plain.roll((1, -3, 2), (0, 1, 2)), atol=bound, rtol=0)
     torch.testing.assert_close(density_map(pdb, **options).volume, plain)
-    with pytest.raises(InputError, match=r"few.pdb reaches 67.0 Å from the origin"):
+    with pytest.raises(InputError, match=r"few.pdb reaches 66.6 Å from the origin"):
         model_density(model, **options)
 
 

@@ -431,7 +431,7 @@ def test_recipes_with_other_things(capsys):
     for scale, part in (("0.4", "makes a box of 12 px out of 32, but"), ("2", "--scale is 2; ")):
         refused(capsys, "hsp90-discrete", "--scale", scale, parts=[part])
     words = ["hsp90-discrete"]
-    refused(capsys, *words, parts=["The file 'monoA_snip.pdb' is not here; say in which folder"])
+    refused(capsys, *words, parts=["The file 'monoA_snip.pdb' is not here; get it (folder 1_Gen"])
     refused(capsys, "none.yaml", parts=["Cannot read none.yaml: No such file"])
     Path("bad.yaml").write_text("settings: [\n")
     refused(capsys, "bad.yaml", parts=["bad.yaml is not valid YAML"])

@@ -297,7 +297,7 @@ def test_bad_models(tmp_path):
     both = {"sources": [path], "motions": (turn,)}
     complaint("path needs two sources or more, and no motions", path=True, **both)
     complaint("m.pdb (state 1, at 0°) reaches", "room for", **both, pixel_size_A=2.3)
-    complaint("reaches 27.", "has room for 15.0 Å", sources=[path], pixel_size_A=1.0)
+    complaint("reaches 26.7 Å", "has room for 15.0 Å", sources=[path], pixel_size_A=1.0)
     for selection, said in (
         ("B", "names chain B, which"),
         ("A/7", "names residue 7 of chain A, but there is none"),

@@ -248,14 +248,17 @@ def test_the_recipes_are_those_of_the_papers():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_condition_has_settings_and_says_where_it_comes_from(name):
+def test_every_condition_has_settings_and_says_where_its_files_come_from(name):
     conditions = conditions_of(name)
     for condition in conditions or [None]:
         description = read_description(name, condition)
         settings_of(description).check()
         assert description.condition == condition
         assert description.title
-        assert "Needs" in description.about
+        settings = settings_of(description)
+        files = [part for source in settings.molecule.sources for part in source.split("+")]
+        files += [name for name in (settings.ctf.table, settings.noise.file) if name is not None]
+        assert set(files) == set(description.needs)
         for factor in (1.0, 0.5):
             settings_of(description).scaled(factor).check()
     first = conditions[0] if conditions else None
