@@ -73,7 +73,7 @@ class TrainingConfig:
             steps so far; 0 for the last volume.
     """
 
-    stages: tuple[Stage, ...] = (Stage(32, 76_800, padding=3.0),)
+    stages: tuple[Stage, ...] = (Stage(32, 153_600, padding=3.0),)
     loss: Literal["relativistic", "wasserstein"] = "relativistic"
     critic: Literal["compact", "paper"] = "compact"
     critic_channels: int = 32
@@ -91,12 +91,12 @@ class TrainingConfig:
     normalise: bool = False
     window_radius: float | None = None
     augment: bool = True
-    batch_size: int = 64
+    batch_size: int = 256
     critic_steps: int = 1
     penalty_weight: float = 0.02
     penalty_every: int = 4
-    volume_lr: float = 0.03
-    critic_lr: float = 1e-3
+    volume_lr: float = 0.05
+    critic_lr: float = 3e-3
     betas: tuple[float, float] = (0.5, 0.9)
     warmup_steps: int = 100
     lr_schedule: Literal["cosine", "epoch"] = "cosine"
