@@ -46,9 +46,9 @@ def demo(run: Path) -> None:
             color=colour,
             lightsource=LightSource(azdeg=300, altdeg=50),
         )
-        axes.set_box_aspect(np.ptp(vertices.T[::-1], axis=1), zoom=1.5)
+        axes.set_box_aspect(np.ptp(vertices.T[::-1], axis=1), zoom=1.0)
         axes.view_init(elev=25, azim=35)
-        axes.set_title(title, y=0.95)
+        axes.set_title(title, loc="left", y=0.9)
         axes.axis("off")
     figure.savefig(IMAGES / "demo.png")
 
