@@ -25,7 +25,7 @@ from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.simulation.in_memory import simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
-from cryogan.training.config import PAPER, PRESETS
+from cryogan.training.config import PAPER, PRESETS, TrainingConfig
 
 COUNT, BOX, PIXEL_SIZE_A = 300, 16, 12.0
 STEPS, BATCH = 240, 8
@@ -167,7 +167,7 @@ def test_the_two_runs_share_neither_images_nor_seed(dataset, tmp_path, monkeypat
         folder = tmp_path / str(seed)
         folder.mkdir()
         result = reconstruction.reconstruct(
-            particles, folder, PRESETS["default"], seed=seed, device="cpu"
+            particles, folder, TrainingConfig(batch_size=64), seed=seed, device="cpu"
         )
         assert not result.finished
     everything = torch.arange(COUNT)
