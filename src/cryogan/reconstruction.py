@@ -169,7 +169,8 @@ def _collect(runs: list[HalfRun]) -> tuple[list[torch.Tensor], float, dict[str, 
 def _train_all(runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]) -> bool:
     """Train in one process a run; False if interrupted."""
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    with _interrupt_held_back():  # half made, its semaphores would leak
+        stop = context.Event()
     waiting = [run for run in runs if not (run.folder / "volume.npz").is_file()]
     if not waiting:
         return True
