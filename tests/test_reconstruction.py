@@ -30,7 +30,7 @@ from cryogan.training.config import PAPER, PRESETS, TrainingConfig
 COUNT, BOX, PIXEL_SIZE_A = 300, 16, 12.0
 STEPS, BATCH = 240, 8
 STAGES = f"--training.stages=[{{box_size: {BOX}, images: {STEPS * BATCH}}}]"
-TINY = [STAGES, f"--training.batch_size={BATCH}", "--training.critic_channels=4", "--device=cpu"]
+TINY = [STAGES, f"--training.batch_size={BATCH}", "--training.templates=4", "--device=cpu"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -35,13 +35,15 @@ TINY = TrainingConfig(
     critic_steps=1,
     critic_channels=4,
     penalty_every=4,
-    warmup_steps=3,
+    precision="float32",
     learn_scales=False,
 )
 """Two stages of six steps."""
 
 VARIANTS = {
     "default": TINY,
+    "bfloat16": replace(TINY, precision="bfloat16"),
+    "compact": replace(TINY, critic="compact"),
     "scales": replace(TINY, learn_scales=True),
     "published": replace(
         PAPER, stages=(Stage(16, 6 * 8), Stage(24, 6 * 8)), batch_size=4, critic_steps=2,
@@ -396,7 +398,6 @@ LEARNING = TrainingConfig(
     penalty_every=4,
     volume_lr=0.05,
     critic_lr=1e-3,
-    warmup_steps=0,
     ema_fraction=0.05,
 )
 
@@ -453,11 +454,12 @@ def test_learnt_scales_multiply_signal_and_noise(particles):
     state, data, _ = begun(particles, config)
     spectrum = volume_spectrum(state.volume().detach())
     pose, params = loop.draw_conditions(state, config, data)
+    transfer = ctf(params, data.box_size, data.pixel_size_A)
     noise = loop.draw_noise(state, config, data)
 
     def images(with_noise):
         noise_or_none = noise if with_noise else None
-        return loop.render(state, config, data, spectrum, pose, params, noise_or_none).detach()
+        return loop.render(state, config, data, spectrum, pose, transfer, noise_or_none).detach()
 
     clean = images(False)
     torch.testing.assert_close(images(True) - clean, noise, atol=1e-4, rtol=0.0)

@@ -6,6 +6,7 @@ Real-space arrays are indexed [..., (z,) y, x] with the origin at pixel `D // 2`
 origin being pixel `D // 2`. Frequencies are in cycles per pixel unless a name says otherwise.
 """
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -114,6 +115,11 @@ def band_mask(
 ) -> Tensor:
     """1.0 where |k| D < `radius` (in Fourier pixels), else 0.0; half-spectrum shape."""
     return (_norm(frequency_grid(box_size, dims, device)) * box_size < radius).float()
+
+
+def rings_within(box_size: int, band: float) -> int:
+    """Number of whole shells 1, 2, ... strictly inside a fraction `band` of Nyquist."""
+    return min(math.ceil(band * box_size / 2), box_size // 2) - 1
 
 
 def low_pass(box_size: int, resolution_px: float, dims: int = 2) -> Tensor:

@@ -22,6 +22,7 @@ from cryogan.evaluation.comparison import half_map_comparison
 from cryogan.evaluation.fsc import resolution_A, write_fsc_csv
 from cryogan.files import atomic_path, write_text
 from cryogan.io.mrc import write_map
+from cryogan.memory import keep_freed_memory
 from cryogan.particles import Particles
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.run_folder import forget_after, last_record
@@ -246,6 +247,7 @@ def train_half(run: HalfRun) -> None:
     `volume.npz`, which says that the run is finished.
     """
     torch.set_num_threads(run.threads)
+    keep_freed_memory()
     checkpoint_path = run.folder / "checkpoint.pt"
     checkpoint = load_checkpoint(checkpoint_path) if checkpoint_path.is_file() else None
     pictures = _Pictures(run.folder / "progress.npz")

@@ -26,6 +26,8 @@ def form_images(
     pixel_size_A: float,
     noise: Tensor | None = None,
     band: float = 1.0,
+    folded: bool = False,
+    shifted: bool = True,
 ) -> Tensor:
     """Images `y = n + C S P_R V`, differentiable in the volume.
 
@@ -37,20 +39,23 @@ def form_images(
         pixel_size_A: pixel size of volume and images.
         noise: (n, D, D) to be added, or None.
         band: see `projection.slices`; frequencies beyond this fraction of Nyquist are not formed.
+        shifted: False where all shifts are known to be zero, which saves their phases.
+        folded: read slices on the images' own grid (`projection.slices`, size D): much cheaper,
+            and with padding 4 nearly as accurate.
 
     Returns:
         (n, D, D), protein bright. A pixel of a projection is the sum of voxels along its ray.
     """
-    projection = fourier.irfft(slices(spectrum, pose.rotation, band), spectrum.shape[-2])
-    image = fourier.crop_or_pad(projection, box_size)
-    moved = bool((pose.shift_A != 0).any())
-    if ctf is not None or moved:
-        plane = fourier.rfft(image)
-        if moved:
-            plane = plane * shift_phases(pose.shift_A / pixel_size_A, box_size)
-        if ctf is not None:
-            plane = plane * ctf
-        image = fourier.irfft(plane, box_size)
+    if folded:
+        plane = slices(spectrum, pose.rotation, band, box_size)
+    else:
+        projection = fourier.irfft(slices(spectrum, pose.rotation, band), spectrum.shape[-2])
+        plane = fourier.rfft(fourier.crop_or_pad(projection, box_size))
+    if shifted:
+        plane = plane * shift_phases(pose.shift_A / pixel_size_A, box_size)
+    if ctf is not None:
+        plane = plane * ctf
+    image = fourier.irfft(plane, box_size)
     return image if noise is None else image + noise
 
 
@@ -84,6 +89,7 @@ class Preprocessing:
             beside strong ones.
         band: coefficients at or beyond this fraction of the box's Nyquist frequency are removed
             (1.0 keeps all shells below Nyquist; the Nyquist row always goes).
+        phase_flip: coefficients where an image's own CTF is negative change their sign.
         window_radius: radius of the soft window as a fraction of half the box; None for none.
         window_edge: width of its cosine edge, same unit.
         normalise: zero mean and unit variance, image by image, as the last step.
@@ -92,13 +98,22 @@ class Preprocessing:
     box_size: int
     whitening: Tensor | None = None
     band: float = 1.0
+    phase_flip: bool = False
     window_radius: float | None = None
     window_edge: float = 0.1
     normalise: bool = False
 
 
-def preprocess(images: Tensor, settings: Preprocessing) -> Tensor:
-    """Fourier crop → whiten → band limit → window → normalise: (n, D, D) to (n, box, box).
+def preprocess(images: Tensor, settings: Preprocessing, transfer: Tensor | None = None) -> Tensor:
+    """Fourier crop → whiten → band limit → phase flip → window → normalise.
+
+    Args:
+        images: (n, D, D).
+        settings: what to do.
+        transfer: (n, box, box // 2 + 1) the images' own CTFs; needed for a phase flip only.
+
+    Returns:
+        (n, box, box).
 
     The crop is unitary: white noise keeps its variance per pixel, at every box.
 
@@ -112,7 +127,11 @@ def preprocess(images: Tensor, settings: Preprocessing) -> Tensor:
     if settings.whitening is not None:
         shells = fourier.shell_index(size, 2, images.device).clamp_max(size // 2)
         mask = mask * settings.whitening.to(images.device)[shells]
-    image = fourier.irfft(plane * mask, size) * (size / box_size)
+    plane = plane * mask
+    if settings.phase_flip:
+        assert transfer is not None
+        plane = torch.where(transfer < 0, -plane, plane)
+    image = fourier.irfft(plane, size) * (size / box_size)
     if settings.window_radius is not None:
         half = size / 2
         image = image * fourier.soft_disc(

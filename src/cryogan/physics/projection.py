@@ -40,20 +40,27 @@ def volume_spectrum(volume: Tensor, padding: float = 2.0) -> Tensor:
     return fourier.shift_zero_to_centre(spectrum, (-3, -2))
 
 
-def slices(spectrum: Tensor, rotation: Tensor, band: float = 1.0) -> Tensor:
+def slices(
+    spectrum: Tensor, rotation: Tensor, band: float = 1.0, size: int | None = None
+) -> Tensor:
     """Central slices `F2(k) = F3(R k)`.
 
     Args:
         spectrum: (P, P, P // 2 + 1), one volume for all poses, or (n, P, P, P // 2 + 1).
         rotation: (n, 3, 3).
         band: coefficients up to this fraction of Nyquist are read; fewer cost less.
+        size: box S of the slices, P if None. With the volume's own box D only the coefficients
+            of the cropped image are read, (P / D)² times fewer; what the interpolation leaves
+            outside the box is then folded into it instead of cut off. Errors, molecule of radius
+            0.3 D: padding 2: 1.0 % (S = P) or 2.1 % (S = D); 3: 0.5 or 0.95 %; 4: 0.45 or 0.6 %.
 
     Returns:
-        (n, P, P // 2 + 1) half spectra; zero beyond the band and |k| = P // 2 - 1 pixels.
+        (n, S, S // 2 + 1) half spectra; zero beyond the band and |k| = P // 2 - 1 padded pixels.
     """
     padded_size = spectrum.shape[-2]
+    size = size or padded_size
     n = rotation.shape[0]
-    grid = fourier.frequency_grid(padded_size, 2, spectrum.device) * padded_size  # (P, Q, 2)
+    grid = fourier.frequency_grid(size, 2, spectrum.device) * padded_size  # (S, S // 2 + 1, 2)
     inside = grid.norm(dim=-1) <= min(band * (padded_size / 2), padded_size // 2 - 1)
     k = grid[inside]  # (M, 2) of (kx, ky)
     point = torch.einsum("nij,mj->nmi", rotation[:, :, :2], k)  # (n, M, 3) of (x, y, z)

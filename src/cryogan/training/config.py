@@ -13,16 +13,13 @@ class Stage:
     Attributes:
         box_size: images are Fourier-cropped to this box (or to their own, if smaller).
         images: number of real images shown to the critic in this stage.
-        padding: oversampling of the projector's spectrum (see `physics.projection`); the
-            smaller the box, the more accuracy costs little and matters much.
-        volume_lr_factor: of the volume's learning rate; below 1 where a volume carried over is to
-            be refined and not shaken by a fresh critic.
+        padding: oversampling of the projector's spectrum. From 3 on, slices are read on the
+            images' own grid, which is cheap (`physics.projection.slices`).
     """
 
     box_size: int
     images: int
-    padding: float = 2.0
-    volume_lr_factor: float = 1.0
+    padding: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -30,10 +27,14 @@ class TrainingConfig:
     """Everything that decides the outcome of training, beside the data and the seed.
 
     Attributes:
-        stages: box sizes and lengths, in order; the volume is carried over, critics are fresh.
+        stages: box sizes and lengths, in order. The volume is carried over, and so is a template
+            critic; others are fresh.
         loss: "relativistic" with zero-centred penalties, or "wasserstein" with WGAN-GP.
-        critic: "compact" or "paper" (see `models.critic`).
-        critic_channels: channels of the critic's first layer.
+        critic: "template", "compact" or "paper" (see `models.critic`).
+        templates: number of templates of a template critic.
+        critic_channels: channels of the first layer of the other critics.
+        precision: of the critic's matrix products: "bfloat16", "float32", or "auto", the former
+            where the processor has instructions for it. Everything else is float32.
         parametrisation: "fourier" or "voxels" (see `models.volume`).
         positivity: "relu", "leaky" or "none". A band-limited molecule has negative ripples of
             its own, so "leaky" is strict (0.1) only at first, where it helps to find the molecule:
@@ -52,6 +53,8 @@ class TrainingConfig:
         power_limit: both streams are filtered, shell by shell, so that noise has unit power and
             the images' mean power nowhere exceeds this many times that of noise; None for no
             filter. Strong low shells would otherwise drown the fine ones.
+        phase_flip: multiply both streams by the signs of their own CTFs, so that the critic has
+            one kind of particle to know at all defoci.
         normalise: zero mean and unit variance of every image, the critic's last preprocessing.
         window_radius: radius of the images' soft window as a fraction of half the box, or None.
         augment: turn and mirror both streams by random symmetries of the pixel grid, which the
@@ -65,18 +68,18 @@ class TrainingConfig:
             amplitude of every coefficient.
         critic_lr: learning rate of the critic.
         betas: of both Adam optimisers.
-        warmup_steps: steps at the start of a later stage over which the volume's learning rate
-            grows from zero, while the fresh critic learns what it is to judge.
-        lr_schedule: "cosine" to 5 % over each stage, or "epoch": × `lr_epoch_factor` an epoch.
+        lr_schedule: "cosine" to 5 % over the whole run, or "epoch": × `lr_epoch_factor` an epoch.
         lr_epoch_factor: see `lr_schedule`.
         ema_fraction: the volume that is reported is an average over about this fraction of the
             steps so far; 0 for the last volume.
     """
 
-    stages: tuple[Stage, ...] = (Stage(32, 153_600, padding=3.0),)
+    stages: tuple[Stage, ...] = (Stage(32, 51_200, 4.0), Stage(48, 51_200), Stage(64, 51_200))
     loss: Literal["relativistic", "wasserstein"] = "relativistic"
-    critic: Literal["compact", "paper"] = "compact"
+    critic: Literal["template", "compact", "paper"] = "template"
+    templates: int = 64
     critic_channels: int = 32
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     parametrisation: Literal["fourier", "voxels"] = "fourier"
     positivity: Literal["relu", "leaky", "none"] = "leaky"
     mask_radius: float = 0.85
@@ -88,17 +91,17 @@ class TrainingConfig:
     learn_scales: bool = False
     band: float = 0.9
     power_limit: float | None = 30.0
+    phase_flip: bool = True
     normalise: bool = False
     window_radius: float | None = None
     augment: bool = True
     batch_size: int = 256
     critic_steps: int = 1
-    penalty_weight: float = 0.02
+    penalty_weight: float = 0.005
     penalty_every: int = 4
-    volume_lr: float = 0.05
+    volume_lr: float = 0.1
     critic_lr: float = 3e-3
     betas: tuple[float, float] = (0.5, 0.9)
-    warmup_steps: int = 100
     lr_schedule: Literal["cosine", "epoch"] = "cosine"
     lr_epoch_factor: float = 1.0
     ema_fraction: float = 0.05
@@ -117,7 +120,7 @@ class TrainingConfig:
                     f"Stage {number} shows {stage.images} images, fewer than one step's "
                     f"{self.batch_size * self.critic_steps}; give more."
                 )
-        for name in ("batch_size", "critic_steps", "penalty_every", "critic_channels"):
+        for name in ("batch_size", "critic_steps", "penalty_every", "critic_channels", "templates"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
         if not self.view_sigma > 0:
@@ -129,10 +132,11 @@ class TrainingConfig:
 
 
 PAPER = TrainingConfig(
-    stages=(Stage(box_size=1024, images=40 * 41_123),),
+    stages=(Stage(box_size=1024, images=40 * 41_123, padding=2.0),),
     loss="wasserstein",
     critic="paper",
     critic_channels=96,
+    precision="float32",
     parametrisation="voxels",
     positivity="relu",
     estimate_spectra=False,
@@ -140,6 +144,7 @@ PAPER = TrainingConfig(
     band=1.0,
     power_limit=None,
     augment=False,
+    phase_flip=False,
     normalise=True,
     batch_size=8,
     critic_steps=4,
@@ -147,7 +152,6 @@ PAPER = TrainingConfig(
     penalty_every=1,
     volume_lr=1e-3,
     critic_lr=1e-3,
-    warmup_steps=0,
     lr_schedule="epoch",
     lr_epoch_factor=0.99,
     ema_fraction=0.0,

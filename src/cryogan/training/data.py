@@ -113,10 +113,12 @@ def prepare_stage(
 ) -> StageData:
     """Read the particle set and preprocess it at the stage's box."""
     size = settings.box_size
+    pixel_size_A = particles.pixel_size_A * particles.box_size / size
     images = torch.empty(len(particles), size, size)
     for index in torch.split(torch.arange(len(particles)), _CHUNK):
         real = particles.stack.read(index) * measurement.gain
-        images[index[0] : index[-1] + 1] = preprocess(real, settings)
+        transfer = ctf(particles.ctf[index], size, pixel_size_A) if settings.phase_flip else None
+        images[index[0] : index[-1] + 1] = preprocess(real, settings, transfer)
     patches = None
     if background is not None and measurement.patch_gain is not None:
         everything = background.stack.read(torch.arange(len(background.stack)))
@@ -125,7 +127,7 @@ def prepare_stage(
     return StageData(
         images.to(device),
         particles.ctf.to(device),
-        particles.pixel_size_A * particles.box_size / size,
+        pixel_size_A,
         PowerSpectra(
             at_box(measurement.spectra.signal, size), at_box(measurement.spectra.noise, size)
         ),

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import preprocess
 from cryogan.physics.projection import volume_spectrum
 from cryogan.training.config import TrainingConfig
@@ -21,17 +22,18 @@ def example_images(progress: Progress, config: TrainingConfig) -> dict[str, Tens
     """Arrays (8, D, D): `real`, and simulated `clean`, `ctf` (no noise yet) and `noisy`.
 
     `clean` and `ctf` are not normalised, so that their grey values are those of `noisy` less
-    its noise.
+    its noise; `ctf` is phase-flipped if the critic's images are.
     """
     state, data, settings = progress.state, progress.data, progress.settings
     spectrum = volume_spectrum(state.average, config.stages[state.stage].padding)
     pose, ctf_params = draw_conditions(state, config, data)
+    transfer = ctf(ctf_params, data.box_size, data.pixel_size_A)
+    seen = transfer.abs() if config.phase_flip else transfer
     noise = draw_noise(state, config, data)
+    noisy = render(state, config, data, spectrum, pose, transfer, noise)
     return {
         "real": data.images[:_COUNT].cpu(),
         "clean": render(state, config, data, spectrum, pose, None, None)[:_COUNT].cpu(),
-        "ctf": render(state, config, data, spectrum, pose, ctf_params, None)[:_COUNT].cpu(),
-        "noisy": preprocess(
-            render(state, config, data, spectrum, pose, ctf_params, noise)[:_COUNT], settings
-        ).cpu(),
+        "ctf": render(state, config, data, spectrum, pose, seen, None)[:_COUNT].cpu(),
+        "noisy": preprocess(noisy, settings, transfer)[:_COUNT].cpu(),
     }

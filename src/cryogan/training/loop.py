@@ -63,6 +63,7 @@ def preprocessing(config: TrainingConfig, measurement: Measurement, box_size: in
         box_size,
         band=config.band,
         whitening=whitening,
+        phase_flip=config.phase_flip,
         window_radius=config.window_radius,
         normalise=config.normalise,
     )
@@ -111,7 +112,7 @@ def train(
         _spend(state, started)
         while state.step < steps:
             started = _clock()
-            _set_learning_rates(state, config, steps, len(data))
+            _set_learning_rates(state, config, state.images_seen / total_images, len(data))
             state.volume.leak = _leak(state, steps)
             step_record = _step(state, config, data, settings)
             state.step += 1
@@ -152,7 +153,7 @@ def _step(
             code = int(torch.randint(8, (), generator=state.generator))
             real, fake = fourier.dihedral(real, code), fourier.dihedral(fake, code)
         both = torch.cat((real, fake.detach())).requires_grad_(penalise and relativistic)
-        scores = state.critic(both)
+        scores = _judge(state, config, both)
         real_scores, fake_scores = scores[: config.batch_size], scores[config.batch_size :]
         critic_loss = critic_loss_of(real_scores, fake_scores)
         loss = critic_loss
@@ -169,8 +170,8 @@ def _step(
         state.critic_optimiser.step()
     state.critic.requires_grad_(False)
     with torch.no_grad():
-        real_scores_now = state.critic(real) if relativistic else real_scores
-    volume_loss = volume_loss_of(real_scores_now, state.critic(fake))
+        real_scores_now = _judge(state, config, real) if relativistic else real_scores
+    volume_loss = volume_loss_of(real_scores_now, _judge(state, config, fake))
     state.volume_optimiser.zero_grad()
     volume_loss.backward()  # type: ignore[no-untyped-call]
     state.volume_optimiser.step()
@@ -183,6 +184,22 @@ def _step(
     }
 
 
+def _judge(state: TrainingState, config: TrainingConfig, images: Tensor) -> Tensor:
+    fast = in_bfloat16(config, images.device)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
+        scores: Tensor = state.critic(images)
+    return scores.float()
+
+
+def in_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether the critic's matrix products are made in bfloat16."""
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if device.type == "cpu":
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def simulate_batch(
     state: TrainingState,
     config: TrainingConfig,
@@ -192,8 +209,10 @@ def simulate_batch(
 ) -> Tensor:
     """A batch of simulated images as the critic sees them, differentiable in `spectrum`."""
     pose, ctf_params = draw_conditions(state, config, data)
+    transfer = ctf_of(ctf_params, data.box_size, data.pixel_size_A)
     noise = draw_noise(state, config, data)
-    return preprocess(render(state, config, data, spectrum, pose, ctf_params, noise), settings)
+    images = render(state, config, data, spectrum, pose, transfer, noise)
+    return preprocess(images, settings, transfer)
 
 
 def draw_conditions(
@@ -225,22 +244,21 @@ def render(
     data: StageData,
     spectrum: Tensor,
     pose: Pose,
-    ctf_params: CTFParams | None,
+    transfer: Tensor | None,
     noise: Tensor | None,
 ) -> Tensor:
     """Images before preprocessing, with the learnt contrast and noise scale."""
     contrast, noise_scale = state.log_scales.exp()
-    transfer = None
-    if ctf_params is not None:
-        transfer = ctf_of(ctf_params, data.box_size, data.pixel_size_A) * contrast
     return form_images(
         spectrum,
         pose,
-        transfer,
+        None if transfer is None else transfer * contrast,
         box_size=data.box_size,
         pixel_size_A=data.pixel_size_A,
         noise=None if noise is None else noise * noise_scale,
         band=config.band,
+        folded=config.stages[state.stage].padding >= 3,
+        shifted=config.shift_percent > 0,
     )
 
 
@@ -255,20 +273,16 @@ def _leak(state: TrainingState, steps: int) -> float:
 
 
 def _set_learning_rates(
-    state: TrainingState, config: TrainingConfig, steps: int, particle_count: int
+    state: TrainingState, config: TrainingConfig, fraction: float, particle_count: int
 ) -> None:
     if config.lr_schedule == "cosine":
-        factor = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * state.step / steps))
+        factor = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * fraction))
     else:
         factor = config.lr_epoch_factor ** (state.images_seen // particle_count)
     for group in state.critic_optimiser.param_groups:
         group["lr"] = config.critic_lr * factor
-    stage = config.stages[state.stage]
-    warm = 1.0
-    if state.stage > 0 and config.warmup_steps > 0:
-        warm = min(1.0, (state.step + 1) / config.warmup_steps)
     for group in state.volume_optimiser.param_groups:
-        group["lr"] = config.volume_lr * stage.volume_lr_factor * factor * warm
+        group["lr"] = config.volume_lr * factor
 
 
 @torch.no_grad()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
-from cryogan.models.critic import Critic, compact_critic, paper_critic
+from cryogan.models.critic import TemplateCritic, compact_critic, paper_critic
 from cryogan.models.volume import Volume, initial_blob, rescale_volume
 from cryogan.physics.spectra import PowerSpectra
 from cryogan.training.config import TrainingConfig
@@ -39,7 +40,7 @@ class TrainingState:
     volume: Volume
     log_scales: Tensor
     average: Tensor
-    critic: Critic
+    critic: nn.Module
     volume_optimiser: torch.optim.Adam
     critic_optimiser: torch.optim.Adam
     generator: torch.Generator
@@ -56,7 +57,10 @@ def begin_stage(
     device: torch.device,
     previous: TrainingState | None,
 ) -> TrainingState:
-    """A fresh critic and optimisers; the volume is carried over or starts as a blob (or zero)."""
+    """Fresh optimisers; volume and template critic are carried over.
+
+    The first volume is a blob, or zero without measured spectra.
+    """
     amplitude = shell_amplitude(spectra.signal, box_size)
     amplitude[math.ceil(config.band * box_size / 2) :] = 0.0
     volume = Volume(
@@ -73,10 +77,12 @@ def begin_stage(
         volume.set_volume(rescale_volume(previous.average.cpu(), box_size))
     elif config.estimate_spectra:
         volume.set_volume(initial_blob(box_size, amplitude))
-    make_critic = {"compact": compact_critic, "paper": paper_critic}[config.critic]
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global source
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        critic = make_critic(box_size, config.critic_channels)
+        critic = make_critic(config, box_size)
+    if previous is not None and isinstance(critic, TemplateCritic):
+        assert isinstance(previous.critic, TemplateCritic)
+        critic.grow(previous.critic)
     volume.to(device)
     critic.to(device)
     log_scales = torch.zeros(2, device=device) if previous is None else previous.log_scales.detach()
@@ -96,6 +102,17 @@ def begin_stage(
         wall_s=0.0 if previous is None else previous.wall_s,
         cpu_s=0.0 if previous is None else previous.cpu_s,
     )
+
+
+def make_critic(config: TrainingConfig, box_size: int) -> nn.Module:
+    """The critic that the settings ask for, its weights drawn from torch's global source."""
+    if config.critic == "template":
+        return TemplateCritic(
+            box_size, fourier.rings_within(box_size, config.band), config.templates
+        )
+    if config.critic == "compact":
+        return compact_critic(box_size, config.critic_channels)
+    return paper_critic(box_size, config.critic_channels)
 
 
 def shell_amplitude(signal: Tensor, box_size: int) -> Tensor:
