@@ -163,7 +163,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
 def begun(particles, config, background=None, seed=0):
     """State, stage data and preprocessing of a first stage, before its first step."""
     measurement = measure(particles, background)
-    box_size = loop.stage_box(config, 0, particles.box_size)
+    box_size = loop.limited_to(config, particles.box_size).stages[0].box_size
     settings = loop.preprocessing(config, measurement, box_size)
     data = prepare_stage(particles, settings, measurement, background, CPU)
     generator = torch.Generator().manual_seed(seed)

@@ -29,6 +29,9 @@ class TrainingConfig:
     Attributes:
         stages: box sizes and lengths, in order. The volume is carried over, and so is a template
             critic; others are fresh.
+        settled_fsc: a stage other than the last ends early, at a multiple of 50 steps, when the
+            averaged volume correlates this well with that of 50 steps before in the finest third
+            of its shells; 1 for stages of fixed length.
         loss: "relativistic" with zero-centred penalties, or "wasserstein" with WGAN-GP.
         critic: "template", "compact" or "paper" (see `models.critic`).
         templates: number of templates of a template critic.
@@ -74,7 +77,8 @@ class TrainingConfig:
             steps so far; 0 for the last volume.
     """
 
-    stages: tuple[Stage, ...] = (Stage(32, 51_200, 4.0), Stage(48, 51_200), Stage(64, 51_200))
+    stages: tuple[Stage, ...] = (Stage(32, 51_200, 4.0), Stage(48, 76_800), Stage(64, 128_000))
+    settled_fsc: float = 1.0
     loss: Literal["relativistic", "wasserstein"] = "relativistic"
     critic: Literal["template", "compact", "paper"] = "template"
     templates: int = 64

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,11 @@ from cryogan.physics.imaging import Preprocessing, form_images, preprocess
 from cryogan.physics.noise import BackgroundPatches, colour, white
 from cryogan.physics.projection import volume_spectrum
 from cryogan.training import losses
-from cryogan.training.config import TrainingConfig
+from cryogan.training.config import Stage, TrainingConfig
 from cryogan.training.data import Measurement, StageData, at_box, measure, prepare_stage
 from cryogan.training.state import TrainingState, begin_stage, restore
+
+SETTLING_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Progress:
         data: the current stage's real images.
         settings: their preprocessing.
         record: numbers for the log, means since the last one.
-        fraction: of the whole run that is done, in images seen; exactly 1.0 at the end.
+        fraction: of the whole run that is done, in images planned; exactly 1.0 at the end.
     """
 
     state: TrainingState
@@ -46,9 +48,19 @@ class Progress:
     fraction: float
 
 
-def stage_box(config: TrainingConfig, stage: int, box_size: int) -> int:
-    """The box of a stage for images of `box_size`: never larger than theirs, always even."""
-    return min(config.stages[stage].box_size, box_size - box_size % 2)
+def limited_to(config: TrainingConfig, box_size: int) -> TrainingConfig:
+    """The same settings for images of `box_size`: no stage has a larger box, all have even ones.
+
+    Stages that come to have the same box are made one.
+    """
+    stages: list[Stage] = []
+    for stage in config.stages:
+        size = min(stage.box_size, box_size - box_size % 2)
+        if stages and stages[-1].box_size == size:
+            stages[-1] = replace(stages[-1], images=stages[-1].images + stage.images)
+        else:
+            stages.append(replace(stage, box_size=size))
+    return replace(config, stages=tuple(stages))
 
 
 def preprocessing(config: TrainingConfig, measurement: Measurement, box_size: int) -> Preprocessing:
@@ -93,35 +105,40 @@ def train(
         checkpoint: from `state.load_checkpoint`.
         log_every: volume steps between records.
     """
+    config = limited_to(config, particles.box_size)
     generator = torch.Generator().manual_seed(seed)
     state: TrainingState | None = None
     measurement = measure(particles, background)
     step_images = config.batch_size * config.critic_steps
-    total_images = sum(stage.images // step_images * step_images for stage in config.stages)
+    planned = [stage.images // step_images * step_images for stage in config.stages]
     first_stage = 0 if checkpoint is None else int(checkpoint["stage"])
     for number in range(first_stage, len(config.stages)):
         started = _clock()
-        box_size = stage_box(config, number, particles.box_size)
+        box_size = config.stages[number].box_size
         settings = preprocessing(config, measurement, box_size)
         data = prepare_stage(particles, settings, measurement, background, device)
         state = begin_stage(config, number, box_size, data.spectra, generator, device, state)
         if checkpoint is not None:
             state, checkpoint = restore(state, checkpoint), None
-        steps = config.stages[number].images // (config.batch_size * config.critic_steps)
+        steps = planned[number] // step_images
         sums: dict[str, Tensor] = {}
         _spend(state, started)
-        while state.step < steps:
+        while not _stage_over(state, config, steps):
             started = _clock()
-            _set_learning_rates(state, config, state.images_seen / total_images, len(data))
+            fraction = (sum(planned[:number]) + state.step * step_images) / sum(planned)
+            _set_learning_rates(state, config, fraction, len(data))
             state.volume.leak = _leak(state, steps)
             step_record = _step(state, config, data, settings)
             state.step += 1
-            state.images_seen += config.batch_size * config.critic_steps
+            state.images_seen += step_images
             _average(state, config)
+            if state.step % SETTLING_STEPS == 0:
+                settle(state, config)
             for name, value in step_record.items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value
             _spend(state, started)
-            if state.step % log_every == 0 or state.step == steps:
+            over = _stage_over(state, config, steps)
+            if state.step % log_every == 0 or over:
                 since = (state.step - 1) % log_every + 1
                 record = {name: float(value) / since for name, value in sums.items()}
                 sums = {}
@@ -130,8 +147,29 @@ def train(
                     data,
                     settings,
                     _record(state, box_size, record),
-                    state.images_seen / total_images,
+                    (sum(planned[: number + over]) + (not over) * state.step * step_images)
+                    / sum(planned),
                 )
+
+
+def _stage_over(state: TrainingState, config: TrainingConfig, steps: int) -> bool:
+    """Whether the stage has its images, or, unless it is the last, its volume has settled."""
+    last = state.stage == len(config.stages) - 1
+    return state.step >= steps or (not last and state.settled >= config.settled_fsc)
+
+
+def settle(state: TrainingState, config: TrainingConfig) -> None:
+    """Compare the averaged volume with that of `SETTLING_STEPS` before, in its finest shells."""
+    box_size = state.average.shape[-1]
+    rings = fourier.rings_within(box_size, config.band)
+    finest = slice(2 * rings // 3 + 1, rings + 1)
+    now, before = fourier.rfft(state.average, 3), fourier.rfft(state.before, 3)
+    product, power_now, power_before = (
+        fourier.shell_sum(value, box_size, 3)[finest].sum()
+        for value in ((now * before.conj()).real, now.abs().square(), before.abs().square())
+    )
+    state.settled = float(product / (power_now * power_before).sqrt().clamp_min(1e-20))
+    state.before = state.average.clone()
 
 
 def _step(
@@ -303,6 +341,7 @@ def _record(state: TrainingState, box_size: int, means: dict[str, float]) -> dic
         **means,
         "contrast": contrast,
         "noise_scale": noise_scale,
+        "settled": state.settled,
         "images_per_s": state.images_seen / max(state.wall_s, 1e-9),
         "wall_s": state.wall_s,
         "cpu_s": state.cpu_s,

@@ -28,6 +28,8 @@ class TrainingState:
         volume: the volume that is learnt.
         log_scales: (2,) log-contrast and log-noise scale; zero unless learnt.
         average: (D, D, D) averaged volume: the result.
+        before: (D, D, D) what the average was when `settled` was last measured.
+        settled: correlation of the two in the finest third of the shells.
         critic: the judge.
         volume_optimiser, critic_optimiser: Adam.
         generator: the only source of randomness.
@@ -40,6 +42,8 @@ class TrainingState:
     volume: Volume
     log_scales: Tensor
     average: Tensor
+    before: Tensor
+    settled: float
     critic: nn.Module
     volume_optimiser: torch.optim.Adam
     critic_optimiser: torch.optim.Adam
@@ -95,6 +99,8 @@ def begin_stage(
         volume=volume,
         log_scales=log_scales,
         average=volume().detach(),
+        before=volume().detach(),
+        settled=0.0,
         critic=critic,
         volume_optimiser=torch.optim.Adam(learnt, config.volume_lr, config.betas),
         critic_optimiser=torch.optim.Adam(critic.parameters(), config.critic_lr, config.betas),
@@ -132,6 +138,8 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         "volume": state.volume.state_dict(),
         "log_scales": state.log_scales.detach(),
         "average": state.average,
+        "before": state.before,
+        "settled": state.settled,
         "critic": state.critic.state_dict(),
         "volume_optimiser": state.volume_optimiser.state_dict(),
         "critic_optimiser": state.critic_optimiser.state_dict(),
@@ -169,6 +177,7 @@ def restore(state: TrainingState, record: dict[str, Any]) -> TrainingState:
     with torch.no_grad():
         state.log_scales.copy_(record["log_scales"])
     state.average = record["average"].to(device)
-    for name in ("stage", "step", "images_seen", "wall_s", "cpu_s"):
+    state.before = record["before"].to(device)
+    for name in ("stage", "step", "settled", "images_seen", "wall_s", "cpu_s"):
         setattr(state, name, record[name])
     return state
