@@ -25,6 +25,7 @@ from cryogan.training import losses
 from cryogan.training.config import Stage, TrainingConfig
 from cryogan.training.data import Measurement, StageData, at_box, measure, prepare_stage
 from cryogan.training.state import TrainingState, begin_stage, restore
+from cryogan.training.team import ALONE, Team
 
 SETTLING_STEPS = 50
 
@@ -89,6 +90,7 @@ def train(
     device: torch.device,
     background: BackgroundPatches | None = None,
     checkpoint: dict[str, Any] | None = None,
+    team: Team = ALONE,
     log_every: int = 20,
 ) -> Iterator[Progress]:
     """Play the game; yield every `log_every` steps and at the end of each stage.
@@ -103,8 +105,14 @@ def train(
         device: where the game is played; random numbers are drawn on the CPU.
         background: measured noise instead of a spectrum.
         checkpoint: from `state.load_checkpoint`.
+        team: the processes that play this game together, all with the same arguments; they share
+            every batch, and states and records are the same in all of them.
         log_every: volume steps between records.
+
+    Raises:
+        InputError: the team cannot share a batch equally.
     """
+    team.check_batch(config.batch_size)
     config = limited_to(config, particles.box_size)
     generator = torch.Generator().manual_seed(seed)
     state: TrainingState | None = None
@@ -122,25 +130,28 @@ def train(
             state, checkpoint = restore(state, checkpoint), None
         steps = planned[number] // step_images
         sums: dict[str, Tensor] = {}
-        _spend(state, started)
+        _spend(state, started, team)
         while not _stage_over(state, config, steps):
             started = _clock()
             fraction = (sum(planned[:number]) + state.step * step_images) / sum(planned)
             _set_learning_rates(state, config, fraction, len(data))
             state.volume.leak = _leak(state, steps)
-            step_record = _step(state, config, data, settings)
+            step_record = _step(state, config, data, settings, team)
             state.step += 1
             state.images_seen += step_images
             _average(state, config)
             if state.step % SETTLING_STEPS == 0:
                 settle(state, config)
+                settled = torch.tensor(state.settled, dtype=torch.float64)
+                state.settled = float(team.mean(settled))  # all end the stage together
             for name, value in step_record.items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value
-            _spend(state, started)
+            _spend(state, started, team)
             over = _stage_over(state, config, steps)
             if state.step % log_every == 0 or over:
                 since = (state.step - 1) % log_every + 1
-                record = {name: float(value) / since for name, value in sums.items()}
+                means = team.mean(torch.stack(tuple(sums.values()))).tolist()
+                record = {name: mean / since for name, mean in zip(sums, means, strict=True)}
                 sums = {}
                 yield Progress(
                     state,
@@ -173,7 +184,11 @@ def settle(state: TrainingState, config: TrainingConfig) -> None:
 
 
 def _step(
-    state: TrainingState, config: TrainingConfig, data: StageData, settings: Preprocessing
+    state: TrainingState,
+    config: TrainingConfig,
+    data: StageData,
+    settings: Preprocessing,
+    team: Team = ALONE,
 ) -> dict[str, Tensor]:
     """`critic_steps` critic steps, then one volume step on the last simulated batch."""
     relativistic = config.loss == "relativistic"
@@ -185,14 +200,14 @@ def _step(
     for critic_step in range(config.critic_steps):
         last = critic_step == config.critic_steps - 1
         with torch.set_grad_enabled(last):  # only the volume step needs the way back
-            fake = simulate_batch(state, config, data, settings, spectrum)
-        real = _real_batch(data, config.batch_size, state.generator)
+            fake = simulate_batch(state, config, data, settings, spectrum, team)
+        real = _real_batch(data, config.batch_size, state.generator, team)
         if config.augment:
             code = int(torch.randint(8, (), generator=state.generator))
             real, fake = fourier.dihedral(real, code), fourier.dihedral(fake, code)
         both = torch.cat((real, fake.detach())).requires_grad_(penalise and relativistic)
         scores = _judge(state, config, both)
-        real_scores, fake_scores = scores[: config.batch_size], scores[config.batch_size :]
+        real_scores, fake_scores = scores.chunk(2)
         critic_loss = critic_loss_of(real_scores, fake_scores)
         loss = critic_loss
         if penalise:
@@ -200,11 +215,12 @@ def _step(
                 penalty = losses.zero_centred_penalty(scores, both)
             else:
                 penalty = losses.gradient_penalty(
-                    state.critic, real, fake.detach(), state.generator
+                    state.critic, real, fake.detach(), state.generator, team
                 )
             loss = loss + config.penalty_weight * config.penalty_every * penalty
         state.critic_optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        team.mean_gradients(state.critic.parameters())
         state.critic_optimiser.step()
     state.critic.requires_grad_(False)
     with torch.no_grad():
@@ -212,6 +228,7 @@ def _step(
     volume_loss = volume_loss_of(real_scores_now, _judge(state, config, fake))
     state.volume_optimiser.zero_grad()
     volume_loss.backward()  # type: ignore[no-untyped-call]
+    team.mean_gradients((state.volume.parameter, state.log_scales))
     state.volume_optimiser.step()
     state.critic.requires_grad_(True)
     return {
@@ -244,35 +261,38 @@ def simulate_batch(
     data: StageData,
     settings: Preprocessing,
     spectrum: Tensor,
+    team: Team = ALONE,
 ) -> Tensor:
     """A batch of simulated images as the critic sees them, differentiable in `spectrum`."""
-    pose, ctf_params = draw_conditions(state, config, data)
+    pose, ctf_params = draw_conditions(state, config, data, team)
     transfer = ctf_of(ctf_params, data.box_size, data.pixel_size_A)
-    noise = draw_noise(state, config, data)
+    noise = draw_noise(state, config, data, team)
     images = render(state, config, data, spectrum, pose, transfer, noise)
     return preprocess(images, settings, transfer)
 
 
 def draw_conditions(
-    state: TrainingState, config: TrainingConfig, data: StageData
+    state: TrainingState, config: TrainingConfig, data: StageData, team: Team = ALONE
 ) -> tuple[Pose, CTFParams]:
     """Random poses, and CTFs drawn from those of the particles."""
     device = data.images.device
     width_A = config.shift_percent / 100.0 * data.box_size * data.pixel_size_A
     views = Uniform() if config.view_sigma == 1 else AngularCentralGaussian(config.view_sigma)
     poses = PoseDistribution(views, Triangular(width_A))
-    pose = poses.sample(config.batch_size, state.generator).to(device)
+    pose = team.mine(poses.sample(config.batch_size, state.generator)).to(device)
     chosen = torch.randint(len(data), (config.batch_size,), generator=state.generator)
-    return pose, data.ctf[chosen.to(device)]
+    return pose, data.ctf[team.mine(chosen).to(device)]
 
 
-def draw_noise(state: TrainingState, config: TrainingConfig, data: StageData) -> Tensor:
+def draw_noise(
+    state: TrainingState, config: TrainingConfig, data: StageData, team: Team = ALONE
+) -> Tensor:
     """Noise images: measured background, or white noise given the data's spectrum."""
     device = data.images.device
     n = config.batch_size
     if data.patches is not None:
-        return data.patches.sample(n, state.generator).to(device)
-    noise = white(n, data.box_size, state.generator).to(device)
+        return team.mine(data.patches.sample(n, state.generator)).to(device)
+    noise = team.mine(white(n, data.box_size, state.generator)).to(device)
     return colour(noise, data.spectra.noise.to(device)) if config.estimate_spectra else noise
 
 
@@ -300,8 +320,8 @@ def render(
     )
 
 
-def _real_batch(data: StageData, n: int, generator: torch.Generator) -> Tensor:
-    chosen = torch.randint(len(data), (n,), generator=generator)
+def _real_batch(data: StageData, n: int, generator: torch.Generator, team: Team) -> Tensor:
+    chosen = team.mine(torch.randint(len(data), (n,), generator=generator))
     return data.images[chosen.to(data.images.device)]
 
 
@@ -352,7 +372,7 @@ def _clock() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def _spend(state: TrainingState, started: tuple[float, float]) -> None:
+def _spend(state: TrainingState, started: tuple[float, float], team: Team) -> None:
     wall, cpu = _clock()
     state.wall_s += wall - started[0]
-    state.cpu_s += cpu - started[1]
+    state.cpu_s += (cpu - started[1]) * team.size  # all members work alike

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from cryogan.training.team import ALONE, Team
+
 
 def critic_wasserstein(real: Tensor, fake: Tensor) -> Tensor:
     """E[D(fake)] - E[D(real)] (Arjovsky et al. 2017)."""
@@ -29,13 +31,18 @@ def volume_relativistic(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(
-    critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator
+    critic: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    generator: torch.Generator,
+    team: Team = ALONE,
 ) -> Tensor:
     """E (‖∇D(x)‖ - 1)² at random points x between pairs (WGAN-GP, Gulrajani et al. 2017).
 
     The norm is over a whole image, one norm an image.
     """
-    weight = torch.rand(real.shape[0], generator=generator).to(real.device)[:, None, None]
+    weights = torch.rand(real.shape[0] * team.size, generator=generator)
+    weight = team.mine(weights).to(real.device)[:, None, None]
     between = (weight * real + (1 - weight) * fake).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     norm = gradient.square().sum(dim=(1, 2)).sqrt()

@@ -1,0 +1,191 @@
+"""Several processes that train one volume together: data parallelism over torch.distributed.
+
+Every member draws the same random numbers for a whole batch and keeps its own slice of it; the
+gradients of the slices are averaged before every optimiser step. A loss is a mean over images,
+so that a team does what one process does with the same batch, within rounding.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cryogan.errors import InputError
+
+
+class Sliceable(Protocol):
+    """A batch: a tensor, poses, CTF parameters."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Self: ...
+
+
+Batch = TypeVar("Batch", bound=Sliceable)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that train one volume, seen from one of them; a team of one by default.
+
+    Every method but `mine` and `check_batch` has to be called by all members.
+
+    Attributes:
+        rank: number of this process in the team; 0 writes the log and the checkpoints.
+        size: number of processes.
+        group: how they talk (None for a team of one).
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: dist.ProcessGroup | None = None
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise InputError if a batch cannot be shared equally."""
+        if batch_size % self.size:
+            raise InputError(
+                f"A batch of {batch_size} images cannot be shared equally by {self.size} "
+                f"processes; give a --training.batch_size that is a multiple of {self.size}, or "
+                "start another number of processes."
+            )
+
+    def mine(self, batch: Batch) -> Batch:
+        """This process's slice of a whole batch."""
+        share = len(batch) // self.size
+        return batch[self.rank * share : (self.rank + 1) * share]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the team, element by element."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        _talk(lambda: dist.all_reduce(total, group=self.group))
+        return total / self.size
+
+    def mean_gradients(self, parameters: Iterable[nn.Parameter | Tensor]) -> None:
+        """Replace the parameters' gradients by their means over the team, in one exchange."""
+        if self.size == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = torch.split(means, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def any(self, said: bool) -> bool:
+        """Whether any member says so."""
+        return bool(self.mean(torch.tensor(float(said))) > 0)
+
+    def from_first(self, make: Callable[[], Value]) -> Value:
+        """What `make` returns to rank 0, for all: a choice that all have to share."""
+        if self.size == 1:
+            return make()
+        made: list[Any] = [make() if self.rank == 0 else None]
+        _talk(lambda: dist.broadcast_object_list(made, group=self.group, group_src=0))
+        value: Value = made[0]
+        return value
+
+
+ALONE = Team()
+
+
+def _talk(exchange: Callable[[], object]) -> None:
+    try:
+        exchange()
+    except RuntimeError as error:  # torch's own errors of communication are such
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise InputError(
+            f"The other processes of this half-set cannot be reached ({reason}); look for what "
+            "they said, and run the same command again to resume."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where torchrun has put this process.
+
+    Attributes:
+        rank, size: number of this process, of how many.
+        local_rank, local_size: the same on this machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    @classmethod
+    def from_environment(cls) -> "Launch | None":
+        """What torchrun says in RANK, WORLD_SIZE ..., or None if it did not start us."""
+        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+            return None
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        return cls(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+
+    def check(self, batch_size: int) -> None:
+        """Raise InputError if the processes cannot make two teams that share batches."""
+        if self.size % 2:
+            raise InputError(
+                f"The number of processes is {self.size}, and half of them train each half-set; "
+                "start an even number (torchrun --nproc-per-node)."
+            )
+        Team(size=self.size // 2).check_batch(batch_size)
+
+    def device(self, name: str) -> str:
+        """This process's own device, where the user asked for `name`.
+
+        Raises:
+            InputError: a certain GPU was asked for, or there are fewer than processes.
+        """
+        if not name.startswith("cuda"):
+            return name
+        if name != "cuda":
+            raise InputError(
+                f"Device '{name}' cannot be shared by {self.size} processes, each of which uses "
+                "the GPU of its own number; give --device cuda."
+            )
+        if self.local_size > torch.cuda.device_count():
+            raise InputError(
+                f"{self.local_size} processes were started on a machine with "
+                f"{torch.cuda.device_count()} GPUs; start one for every GPU, or give --device cpu."
+            )
+        return f"cuda:{self.local_rank}"
+
+    def join(self, device: str) -> "Place":
+        """Meet all other processes, which waits until they have called this too."""
+        backend = "gloo"
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)
+            backend = "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend)
+        each = self.size // 2
+        half = self.rank // each
+        ranks = torch.arange(self.size).view(2, each).tolist()
+        groups = [dist.new_group(members, backend=backend) for members in ranks]  # all make all
+        dist.barrier()
+        team = Team(self.rank % each, each, groups[half] if each > 1 else None)
+        return Place(half, team)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a process started by torchrun does.
+
+    Attributes:
+        half: number of the half-set that it trains, 0 or 1.
+        team: with whom.
+    """
+
+    half: int
+    team: Team
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that compares the half-maps and writes the results."""
+        return self.half == 0 and self.team.rank == 0
