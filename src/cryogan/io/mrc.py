@@ -1,6 +1,6 @@
 """MRC files (MRC2014, Cheng et al., J. Struct. Biol. 192, 2015): maps and image stacks.
 
-Headers are read and checked before any pixel is; stacks are memory-mapped when read. Arrays are
+Headers are read and checked before any pixel is; stacks are read image by image. Arrays are
 indexed [z, y, x] (maps) and [image, y, x] (stacks). Everything written is mode 2 (float32).
 """
 
@@ -62,6 +62,29 @@ class MrcHeader:
     def map_pixels(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The (sections, rows, columns) array of the file, memory-mapped read-only."""
         return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+    def read_sections(self, numbers: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+        """The sections of `numbers` ((n,) int64, from 0), as they are: (n, rows, columns).
+
+        Plain reads: the pages of a mapped file would count as memory held, and a file that is
+        cut short while it is mapped kills the process.
+
+        Raises:
+            InputError: the file has gone or has been cut short since its header was read.
+        """
+        pixels = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        try:
+            with self.path.open("rb") as file:
+                for section, number in zip(pixels, numbers.tolist(), strict=True):
+                    file.seek(self.offset + number * section.nbytes)
+                    if file.readinto(section) < section.nbytes:
+                        raise InputError(
+                            f"{self.path} has been cut short: its section {number + 1} is not "
+                            "there any more; copy or download it again."
+                        )
+        except OSError as error:
+            raise InputError(f"Cannot read {self.path}: {error.strerror}; check the path.") from error
+        return pixels
 
     @property
     def known_pixel_size_A(self) -> float | None:
@@ -378,14 +401,14 @@ class MrcStack:
         """The images of `index` ((n,) int64) as an (n, D, D) float32 tensor, times `sign`.
 
         Raises:
-            InputError: an image holds NaN or infinite pixels.
+            InputError: an image holds NaN or infinite pixels, or is not in its file any more.
         """
         file_id, slice_index = self.file_id[index], self.slice_index[index]
         images = torch.empty(len(index), self.box_size, self.box_size)
         for number in set(file_id.tolist()):
             chosen = (file_id == number).nonzero()[:, 0]
-            # Mapped anew at each read: costs 0.1 ms, holds no file open, survives pickling.
-            pixels = self.files[number].map_pixels()[slice_index[chosen].numpy()]
+            # Opened anew at each read: costs 0.1 ms, holds no file open, survives pickling.
+            pixels = self.files[number].read_sections(slice_index[chosen])
             images[chosen] = torch.from_numpy(pixels.astype(np.float32))
         finite = torch.isfinite(images).flatten(1).all(dim=1)
         if not bool(finite.all()):
