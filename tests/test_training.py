@@ -165,10 +165,17 @@ def begun(particles, config, background=None, seed=0):
     measurement = measure(particles, background)
     box_size = loop.limited_to(config, particles.box_size).stages[0].box_size
     settings = loop.preprocessing(config, measurement, box_size)
-    data = prepare_stage(particles, settings, measurement, background, CPU)
+    data = prepare_stage(particles, settings, measurement, background, config.memory_GB, CPU)
     generator = torch.Generator().manual_seed(seed)
     state = begin_stage(config, 0, box_size, data.spectra, generator, CPU, None)
     return state, data, settings
+
+
+def batches_of(data, config):
+    """Endless batches of real images."""
+    generator = torch.Generator().manual_seed(4)
+    while True:
+        yield data.images.read(torch.randint(len(data), (config.batch_size,), generator=generator))
 
 
 def values_of(parameters):
@@ -208,7 +215,7 @@ def test_each_player_moves_in_its_own_step_only(variant, particles, monkeypatch)
     watched(state.critic_optimiser, "critic")
     watched(state.volume_optimiser, "volume")
     for _ in range(2):
-        loop._step(state, config, data, settings)
+        loop._step(state, config, data, settings, batches_of(data, config))
         state.step += 1
     turn = ["critic"] * config.critic_steps + ["volume"]
     assert [move[0] for move in moves] == turn * 2
@@ -234,7 +241,7 @@ def test_gradients_are_cleared_before_use(variant, particles):
         state, data, settings = begun(particles, config)
         for parameter in (*state.critic.parameters(), state.volume.parameter, state.log_scales):
             parameter.grad = None if left is None else torch.full_like(parameter, left)
-        loop._step(state, config, data, settings)
+        loop._step(state, config, data, settings, batches_of(data, config))
         results.append(everything(state))
     assert differences(*results) == []
 
@@ -249,7 +256,7 @@ def test_real_scores_in_the_volume_step_are_those_of_the_trained_critic(particle
     )
     inputs = []
     state.critic.register_forward_hook(lambda _, args, out: inputs.append((args[0], out)))
-    loop._step(state, TINY, data, settings)
+    loop._step(state, TINY, data, settings, batches_of(data, TINY))
     (real_scores, fake_scores), images = seen[0], inputs[0][0].detach()
     with torch.no_grad():
         again = state.critic(images)
@@ -307,7 +314,7 @@ def streams(box_size, stage_box, patches, exact, config, generator):
         told = PowerSpectra(measurement.spectra.signal, noise * measurement.gain**2)
         measurement = replace(measurement, spectra=told)
     settings = loop.preprocessing(config, measurement, stage_box)
-    data = prepare_stage(particles, settings, measurement, background, CPU)
+    data = prepare_stage(particles, settings, measurement, background, config.memory_GB, CPU)
     state = begin_stage(config, 0, stage_box, data.spectra, generator, CPU, None)
     volume = rescale_volume(molecule, stage_box) * measurement.gain
     with torch.no_grad():
@@ -315,7 +322,7 @@ def streams(box_size, stage_box, patches, exact, config, generator):
             loop.simulate_batch(state, config, data, settings, volume_spectrum(volume))
             for _ in range(COUNT // config.batch_size)
         ]
-    return data.images, torch.cat(simulated)
+    return data.images.read(torch.arange(COUNT)), torch.cat(simulated)
 
 
 def shell_power(images):
@@ -477,7 +484,7 @@ def test_example_images_show_both_streams(particles):
     assert {name: tuple(a.shape) for name, a in examples.items()} == dict.fromkeys(
         ("real", "clean", "ctf", "noisy"), (8, 24, 24)
     )
-    torch.testing.assert_close(examples["real"], last.data.images[:8])
+    torch.testing.assert_close(examples["real"], last.data.images.read(torch.arange(8)))
     noise = examples["noisy"] - examples["ctf"]
     assert 0.6 < float(noise.std()) < 1.2
     assert not torch.allclose(examples["clean"], examples["ctf"], atol=0.1)

@@ -18,3 +18,15 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    """Return to the system what `keep_freed_memory` has kept; nothing where it cannot.
+
+    For places where much is freed and arrays of other sizes follow, which would not fit the gaps.
+    """
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return
+    malloc_trim(0)

@@ -83,7 +83,9 @@ class MrcHeader:
                             "there any more; copy or download it again."
                         )
         except OSError as error:
-            raise InputError(f"Cannot read {self.path}: {error.strerror}; check the path.") from error
+            raise InputError(
+                f"Cannot read {self.path}: {error.strerror}; check the path."
+            ) from error
         return pixels
 
     @property

@@ -63,6 +63,11 @@ class TrainingConfig:
         augment: turn and mirror both streams by random symmetries of the pixel grid, which the
             distribution of images has anyway, as opposite views are equally likely: the critic
             gets eight times as many real images to learn by heart.
+        memory_GB: memory for the real images of both half-sets together (1e9 bytes), at every
+            stage: as float32 if they fit, else as float16, else they are read from their files
+            all through the stage, by a thread that is a few batches ahead. Which images are
+            shown when does not depend on it. A step needs memory of its own: some 3 GB at a box
+            of 192 px.
         batch_size: images of each kind in a critic step.
         critic_steps: critic steps per volume step.
         penalty_weight: weight of the gradient penalty.
@@ -99,6 +104,7 @@ class TrainingConfig:
     normalise: bool = False
     window_radius: float | None = None
     augment: bool = True
+    memory_GB: float = 2.0
     batch_size: int = 256
     critic_steps: int = 1
     penalty_weight: float = 0.005
@@ -129,6 +135,8 @@ class TrainingConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
         if not self.view_sigma > 0:
             raise InputError(f"view_sigma is {self.view_sigma}; give a positive number.")
+        if not self.memory_GB >= 0:
+            raise InputError(f"memory_GB is {self.memory_GB}; give 0 (stream everything) or more.")
         if not 0.0 <= self.shift_percent <= 50.0:
             raise InputError(
                 f"shift_percent is {self.shift_percent}; give a percentage of the box from 0 to 50."

@@ -11,6 +11,7 @@ from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import BackgroundPatches, radial_spectrum
 from cryogan.physics.spectra import PowerSpectra, fit_spectra, power_sums
+from cryogan.training.stream import PreprocessedStack, RealImages, hold_or_stream
 
 _CHUNK = 512
 _MEASURED_IMAGES = 8192
@@ -80,28 +81,28 @@ def _even_box(box_size: int) -> int:
 
 @dataclass(frozen=True)
 class StageData:
-    """Real images, preprocessed once and kept in memory, on the training device.
+    """What a stage is played with, on the training device.
 
     Attributes:
-        images: (n, D, D) as the critic sees them.
+        images: the real ones as the critic sees them, held in memory or streamed.
         ctf: their CTF parameters.
         pixel_size_A: at the stage's box.
         spectra: signal and noise power at the stage's box, in units of the noise.
         patches: measured noise at the stage's box, in the same units, or None.
     """
 
-    images: Tensor
+    images: RealImages
     ctf: CTFParams
     pixel_size_A: float
     spectra: PowerSpectra
     patches: BackgroundPatches | None
 
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return len(self.images)
 
     @property
     def box_size(self) -> int:
-        return int(self.images.shape[-1])
+        return self.images.box_size
 
 
 def prepare_stage(
@@ -109,25 +110,21 @@ def prepare_stage(
     settings: Preprocessing,
     measurement: Measurement,
     background: BackgroundPatches | None,
+    memory_GB: float,
     device: torch.device,
 ) -> StageData:
-    """Read the particle set and preprocess it at the stage's box."""
+    """The particle set at the stage's box: read now if it fits into `memory_GB`, else streamed."""
     size = settings.box_size
-    pixel_size_A = particles.pixel_size_A * particles.box_size / size
-    images = torch.empty(len(particles), size, size)
-    for index in torch.split(torch.arange(len(particles)), _CHUNK):
-        real = particles.stack.read(index) * measurement.gain
-        transfer = ctf(particles.ctf[index], size, pixel_size_A) if settings.phase_flip else None
-        images[index[0] : index[-1] + 1] = preprocess(real, settings, transfer)
+    stack = PreprocessedStack(particles, measurement.gain, settings)
     patches = None
     if background is not None and measurement.patch_gain is not None:
         everything = background.stack.read(torch.arange(len(background.stack)))
         cropped = preprocess(everything * measurement.patch_gain, Preprocessing(size))
         patches = BackgroundPatches(ArrayStack(cropped))
     return StageData(
-        images.to(device),
+        hold_or_stream(stack, memory_GB, device),
         particles.ctf.to(device),
-        pixel_size_A,
+        stack.pixel_size_A,
         PowerSpectra(
             at_box(measurement.spectra.signal, size), at_box(measurement.spectra.noise, size)
         ),

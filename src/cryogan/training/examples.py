@@ -32,7 +32,7 @@ def example_images(progress: Progress, config: TrainingConfig) -> dict[str, Tens
     noise = draw_noise(state, config, data)
     noisy = render(state, config, data, spectrum, pose, transfer, noise)
     return {
-        "real": data.images[:_COUNT].cpu(),
+        "real": data.images.read(torch.arange(min(_COUNT, len(data)))).cpu(),
         "clean": render(state, config, data, spectrum, pose, None, None)[:_COUNT].cpu(),
         "ctf": render(state, config, data, spectrum, pose, seen, None)[:_COUNT].cpu(),
         "noisy": preprocess(noisy, settings, transfer)[:_COUNT].cpu(),

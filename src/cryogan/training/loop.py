@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.memory import return_freed_memory
 from cryogan.particles import CTFParams, Particles, Pose
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import (
@@ -25,6 +27,7 @@ from cryogan.training import losses
 from cryogan.training.config import Stage, TrainingConfig
 from cryogan.training.data import Measurement, StageData, at_box, measure, prepare_stage
 from cryogan.training.state import TrainingState, begin_stage, restore
+from cryogan.training.stream import real_indices
 from cryogan.training.team import ALONE, Team
 
 SETTLING_STEPS = 50
@@ -116,6 +119,7 @@ def train(
     config = limited_to(config, particles.box_size)
     generator = torch.Generator().manual_seed(seed)
     state: TrainingState | None = None
+    data: StageData | None = None
     measurement = measure(particles, background)
     step_images = config.batch_size * config.critic_steps
     planned = [stage.images // step_images * step_images for stage in config.stages]
@@ -124,43 +128,55 @@ def train(
         started = _clock()
         box_size = config.stages[number].box_size
         settings = preprocessing(config, measurement, box_size)
-        data = prepare_stage(particles, settings, measurement, background, device)
+        if data is not None:
+            data.images.drop()
+            return_freed_memory()
+        data = prepare_stage(particles, settings, measurement, background, config.memory_GB, device)
         state = begin_stage(config, number, box_size, data.spectra, generator, device, state)
         if checkpoint is not None:
             state, checkpoint = restore(state, checkpoint), None
         steps = planned[number] // step_images
         sums: dict[str, Tensor] = {}
         _spend(state, started, team)
-        while not _stage_over(state, config, steps):
-            started = _clock()
-            fraction = (sum(planned[:number]) + state.step * step_images) / sum(planned)
-            _set_learning_rates(state, config, fraction, len(data))
-            state.volume.leak = _leak(state, steps)
-            step_record = _step(state, config, data, settings, team)
-            state.step += 1
-            state.images_seen += step_images
-            _average(state, config)
-            if state.step % SETTLING_STEPS == 0:
-                settle(state, config)
-                settled = torch.tensor(state.settled, dtype=torch.float64)
-                state.settled = float(team.mean(settled))  # all end the stage together
-            for name, value in step_record.items():
-                sums[name] = sums.get(name, torch.zeros((), device=device)) + value
-            _spend(state, started, team)
-            over = _stage_over(state, config, steps)
-            if state.step % log_every == 0 or over:
-                since = (state.step - 1) % log_every + 1
-                means = team.mean(torch.stack(tuple(sums.values()))).tolist()
-                record = {name: mean / since for name, mean in zip(sums, means, strict=True)}
-                sums = {}
-                yield Progress(
-                    state,
-                    data,
-                    settings,
-                    _record(state, box_size, record),
-                    (sum(planned[: number + over]) + (not over) * state.step * step_images)
-                    / sum(planned),
-                )
+        indices = real_indices(
+            seed,
+            number,
+            range(state.step, steps),
+            config.critic_steps,
+            config.batch_size,
+            len(data),
+        )
+        with closing(data.images.batches(map(team.mine, indices))) as batches:
+            while not _stage_over(state, config, steps):
+                started = _clock()
+                fraction = (sum(planned[:number]) + state.step * step_images) / sum(planned)
+                _set_learning_rates(state, config, fraction, len(data))
+                state.volume.leak = _leak(state, steps)
+                step_record = _step(state, config, data, settings, batches, team)
+                state.step += 1
+                state.images_seen += step_images
+                _average(state, config)
+                if state.step % SETTLING_STEPS == 0:
+                    settle(state, config)
+                    settled = torch.tensor(state.settled, dtype=torch.float64)
+                    state.settled = float(team.mean(settled))  # all end the stage together
+                for name, value in step_record.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=device)) + value
+                _spend(state, started, team)
+                over = _stage_over(state, config, steps)
+                if state.step % log_every == 0 or over:
+                    since = (state.step - 1) % log_every + 1
+                    means = team.mean(torch.stack(tuple(sums.values()))).tolist()
+                    record = {name: mean / since for name, mean in zip(sums, means, strict=True)}
+                    sums = {}
+                    yield Progress(
+                        state,
+                        data,
+                        settings,
+                        _record(state, box_size, record),
+                        (sum(planned[: number + over]) + (not over) * state.step * step_images)
+                        / sum(planned),
+                    )
 
 
 def _stage_over(state: TrainingState, config: TrainingConfig, steps: int) -> bool:
@@ -188,6 +204,7 @@ def _step(
     config: TrainingConfig,
     data: StageData,
     settings: Preprocessing,
+    batches: Iterator[Tensor],
     team: Team = ALONE,
 ) -> dict[str, Tensor]:
     """`critic_steps` critic steps, then one volume step on the last simulated batch."""
@@ -201,7 +218,7 @@ def _step(
         last = critic_step == config.critic_steps - 1
         with torch.set_grad_enabled(last):  # only the volume step needs the way back
             fake = simulate_batch(state, config, data, settings, spectrum, team)
-        real = _real_batch(data, config.batch_size, state.generator, team)
+        real = next(batches)
         if config.augment:
             code = int(torch.randint(8, (), generator=state.generator))
             real, fake = fourier.dihedral(real, code), fourier.dihedral(fake, code)
@@ -318,11 +335,6 @@ def render(
         folded=config.stages[state.stage].padding >= 3,
         shifted=config.shift_percent > 0,
     )
-
-
-def _real_batch(data: StageData, n: int, generator: torch.Generator, team: Team) -> Tensor:
-    chosen = team.mine(torch.randint(len(data), (n,), generator=generator))
-    return data.images[chosen.to(data.images.device)]
 
 
 def _leak(state: TrainingState, steps: int) -> float:
