@@ -40,6 +40,15 @@ PUBLISHED = replace(
 HELD_HALF = 3 * COUNT * BOX**2 / 1e9  # GB: too little for float32, enough for float16
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """An image is preprocessed alike to the last bit in batches no smaller than that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_is_left():
     yield
