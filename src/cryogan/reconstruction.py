@@ -30,6 +30,7 @@ from cryogan.training.config import TrainingConfig
 from cryogan.training.examples import example_images
 from cryogan.training.loop import train
 from cryogan.training.state import load_checkpoint, save_checkpoint
+from cryogan.training.team import ALONE, Place, Team
 
 _CHECKPOINT_EVERY_S = 60.0
 _PROGRESS_PICTURES = 40
@@ -86,6 +87,7 @@ def reconstruct(
     seed: int,
     device: str,
     background: BackgroundPatches | None = None,
+    place: Place | None = None,
     show: Callable[[list[dict[str, Any]]], None] = lambda records: None,
 ) -> Reconstruction:
     """Reconstruct both half-sets at the same time, compare them and write the run folder.
@@ -98,15 +100,17 @@ def reconstruct(
         folder: the run folder.
         config: settings of both runs.
         seed: of the split and of both runs, which share nothing.
-        device: a torch device name.
+        device: a torch device name; with "cuda", the half-sets use two GPUs if there are two.
         background: measured noise, or None to use the set's noise spectrum.
+        place: in one of several processes that all call this (`training.team.Launch`): its part.
+            Only the leading one compares and writes; the others return without resolutions.
         show: called about twice a second with the newest log record of each run.
 
     Raises:
         InputError: too few particles, or an image that cannot be used.
     """
     check_count(particles, config)
-    threads = max(1, (os.cpu_count() or 2) // 2)
+    threads = max(1, (os.cpu_count() or 2) // (2 if place is None else place.local_size))
     runs = []
     for number, index in enumerate(split_halves(len(particles), seed), start=1):
         sub = folder / f"half{number}"
@@ -118,12 +122,13 @@ def reconstruct(
                 background,
                 config,
                 2 * seed + number,
-                device,
+                _device_of_half(device, number) if place is None else place.device,
                 threads,
             )
         )
-    if not _train_all(runs, show):
-        return Reconstruction(folder, {}, finished=False)
+    finished = _train_all(runs, show) if place is None else _train_here(place, runs, show)
+    if not finished or (place is not None and not place.leads):
+        return Reconstruction(folder, {}, finished)
     volumes, pixel_size_A, spent = _collect(runs)
     halves = half_map_comparison(
         volumes[0], volumes[1], pixel_size_A, generator=torch.Generator().manual_seed(seed)
@@ -146,6 +151,12 @@ def reconstruct(
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
     return Reconstruction(folder, resolution, finished=True)
+
+
+def _device_of_half(device: str, number: int) -> str:
+    if device == "cuda" and torch.cuda.device_count() >= 2:
+        return f"cuda:{number - 1}"
+    return device
 
 
 def _limited(volume: torch.Tensor, band: float) -> torch.Tensor:
@@ -195,6 +206,46 @@ def _train_all(runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]
     return not interrupted and all((run.folder / "volume.npz").is_file() for run in runs)
 
 
+def _train_here(
+    place: Place, runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]
+) -> bool:
+    """Train this process's half with its team; the leader waits for both. False if interrupted."""
+
+    def show_all() -> None:
+        if place.leads:
+            show([record for run in runs if (record := last_record(run.folder))])
+
+    def waiting() -> bool:
+        return place.leads and not all((run.folder / "volume.npz").is_file() for run in runs)
+
+    volume_path = runs[place.half].folder / "volume.npz"
+    with _signals_noted() as should_stop:
+        finished = place.team.from_first(volume_path.is_file)
+        if not finished:
+            finished = train_half(runs[place.half], place.team, should_stop, show_all)
+        while finished and waiting():
+            if should_stop():
+                return False
+            show_all()
+            time.sleep(0.5)
+    show_all()
+    return finished
+
+
+@contextmanager
+def _signals_noted() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, SIGTERM and the end of the parent are only noted: a team stops all at one step."""
+    received: list[int] = []
+    parent = os.getppid()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda s, _: received.append(s)) for number in signals]
+    try:
+        yield lambda: bool(received) or os.getppid() != parent
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
+
+
 @contextmanager
 def _interrupt_held_back() -> Iterator[None]:
     """Ctrl-C takes effect when the block is over; processes started inside are deaf to it.
@@ -240,18 +291,35 @@ def _should_stop() -> bool:
     return _stop.is_set() or _orphaned()
 
 
-def train_half(run: HalfRun) -> None:
+def train_half(
+    run: HalfRun,
+    team: Team = ALONE,
+    should_stop: Callable[[], bool] = _should_stop,
+    show: Callable[[], None] = lambda: None,
+) -> bool:
     """Train one half in this process, logging and saving as it goes; resumes if it can.
 
-    Writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, and at the end `examples.npz` and
-    `volume.npz`, which says that the run is finished.
+    The first of a team writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, and at the end
+    `examples.npz` and `volume.npz`, which says that the run is finished.
+
+    Args:
+        run: what to train.
+        team: the processes that train it together; all call this.
+        should_stop: asked at every record; if one member is told to stop, all do.
+        show: called after every record.
+
+    Returns:
+        False if it was stopped.
     """
     torch.set_num_threads(run.threads)
     keep_freed_memory()
+    writes = team.rank == 0
     checkpoint_path = run.folder / "checkpoint.pt"
-    checkpoint = load_checkpoint(checkpoint_path) if checkpoint_path.is_file() else None
+    checkpoint = team.from_first(
+        lambda: load_checkpoint(checkpoint_path) if checkpoint_path.is_file() else None
+    )
     pictures = _Pictures(run.folder / "progress.npz")
-    log_path = run.folder / "stats.jsonl"
+    log_path = run.folder / "stats.jsonl" if writes else Path(os.devnull)
     forget_after(log_path, 0 if checkpoint is None else int(checkpoint["images_seen"]))
     saved = time.perf_counter()
     progress = None
@@ -263,20 +331,24 @@ def train_half(run: HalfRun) -> None:
             device=torch.device(run.device),
             background=run.background,
             checkpoint=checkpoint,
+            team=team,
         ):
             log.write(json.dumps(progress.record | {"fraction": progress.fraction}) + "\n")
             pictures.add(progress.state.images_seen, progress.fraction, progress.state.average)
+            show()
             if progress.fraction == 1.0:
                 break  # no checkpoint of a finished run before its volume is written
-            stopping = _should_stop()
-            if stopping or time.perf_counter() - saved > _CHECKPOINT_EVERY_S:
+            stopping = team.any(should_stop())
+            if writes and (stopping or time.perf_counter() - saved > _CHECKPOINT_EVERY_S):
                 save_checkpoint(checkpoint_path, progress.state)
                 pictures.save()
                 saved = time.perf_counter()
             if stopping:
-                return
+                return False
     if progress is None:
         raise InputError(f"{checkpoint_path} is complete but its volume is missing; delete it.")
+    if not writes:
+        return True
     pictures.save()
     _save_arrays(run.folder / "examples.npz", **example_images(progress, run.config))
     _save_arrays(
@@ -287,6 +359,7 @@ def train_half(run: HalfRun) -> None:
         cpu_s=progress.state.cpu_s,
     )
     save_checkpoint(checkpoint_path, progress.state)
+    return True
 
 
 class _Pictures:

@@ -1,6 +1,7 @@
 """`cryogan reconstruct`: particle images in, maps and a report out."""
 
 import argparse
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 from cryogan.symmetry import symmetry_matrices
 from cryogan.training.config import PRESETS, TrainingConfig
+from cryogan.training.team import Launch, Place
 
 
 def make_parser(arguments: list[str]) -> ArgumentParser:
@@ -73,20 +75,15 @@ def run(options: Namespace) -> int:
     config = options.training
     if options.sym is not None:
         config = replace(config, symmetry=options.sym)
+    launch = Launch.from_environment()
+    if launch is not None and launch.rank > 0:
+        return _assist(options, config, launch)
     symmetry_matrices(config.symmetry)  # an unknown name is an InputError
-    file = read_particles(
-        options.particles,
-        datadir=options.datadir,
-        strip_prefix=options.strip_prefix,
-        index=None if options.ind is None else _read_index(Path(options.ind)),
-        pixel_size_A=options.apix,
-        invert=options.invert,
-    )
-    background = None
-    if options.noise_patches is not None:
-        background = _read_background(Path(options.noise_patches), file)
-    check_count(file.particles, config)
     device = _device(options.device)
+    if launch is not None:
+        launch.check(config.batch_size, device)
+    file, background = _read_input(options)
+    check_count(file.particles, config)
     folder = Path(options.output)
     about = {
         "star": str(Path(options.particles).resolve()),
@@ -100,9 +97,17 @@ def run(options: Namespace) -> int:
     open_run_folder(folder, about, config, options.seed, device)
     console = Console(highlight=False, soft_wrap=True)
     console.print(file.summary)
-    result = reconstruct_with_bar(
-        console, file, folder, config, seed=options.seed, device=device, background=background
-    )
+    with nullcontext() if launch is None else launch.joined(device) as place:
+        result = reconstruct_with_bar(
+            console,
+            file,
+            folder,
+            config,
+            seed=options.seed,
+            device=device,
+            background=background,
+            place=place,
+        )
     if not result.finished:
         console.print(f"Interrupted; run the same command again to resume {folder}.")
         return 130
@@ -114,6 +119,37 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def _assist(options: Namespace, config: TrainingConfig, launch: Launch) -> int:
+    """What all but the first of torchrun's processes do, once that one has found no fault."""
+    device = _device(options.device)
+    with launch.joined(device) as place:
+        file, background = _read_input(options)
+        result = reconstruct(
+            file.particles,
+            Path(options.output),
+            config,
+            seed=options.seed,
+            device=device,
+            background=background,
+            place=place,
+        )
+    return 0 if result.finished else 130
+
+
+def _read_input(options: Namespace) -> tuple[ParticleFile, BackgroundPatches | None]:
+    file = read_particles(
+        options.particles,
+        datadir=options.datadir,
+        strip_prefix=options.strip_prefix,
+        index=None if options.ind is None else _read_index(Path(options.ind)),
+        pixel_size_A=options.apix,
+        invert=options.invert,
+    )
+    if options.noise_patches is None:
+        return file, None
+    return file, _read_background(Path(options.noise_patches), file)
+
+
 def reconstruct_with_bar(
     console: Console,
     file: ParticleFile,
@@ -123,6 +159,7 @@ def reconstruct_with_bar(
     seed: int,
     device: str,
     background: BackgroundPatches | None = None,
+    place: Place | None = None,
 ) -> Reconstruction:
     """`reconstruct` under a live progress bar: distance, images/s, time left."""
     bar = Progress(
@@ -154,6 +191,7 @@ def reconstruct_with_bar(
             seed=seed,
             device=device,
             background=background,
+            place=place,
             show=show,
         )
 

@@ -6,7 +6,8 @@ so that a team does what one process does with the same batch, within rounding.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
@@ -128,49 +129,49 @@ class Launch:
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
         return cls(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
-    def check(self, batch_size: int) -> None:
-        """Raise InputError if the processes cannot make two teams that share batches."""
+    def check(self, batch_size: int, device: str) -> None:
+        """Raise InputError if this cannot be two teams that share batches, a GPU for everyone.
+
+        Args:
+            batch_size: of a team.
+            device: what the user asked for: "cpu", "cuda" ...
+        """
         if self.size % 2:
             raise InputError(
                 f"The number of processes is {self.size}, and half of them train each half-set; "
                 "start an even number (torchrun --nproc-per-node)."
             )
         Team(size=self.size // 2).check_batch(batch_size)
-
-    def device(self, name: str) -> str:
-        """This process's own device, where the user asked for `name`.
-
-        Raises:
-            InputError: a certain GPU was asked for, or there are fewer than processes.
-        """
-        if not name.startswith("cuda"):
-            return name
-        if name != "cuda":
+        if device.startswith("cuda:"):
             raise InputError(
-                f"Device '{name}' cannot be shared by {self.size} processes, each of which uses "
+                f"Device '{device}' cannot be shared by {self.size} processes, each of which uses "
                 "the GPU of its own number; give --device cuda."
             )
-        if self.local_size > torch.cuda.device_count():
+        if device == "cuda" and self.local_size > torch.cuda.device_count():
             raise InputError(
                 f"{self.local_size} processes were started on a machine with "
                 f"{torch.cuda.device_count()} GPUs; start one for every GPU, or give --device cpu."
             )
-        return f"cuda:{self.local_rank}"
 
-    def join(self, device: str) -> "Place":
-        """Meet all other processes, which waits until they have called this too."""
-        backend = "gloo"
-        if device.startswith("cuda"):
-            torch.cuda.set_device(device)
-            backend = "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend)
-        each = self.size // 2
-        half = self.rank // each
-        ranks = torch.arange(self.size).view(2, each).tolist()
-        groups = [dist.new_group(members, backend=backend) for members in ranks]  # all make all
+    @contextmanager
+    def joined(self, device: str) -> Iterator["Place"]:
+        """Meet all other processes: waits until they have called this too.
+
+        Ranks 0 to size / 2 - 1 train the first half-set, the others the second.
+        """
+        dist.init_process_group("gloo")
         dist.barrier()
-        team = Team(self.rank % each, each, groups[half] if each > 1 else None)
-        return Place(half, team)
+        backend = "gloo"
+        if device == "cuda":
+            device, backend = f"cuda:{self.local_rank}", "cpu:gloo,cuda:nccl"
+            torch.cuda.set_device(device)
+        each = self.size // 2
+        half, rank = divmod(self.rank, each)
+        groups = [  # every process has to take part in making both
+            dist.new_group(list(range(first, first + each)), backend=backend) for first in (0, each)
+        ]
+        yield Place(half, Team(rank, each, groups[half]), device, self.local_size)
+        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,14 @@ class Place:
     Attributes:
         half: number of the half-set that it trains, 0 or 1.
         team: with whom.
+        device: its own.
+        local_size: number of processes that share the machine's cores.
     """
 
     half: int
     team: Team
+    device: str
+    local_size: int
 
     @property
     def leads(self) -> bool:
