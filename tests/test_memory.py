@@ -1,28 +1,32 @@
 """The allocator's settings change nothing that is computed."""
 
+import pytest
 import torch
 
-from cryogan.memory import keep_freed_memory
+from cryogan.memory import keep_freed_memory, return_freed_memory
 
 
 def test_results_are_the_same_after_keeping_freed_memory(generator):
     """Large arrays, which the C library would have mapped and unmapped one by one."""
     matrix = torch.randn(600, 600, generator=generator)
     before = (matrix @ matrix).sum(0)
+    for _ in range(2):
+        keep_freed_memory()
+        assert torch.equal((matrix @ matrix).sum(0), before)
+        return_freed_memory()
+        assert torch.equal((matrix @ matrix).sum(0), before)
+
+
+class OtherLibrary:
+    """A C library that has no such settings, as on macOS."""
+
+
+def refuse(name):
+    raise TypeError("there is no library without a name, as on Windows")
+
+
+@pytest.mark.parametrize("load", [lambda name: OtherLibrary(), refuse])
+def test_other_systems_are_left_alone(load, monkeypatch):
+    monkeypatch.setattr("cryogan.memory.ctypes.CDLL", load)
     keep_freed_memory()
-    keep_freed_memory()
-    assert torch.equal((matrix @ matrix).sum(0), before)
-
-
-def test_a_system_without_the_setting_is_left_alone(monkeypatch):
-    class OtherLibrary:
-        """Has no `mallopt`, as on macOS."""
-
-    monkeypatch.setattr("cryogan.memory.ctypes.CDLL", lambda name: OtherLibrary())
-    keep_freed_memory()
-    monkeypatch.setattr("cryogan.memory.ctypes.CDLL", _refuse)
-    keep_freed_memory()
-
-
-def _refuse(name):
-    raise TypeError("as on Windows")
+    return_freed_memory()

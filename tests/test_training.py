@@ -14,7 +14,7 @@ from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution
-from cryogan.physics.imaging import form_images
+from cryogan.physics.imaging import form_images, preprocess
 from cryogan.physics.noise import BackgroundPatches, colour, white
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.spectra import PowerSpectra
@@ -87,6 +87,7 @@ def everything(state):
     flat = {
         "log_scales": state.log_scales.detach(),
         "average": state.average,
+        "before": state.before,
         "generator": state.generator.get_state(),
         "numbers": torch.tensor([state.stage, state.step, state.images_seen]),
     }
@@ -388,6 +389,129 @@ def test_measured_noise_makes_the_streams_agree_to_a_tenth(patches, generator):
     assert (ratio - 1.0)[5:].abs().max() < 0.06
 
 
+def test_both_streams_are_flipped_by_their_own_ctfs(particles, monkeypatch):
+    """Real images: the unflipped ones times the sign of each one's CTF. Simulated ones, without
+    noise: projections times the CTF's modulus."""
+    config = replace(TINY, stages=(Stage(24, 8),), phase_flip=True)
+    state, data, settings = begun(particles, config)
+    size, pixel_size_A = data.box_size, data.pixel_size_A
+    plain = begun(particles, replace(config, phase_flip=False))[1]
+    everyone = torch.arange(len(data))
+    sign = torch.where(ctf(particles.ctf, size, pixel_size_A) < 0, -1.0, 1.0)
+    assert (sign < 0).double().mean() > 0.1
+    expected = fourier.irfft(fourier.rfft(plain.images.read(everyone)) * sign, size)
+    torch.testing.assert_close(data.images.read(everyone), expected, atol=1e-4, rtol=1e-3)
+
+    pose, params = loop.draw_conditions(state, config, data)
+    monkeypatch.setattr(loop, "draw_conditions", lambda *_: (pose, params))
+    monkeypatch.setattr(loop, "draw_noise", lambda *_: torch.zeros(8, size, size))
+    spectrum = volume_spectrum(phantom_map(24, 8.0), config.stages[0].padding)
+    simulated = loop.simulate_batch(state, config, data, settings, spectrum)
+    modulus = ctf(params, size, pixel_size_A).abs()
+    images = loop.render(state, config, data, spectrum, pose, modulus, None)
+    expected = preprocess(images, replace(settings, phase_flip=False))
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(simulated, expected, atol=1e-4 * scale, rtol=0.0)
+    wrong = loop.simulate_batch(state, config, data, replace(settings, phase_flip=False), spectrum)
+    assert (wrong - expected).abs().max() > 0.1 * scale
+
+
+# From stage to stage.
+
+
+@pytest.mark.parametrize("critic", ["template", "compact"])
+def test_a_template_critic_goes_on_and_others_start_afresh(critic, particles):
+    config = replace(TINY, critic=critic)
+    state, data, settings = begun(particles, config)
+    batches = data.images.batches(torch.arange(8 * number, 8 * number + 8) for number in range(3))
+    for _ in range(3):
+        loop._step(state, config, data, settings, batches)
+    generator = torch.Generator().manual_seed(4)
+    spectra = measure(particles, None).spectra
+    following = begin_stage(config, 1, 24, spectra, generator, CPU, state)
+    old, new = state.critic.state_dict(), following.critic.state_dict()
+    if critic == "template":
+        _, orders, _, rings = old["templates"].shape
+        copied = new["templates"].clone()
+        assert torch.equal(copied[:, :orders, :, :rings], old["templates"])
+        copied[:, :orders, :, :rings] = 0.0
+        assert copied.abs().max() == 0
+        for name in old.keys() - {"templates"}:
+            assert torch.equal(new[name], old[name])
+    else:
+        for name in old.keys() & new.keys():
+            assert new[name].shape != old[name].shape or not torch.equal(new[name], old[name])
+    assert following.critic_optimiser.state_dict()["state"] == {}
+    carried = rescale_volume(state.average, 24)
+    assert (following.average - carried).norm() < 0.05 * carried.norm()
+
+
+def test_a_stage_ends_when_the_volume_has_settled_but_never_the_last(particles):
+    """At step 50, the first time that it is asked."""
+    config = replace(
+        TINY,
+        stages=(Stage(16, 54 * 4), Stage(18, 52 * 4)),
+        batch_size=4,
+        penalty_every=100,
+        settled_fsc=0.01,
+    )
+    records = [
+        untimed(p.record) for p in loop.train(particles, config, seed=3, device=CPU, log_every=100)
+    ]
+    assert [(r["stage"], r["step"]) for r in records] == [(0, 50), (1, 52)]
+    assert all(r["settled"] >= 0.01 for r in records)
+    patient = replace(config, settled_fsc=1.0)
+    first = next(loop.train(particles, patient, seed=3, device=CPU, log_every=100))
+    assert first.record["step"] == 54
+    assert first.record["settled"] == records[0]["settled"]
+    assert first.fraction == pytest.approx(54 / 106)
+
+
+def test_settled_is_the_correlation_in_the_finest_third_of_the_shells(particles, generator):
+    state, _, _ = begun(particles, TINY)
+    first, second = torch.randn(2, 16, 16, 16, generator=generator)
+    rings = fourier.rings_within(16, TINY.band)
+    fine = fourier.shell_index(16, 3) > 2 * rings // 3
+    fine = fine & (fourier.shell_index(16, 3) <= rings)
+
+    def finest(volume):
+        return fourier.irfft(fourier.rfft(volume, 3) * fine, 16, 3).flatten()
+
+    expected = torch.corrcoef(torch.stack((finest(first), finest(second))))[0, 1]
+    state.before, state.average = first, second
+    loop.settle(state, TINY)
+    assert state.settled == pytest.approx(float(expected), abs=1e-4)
+    assert torch.equal(state.before, second)
+    loop.settle(state, TINY)
+    assert state.settled == pytest.approx(1.0, abs=1e-5)
+    coarse = fourier.irfft(fourier.rfft(first, 3) * ~fine, 16, 3)
+    state.average = second + 5.0 * coarse  # coarse shells do not count
+    loop.settle(state, TINY)
+    assert state.settled == pytest.approx(1.0, abs=1e-4)
+
+
+def test_stages_are_limited_to_the_box_of_the_images():
+    config = replace(TINY, stages=(Stage(16, 100), Stage(24, 200), Stage(32, 300)))
+    assert loop.limited_to(config, 40) == config
+    limited = loop.limited_to(config, 21)
+    assert limited == replace(config, stages=(Stage(16, 100), Stage(20, 500)))
+
+
+def test_bfloat16_rounds_scores_and_leaves_everything_in_float32(particles):
+    state, data, _ = begun(particles, TINY)
+    images = data.images.read(torch.arange(50))
+    exact = loop._judge(state, TINY, images)
+    rounded = loop._judge(state, replace(TINY, precision="bfloat16"), images)
+    assert rounded.dtype == torch.float32
+    error = (rounded - exact).norm() / (exact - exact.mean()).norm()
+    assert 1e-5 < error.item() < 0.1
+    *_, last = loop.train(particles, VARIANTS["bfloat16"], seed=1, device=CPU)
+    floats = [v for v in everything(last.state).values() if v.is_floating_point()]
+    assert {value.dtype for value in floats} == {torch.float32}
+    assert not loop.in_bfloat16(TINY, CPU)
+    assert loop.in_bfloat16(VARIANTS["bfloat16"], CPU)
+
+
 # Does it learn?
 
 LEARNING = TrainingConfig(
@@ -408,6 +532,17 @@ LEARNING = TrainingConfig(
     ema_fraction=0.05,
 )
 
+LEARNING_TEMPLATES = replace(
+    LEARNING,
+    stages=(Stage(16, 160 * 32),),
+    critic="template",
+    templates=16,
+    penalty_weight=0.05,
+    volume_lr=0.1,
+    critic_lr=3e-3,
+    precision="float32",
+)
+
 LEARNING_PUBLISHED = replace(
     PAPER,
     stages=(Stage(16, 75 * 32),),
@@ -421,7 +556,9 @@ LEARNING_PUBLISHED = replace(
 
 
 @pytest.mark.parametrize(
-    ("config", "reached"), [(LEARNING, 0.8), (LEARNING_PUBLISHED, 0.58)], ids=["default", "paper"]
+    ("config", "reached"),
+    [(LEARNING_TEMPLATES, 0.78), (LEARNING, 0.8), (LEARNING_PUBLISHED, 0.58)],
+    ids=["template", "compact", "paper"],
 )
 def test_the_map_comes_to_look_like_the_molecule(config, reached, generator):
     """From images alone: correlation with the truth after alignment over rotation and hand.
@@ -501,6 +638,7 @@ def test_example_images_show_both_streams(particles):
         ({"critic_steps": 0}, "critic_steps is 0"),
         ({"penalty_every": 0}, "penalty_every is 0"),
         ({"critic_channels": -1}, "critic_channels is -1"),
+        ({"templates": 0}, "templates is 0"),
         ({"shift_percent": 60.0}, "shift_percent is 60"),
         ({"shift_percent": float("nan")}, "shift_percent is nan"),
     ],
