@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def reconstruct(
                 sub,
                 particles.subset(index),
                 background,
-                config,
+                replace(config, memory_GB=config.memory_GB / 2),
                 2 * seed + number,
                 _device_of_half(device, number) if place is None else place.device,
                 threads,

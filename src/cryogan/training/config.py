@@ -66,8 +66,9 @@ class TrainingConfig:
         memory_GB: memory for the real images of both half-sets together (1e9 bytes), at every
             stage: as float32 if they fit, else as float16, else they are read from their files
             all through the stage, by a thread that is a few batches ahead. Which images are
-            shown when does not depend on it. A step needs memory of its own: some 3 GB at a box
-            of 192 px.
+            shown when does not depend on it. `train`, which knows one set, gives it all of this;
+            of several processes that train one half-set together each takes a half-set's share.
+            A step needs memory of its own.
         batch_size: images of each kind in a critic step.
         critic_steps: critic steps per volume step.
         penalty_weight: weight of the gradient penalty.
