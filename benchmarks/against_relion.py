@@ -1,0 +1,253 @@
+"""`cryogan` against RELION's initial model: the same images, judge and CPU time.
+
+RELION 3.1's `relion_refine` makes an initial model by stochastic gradient descent, told what its
+window "3D initial model" tells it, but for three things: particles are known to be centred, the
+mask has the diameter of cryogan's, and maps are written more often. `cryogan` makes one volume
+from all images with the settings of `cryogan reconstruct`. Each has one thread, starts from
+nothing, ends after its own number of iterations or after `--minutes` of CPU time, and pays for its
+own start and reading. Maps are kept along the way and compared with the truth afterwards, so that
+judging costs neither run anything; each in its own box, which is 32 px in cryogan's first stage: a
+correlation there knows nothing of finer detail.
+
+An initial model is not the end in RELION: its descent stops at 15 Å, and a refinement follows.
+
+    cryogan simulate betagal-64px --condition=-5.2dB --datadir ../shared/data -o DIR
+    python benchmarks/against_relion.py DIR -o benchmarks/results --minutes 30
+"""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from cryogan.errors import InputError
+from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.files import atomic_path
+from cryogan.io.mrc import Map, read_map
+from cryogan.io.relion import read_particles
+from cryogan.memory import keep_freed_memory
+from cryogan.training.config import TrainingConfig
+from cryogan.training.loop import train
+
+COLOURS = {"cryogan": "#0072B2", "RELION": "#D55E00"}
+COLUMNS = ("program", "cpu_s", "wall_s", "truth_fsc_0.5_A", "truth_fsc_0.143_A", "correlation")
+GRADIENT_DESCENT = (
+    "--sgd --denovo_3dref --sgd_ini_iter 50 --sgd_inbetween_iter 200 --sgd_fin_iter 50 "
+    "--sgd_ini_resol 35 --sgd_fin_resol 15 --sgd_ini_subset 100 --sgd_fin_subset 500 "
+    "--ctf --K 1 --sym C1 --flatten_solvent --zero_mask --dont_combine_weights_via_disc "
+    "--preread_images --pool 30 --pad 1 --oversampling 1 --healpix_order 1 --j 1"
+)
+CENTRED = "--offset_range 0 --offset_step 0.01 --fix_sigma_offset"
+"""No search for shifts. Oversampling tries ± a quarter of the step even at range 0, and a quarter
+of the usual step is a whole pixel; this one does not move an image."""
+WRITE_EVERY = 5  # iterations
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A map on the way, and what it had cost."""
+
+    cpu_s: float
+    wall_s: float
+    map_: Map
+
+
+def run_cryogan(star: Path, minutes: float, seed: int, started: float) -> list[Snapshot]:
+    """Train on the whole set in this process, which was asked for at `started` (Unix time)."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    snapshots: list[Snapshot] = []
+    due = 0.0
+    for progress in train(
+        read_particles(star).particles,
+        TrainingConfig(),
+        seed=seed,
+        device=torch.device("cpu"),
+        log_every=5,
+    ):
+        cpu_s = time.process_time()
+        over = cpu_s >= 60 * minutes
+        if cpu_s >= due or over or progress.fraction >= 1:
+            map_ = Map(progress.state.average.clone(), progress.data.pixel_size_A)
+            snapshots.append(Snapshot(cpu_s, time.time() - started, map_))
+            due = 1.1 * cpu_s + 5.0  # denser at first
+        if over:
+            break
+    return snapshots
+
+
+def run_relion(star: Path, minutes: float, seed: int, folder: Path) -> list[Snapshot]:
+    """Watch `relion_refine` write its maps into `folder`.
+
+    Raises:
+        InputError: RELION stopped with an error.
+    """
+    particles = read_particles(star).particles
+    diameter_A = TrainingConfig().mask_radius * particles.box_size * particles.pixel_size_A
+    command = ["relion_refine", "--i", star.name, "--o", str(folder / "run")]
+    command += [*GRADIENT_DESCENT.split(), *CENTRED.split(), "--dont_check_norm"]
+    command += ["--particle_diameter", f"{diameter_A:.1f}", "--random_seed", str(seed)]
+    command += ["--sgd_write_iter", str(WRITE_EVERY)]
+    log_path = folder / "log.txt"
+    spent: dict[str, tuple[float, float]] = {}
+    started = time.time()
+    with log_path.open("w") as log:
+        process = subprocess.Popen(  # image names in a .star file are relative to its folder
+            command,
+            cwd=star.parent,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        running, cpu_s = True, 0.0
+        try:
+            while running and cpu_s < 60 * minutes:
+                time.sleep(0.1)
+                running = process.poll() is None
+                if running:
+                    cpu_s = cpu_seconds(process.pid)
+                for path in folder.glob("run_it*_data.star"):  # written after the map
+                    spent.setdefault(path.name.split("_")[1], (cpu_s, time.time() - started))
+        finally:
+            process.kill()
+            process.wait()
+    if not running and process.returncode != 0:
+        errors = [line for line in log_path.read_text().splitlines() if line.startswith("ERROR")]
+        reason = max(errors, key=len, default=f"exit status {process.returncode}")
+        raise InputError(f"relion_refine stopped ({reason}); try it by hand: {' '.join(command)}")
+    return [
+        Snapshot(*cost, read_map(folder / f"run_{iteration}_class001.mrc"))
+        for iteration, cost in sorted(spent.items())
+    ]
+
+
+def cpu_seconds(process_id: int) -> float:
+    """CPU time, user and system, of a running process (Linux, proc(5))."""
+    after_name = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def require_relion() -> None:
+    """Raise InputError unless `relion_refine` is there and is one that knows these options."""
+    if shutil.which("relion_refine") is None:
+        raise InputError(
+            "relion_refine is not on the PATH; install RELION 3.1 (Debian: apt install relion)."
+        )
+    version = subprocess.run(["relion_refine", "--version"], capture_output=True, text=True).stdout
+    if "version: 3." not in version:
+        raise InputError(
+            f"relion_refine says {version.strip() or 'nothing of its version'!r}; put version 3.1 "
+            "first on the PATH, as others name the options of an initial model differently."
+        )
+
+
+def judge(program: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
+    """A row of the table."""
+    comparison = compare_to_truth(snapshot.map_, truth)
+    values = (
+        snapshot.cpu_s,
+        snapshot.wall_s,
+        comparison.resolution_A(0.5),
+        comparison.resolution_A(0.143),
+        comparison.correlation,
+    )
+    return {"program": program} | {
+        name: round(value, 3) for name, value in zip(COLUMNS[1:], values, strict=True)
+    }
+
+
+def plot(path: Path, rows: list[dict[str, str | float]]) -> None:
+    """Resolution over CPU seconds."""
+    figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    for program, colour in COLOURS.items():
+        for threshold, style in (("0.5", "-"), ("0.143", "--")):
+            chosen = [row for row in rows if row["program"] == program]
+            axes.plot(
+                [float(row["cpu_s"]) for row in chosen],
+                [float(row[f"truth_fsc_{threshold}_A"]) for row in chosen],
+                style,
+                color=colour,
+                marker=".",
+                label=f"{program}, FSC {threshold}",
+            )
+    axes.set(
+        xlabel="CPU seconds", ylabel="resolution against the truth (Å)", xscale="log", yscale="log"
+    )
+    ticks = [8, 10, 15, 20, 30, 50, 100, 200]
+    axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Run both, judge both, write `against_relion.csv` and `.png`.
+
+    Raises:
+        InputError: RELION is missing or stopped, or `options.data` is not a simulated set.
+    """
+    require_relion()
+    star = (options.data / "particles.star").resolve()
+    read_particles(star)
+    truth = read_map(options.data / "truth" / "map.mrc")
+    options.output.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool, tempfile.TemporaryDirectory() as folder:
+        ours = pool.apply_async(run_cryogan, (star, options.minutes, options.seed, time.time()))
+        if options.in_turn:
+            ours.wait()
+        theirs = run_relion(star, options.minutes, options.seed, Path(folder))
+        found = {"cryogan": ours.get(), "RELION": theirs}
+    torch.set_num_threads(1)
+    rows = [judge(program, one, truth) for program, several in found.items() for one in several]
+    with (
+        atomic_path(options.output / "against_relion.csv") as temporary,
+        temporary.open("w", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(options.output / "against_relion.png", rows)
+    for program in found:
+        print([row for row in rows if row["program"] == program][-1])
+
+
+def main() -> None:
+    """Read the command line; wrong input is one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "data", type=Path, metavar="DIR", help="folder that `cryogan simulate` made"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="where against_relion.csv and .png go"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="CPU minutes of each at most (default: 30)"
+    )
+    parser.add_argument(
+        "--in-turn", action="store_true", help="one after the other; default: side by side"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of both (default: 0)")
+    try:
+        compare(parser.parse_args())
+    except InputError as error:
+        sys.exit(f"against_relion: {error}")
+
+
+if __name__ == "__main__":
+    main()
