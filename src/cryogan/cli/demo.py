@@ -24,7 +24,7 @@ PIXEL_SIZE_A = 6.0
 PARTICLES = 20_000
 SNR_DB = -5.2
 SNR_BOX_SIZE = 192
-CONFIG = TrainingConfig(stages=(Stage(BOX_SIZE, 102_400, padding=3.0),), symmetry="D2")
+CONFIG = TrainingConfig(stages=(Stage(BOX_SIZE, 76_800, padding=4.0),), symmetry="D2")
 
 
 def make_parser() -> ArgumentParser:
