@@ -228,6 +228,7 @@ def test_a_grown_critic_judges_as_the_smaller_one(box_size, rings, larger, more_
     """Images padded in Fourier space, unitarily. Measured: molecules 0.3 to 0.7 % of the scores'
     spread; with noise, which reaches to the window's edge, 3 to 5 %."""
     small, large = template_critic(box_size, rings), template_critic(larger, more_rings, seed=1)
+    small.bias.copy_(torch.randn(8, 1, generator=generator))
     clean = band_limited(5.0 * pictures(molecules(64, box_size, generator), box_size))
     noise = band_limited(torch.randn(64, box_size, box_size, generator=generator).double())
 

@@ -242,6 +242,20 @@ def test_gradient_of_folded_images_is_the_adjoint(box_size, generator):
     assert float((gradient * other).sum()) == pytest.approx(float(difference), rel=1e-3)
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_frequencies_beyond_the_band_are_not_formed(folded, generator):
+    """To the spectral leakage of the crop, where there is one."""
+    spectrum = volume_spectrum(torch.randn(32, 32, 32, generator=generator), 3.0)
+    pose = Pose(random_rotations(2, generator), torch.zeros(2, 2))
+    images = form_images(
+        spectrum, pose, None, box_size=32, pixel_size_A=3.0, band=0.5, folded=folded
+    )
+    power = fourier.rfft(images).abs()
+    radius = fourier.frequency_grid(32).norm(dim=-1) * 32
+    beyond = power[:, radius > 8.5].square().mean() / power[:, radius <= 8].square().mean()
+    assert beyond.item() < (1e-10 if folded else 0.01)
+
+
 def test_known_zero_shifts_need_no_phases(generator):
     volume, rotation = phantom_map(32, 6.0), random_rotations(3, generator)
     spectrum, pose = volume_spectrum(volume), Pose(rotation, torch.zeros(3, 2))
