@@ -638,6 +638,8 @@ def test_example_images_show_both_streams(particles):
         ({"critic_steps": 0}, "critic_steps is 0"),
         ({"penalty_every": 0}, "penalty_every is 0"),
         ({"critic_channels": -1}, "critic_channels is -1"),
+        ({"settled_fsc": 0.0}, "settled_fsc is 0.0"),
+        ({"settled_fsc": 1.1}, "settled_fsc is 1.1"),
         ({"templates": 0}, "templates is 0"),
         ({"shift_percent": 60.0}, "shift_percent is 60"),
         ({"shift_percent": float("nan")}, "shift_percent is nan"),

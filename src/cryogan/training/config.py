@@ -134,6 +134,10 @@ class TrainingConfig:
         for name in ("batch_size", "critic_steps", "penalty_every", "critic_channels", "templates"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
+        if not 0.0 < self.settled_fsc <= 1.0:
+            raise InputError(
+                f"settled_fsc is {self.settled_fsc}; give a correlation above 0, at most 1."
+            )
         if not self.view_sigma > 0:
             raise InputError(f"view_sigma is {self.view_sigma}; give a positive number.")
         if not self.memory_GB >= 0:
