@@ -129,7 +129,7 @@ def reconstruct(
     finished = _train_all(runs, show) if place is None else _train_here(place, runs, show)
     if not finished or (place is not None and not place.leads):
         return Reconstruction(folder, {}, finished)
-    volumes, pixel_size_A, spent = _collect(runs)
+    volumes, pixel_size_A, images_seen, spent = _collect(runs)
     halves = half_map_comparison(
         volumes[0], volumes[1], pixel_size_A, generator=torch.Generator().manual_seed(seed)
     )
@@ -147,7 +147,7 @@ def reconstruct(
         "pixel_size_A": pixel_size_A,
         "nyquist_A": 2 * pixel_size_A,
         "timings_s": {"total_wall": max(spent["half1_wall"], spent["half2_wall"])} | spent,
-        "images_seen": 2 * sum(stage.images for stage in config.stages),
+        "images_seen": images_seen,
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
     return Reconstruction(folder, resolution, finished=True)
@@ -166,16 +166,17 @@ def _limited(volume: torch.Tensor, band: float) -> torch.Tensor:
     return fourier.irfft(fourier.rfft(volume, 3) * inside, size, 3)
 
 
-def _collect(runs: list[HalfRun]) -> tuple[list[torch.Tensor], float, dict[str, float]]:
-    volumes, spent = [], {}
+def _collect(runs: list[HalfRun]) -> tuple[list[torch.Tensor], float, int, dict[str, float]]:
+    volumes, images_seen, spent = [], 0, {}
     for run in runs:
         with np.load(run.folder / "volume.npz") as archive:
             volume = torch.from_numpy(archive["volume"])
             volumes.append(_limited(volume, run.config.band))
             pixel_size_A = float(archive["pixel_size_A"])
+            images_seen += int(archive["images_seen"])
             spent[f"{run.folder.name}_wall"] = float(archive["wall_s"])
             spent[f"{run.folder.name}_cpu"] = float(archive["cpu_s"])
-    return volumes, pixel_size_A, spent
+    return volumes, pixel_size_A, images_seen, spent
 
 
 def _train_all(runs: list[HalfRun], show: Callable[[list[dict[str, Any]]], None]) -> bool:
@@ -355,6 +356,7 @@ def train_half(
         run.folder / "volume.npz",
         volume=progress.state.average.cpu().numpy(),
         pixel_size_A=progress.data.pixel_size_A,
+        images_seen=progress.state.images_seen,
         wall_s=progress.state.wall_s,
         cpu_s=progress.state.cpu_s,
     )

@@ -76,8 +76,8 @@ def real_and_simulated(run: RunFolder) -> str:
         for kind in present
     ]
     parts = [
-        '<p class="note">As the critic sees them. The first three rows are the same simulated '
-        "particles, step by step; the last row holds real particles, which are others. Simulated "
+        '<p class="note">As the critic sees them (phase-flipped, unless that is switched off). '
+        "The first three rows are the same simulated particles, step by step; the last row holds real particles, which are others. Simulated "
         "images with noise and real images share one grey scale: they should look alike.</p>",
         _strip([""] * shown, rows),
     ]
