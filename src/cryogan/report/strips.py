@@ -77,8 +77,9 @@ def real_and_simulated(run: RunFolder) -> str:
     ]
     parts = [
         '<p class="note">As the critic sees them (phase-flipped, unless that is switched off). '
-        "The first three rows are the same simulated particles, step by step; the last row holds real particles, which are others. Simulated "
-        "images with noise and real images share one grey scale: they should look alike.</p>",
+        "The first three rows are the same simulated particles, step by step; the last row holds "
+        "real particles, which are others. Simulated images with noise and real images share "
+        "one grey scale: they should look alike.</p>",
         _strip([""] * shown, rows),
     ]
     if "noisy" in images and "real" in images:
