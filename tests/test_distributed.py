@@ -55,8 +55,7 @@ VARIANTS = {
 """Two stages of three steps."""
 
 STEPS = 240
-COMMAND = [
-    f"--training.stages=[{{box_size: {BOX}, images: {STEPS * 8}}}]",
+OPTIONS = [
     "--training.batch_size=8",
     "--training.templates=4",
     "--training.precision=float32",
@@ -234,8 +233,9 @@ def _one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def command(dataset, output):
-    return ["reconstruct", str(dataset / "particles.star"), "-o", str(output), *COMMAND]
+def command(dataset, output, steps=60):
+    stages = f"--training.stages=[{{box_size: {BOX}, images: {steps * 8}}}]"
+    return ["reconstruct", str(dataset / "particles.star"), "-o", str(output), stages, *OPTIONS]
 
 
 def torchrun(count, arguments):
@@ -285,7 +285,7 @@ def test_a_team_that_is_interrupted_leaves_a_run_that_one_process_completes(
 ):
     """Two processes a half-set; SIGTERM to torchrun, which passes it on to all."""
     folder = tmp_path / "run"
-    process = torchrun(4, command(dataset, folder))
+    process = torchrun(4, command(dataset, folder, STEPS))
     deadline = time.monotonic() + 120.0
     while not (folder / "half1" / "stats.jsonl").is_file() or not records(folder / "half1"):
         assert process.poll() is None, process.communicate()
@@ -301,7 +301,7 @@ def test_a_team_that_is_interrupted_leaves_a_run_that_one_process_completes(
         begun = records(folder / half)
         assert 0 < checkpoint["step"] == begun[-1]["step"] < STEPS
     train_here(monkeypatch)
-    assert main(command(dataset, folder)) == 0
+    assert main(command(dataset, folder, STEPS)) == 0
     for half in ("half1", "half2"):
         assert [r["step"] for r in records(folder / half)] == list(range(20, STEPS + 1, 20))
     assert records(folder / "half2")[: len(begun)] == begun
