@@ -13,8 +13,8 @@ through the parts of a step:
 
 Parts are CPU seconds on a CPU and wall seconds on a GPU. All cases take turns in one process, round
 after round, so that a busy machine is as busy for all of them; medians are written, and the range
-for whole steps. Peak memory is that of a fresh process that reads the images and makes one step: of
-the process on a CPU, of PyTorch's tensors on a GPU.
+for whole steps. Peak memory is that of a fresh process that reads the images and makes two steps:
+of the process on a CPU, of PyTorch's tensors on a GPU.
 
 The paper's critic is left out of boxes where a step would take long; a note says so.
 
@@ -123,10 +123,12 @@ class Case:
         return wall - started[0] if self.on_gpu else cpu - started[1]
 
 
-def first_step(case: Case) -> tuple[float, float]:
-    """(peak memory in MB, seconds) of reading and a first step; for a process of its own."""
+def first_two_steps(case: Case) -> tuple[float, float]:
+    """Peak memory (MB) of reading and two steps, and seconds of the second; in a fresh process."""
+    steps = case.steps()
+    next(steps)
     started = case.now()
-    next(case.steps())
+    next(steps)
     seconds = case.since(started)
     if case.on_gpu:
         return torch.cuda.max_memory_allocated(case.device) / 1e6, seconds
@@ -299,11 +301,11 @@ def plot(path: Path, rows: list[Row]) -> None:
         figure.savefig(temporary)
 
 
-def first_steps(cases: list[Case], longest_s: float) -> dict[Case, float]:
+def peak_memory(cases: list[Case], longest_s: float) -> dict[Case, float]:
     """Peak memory (MB) of the cases that are not left out, each in a fresh process.
 
-    Left out is a case whose first step, judged by the same critic's in the box before and D², would
-    take more than `longest_s`.
+    Left out is a case whose step, judged by the same critic's in the box before and D², would take
+    more than `longest_s`.
     """
     memory_MB: dict[Case, float] = {}
     before: dict[str, tuple[int, float]] = {}
@@ -318,7 +320,7 @@ def first_steps(cases: list[Case], longest_s: float) -> dict[Case, float]:
                     f"{expected_s:.0f} s or more (see --longest)"
                 )
             else:
-                memory_MB[case], seconds = pool.apply(first_step, (case,))
+                memory_MB[case], seconds = pool.apply(first_two_steps, (case,))
                 before[case.critic] = case.box_size, seconds
     return memory_MB
 
@@ -340,7 +342,7 @@ def run(options: argparse.Namespace) -> None:
         case.config()  # raises
     options.output.mkdir(parents=True, exist_ok=True)
 
-    memory_MB = first_steps(cases, options.longest)
+    memory_MB = peak_memory(cases, options.longest)
     running = {case: case.steps() for case in memory_MB}
     rounds: dict[Case, list[dict[str, float]]] = {case: [] for case in running}
     for number in range(1 + options.rounds):
@@ -393,9 +395,9 @@ def main() -> None:
     parser.add_argument(
         "--longest",
         type=float,
-        default=15.0,
+        default=8.0,
         metavar="S",
-        help="leave out cases where reading and a step would take longer (default: 15 s)",
+        help="leave out cases where a step would take more seconds than this (default: 8)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
