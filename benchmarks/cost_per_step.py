@@ -8,8 +8,8 @@ through the parts of a step:
 - spectrum: from the volume's parameters to its padded 3D spectrum, and back: once a step;
 - images: slices, CTF, noise and preprocessing of a batch, and back to the spectrum;
 - critic: scores of real and simulated images for both players, and back;
-- penalty: what a step that has one takes longer, times the share of steps that have one by default;
-- rest: what is left of a step (optimisers, averaging, real images).
+- penalty: the gradient penalty and its way back, times the share of steps that have one by default;
+- rest: what is left of a step without penalty (optimisers, averaging, real images).
 
 Parts are CPU seconds on a CPU and wall seconds on a GPU. All cases take turns in one process, round
 after round, so that a busy machine is as busy for all of them; medians are written, and the range
@@ -144,14 +144,14 @@ def measure(case: Case, steps: Iterator[Progress]) -> dict[str, float]:
     (wall_with, cpu_with), (wall_without, cpu_without) = (
         (after[0] - before[0], after[1] - before[1]) for before, after in pairwise(times)
     )
-    penalty_wall_s = (wall_with - wall_without) / DEFAULT.penalty_every
-    penalty_cpu_s = (cpu_with - cpu_without) / DEFAULT.penalty_every
+    share = 1 / DEFAULT.penalty_every
     found = parts(case, progress)
+    rest_s = (wall_without if case.on_gpu else cpu_without) - sum(found.values())
+    found["penalty_s"] = share * penalty(case, progress)
     return found | {
-        "wall_s": wall_without + penalty_wall_s,
-        "cpu_s": cpu_without + penalty_cpu_s,
-        "penalty_s": penalty_wall_s if case.on_gpu else penalty_cpu_s,
-        "rest_s": (wall_without if case.on_gpu else cpu_without) - sum(found.values()),
+        "rest_s": rest_s,
+        "wall_s": share * wall_with + (1 - share) * wall_without,
+        "cpu_s": share * cpu_with + (1 - share) * cpu_without,
     }
 
 
@@ -174,19 +174,13 @@ def parts(case: Case, progress: Progress) -> dict[str, float]:
     torch.autograd.grad(spectrum, state.volume.parameter, gradient)
     found["spectrum_backward_s"] = case.since(started)
 
-    def judge(images: Tensor) -> Tensor:
-        fast = in_bfloat16(config, images.device)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
-            scores: Tensor = state.critic(images)
-        return scores.float()
-
     real = torch.randn_like(fake)
     fake = fake.detach().requires_grad_()
     started = case.now()
-    real_scores, fake_scores = judge(torch.cat((real, fake.detach()))).chunk(2)
+    real_scores, fake_scores = judge(case, progress, torch.cat((real, fake.detach()))).chunk(2)
     with torch.no_grad():
-        real_scores_now = judge(real)
-    fake_scores_now = judge(fake)
+        real_scores_now = judge(case, progress, real)
+    fake_scores_now = judge(case, progress, fake)
     found["critic_forward_s"] = case.since(started)
     started = case.now()
     critic_loss = losses.critic_relativistic(real_scores, fake_scores)
@@ -194,6 +188,27 @@ def parts(case: Case, progress: Progress) -> dict[str, float]:
     torch.autograd.grad(losses.volume_relativistic(real_scores_now, fake_scores_now), fake)
     found["critic_backward_s"] = case.since(started)
     return found
+
+
+def penalty(case: Case, progress: Progress) -> float:
+    """Seconds of one gradient penalty, given the scores, and of its way back to the weights."""
+    critic = progress.state.critic
+    shape = (2 * case.batch_size, case.box_size, case.box_size)
+    images = torch.randn(shape, device=case.device).requires_grad_()
+    scores = judge(case, progress, images)
+    started = case.now()
+    torch.autograd.grad(
+        losses.zero_centred_penalty(scores, images), tuple(critic.parameters()), allow_unused=True
+    )
+    return case.since(started)
+
+
+def judge(case: Case, progress: Progress, images: Tensor) -> Tensor:
+    """Scores, in the precision of training."""
+    fast = in_bfloat16(case.config(), images.device)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
+        scores: Tensor = progress.state.critic(images)
+    return scores.float()
 
 
 def summary(case: Case, rounds: list[dict[str, float]], memory_MB: float) -> Row:
