@@ -137,3 +137,18 @@ def test_padded_transform_is_the_transform_of_the_padded_array(box_size, padded_
     array = torch.randn(2, box_size, box_size, box_size, generator=generator)
     expected = fourier.rfft(fourier.crop_or_pad(array, padded_size, 3), 3)
     assert torch.equal(fourier.rfft_padded(array, padded_size, 3), expected)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("box_size", "padded_size"), [(4, 8), (5, 9), (4, 4)])
+def test_padded_transform_has_true_first_and_second_derivatives(
+    dims, box_size, padded_size, generator
+):
+    shape = (2,) + (box_size,) * dims
+    array = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def transform(x):
+        return torch.view_as_real(fourier.rfft_padded(x, padded_size, dims)).square()
+
+    assert torch.autograd.gradcheck(transform, array)
+    assert torch.autograd.gradgradcheck(transform, array)
