@@ -20,8 +20,8 @@ class Critic(nn.Module):
         return scores[:, 0]
 
 
-def compact_critic(box_size: int, channels: int, hidden: int = 64) -> Critic:
-    """The default: pixel-unshuffle by 2, then strided 4×4 convolutions down to 4 pixels.
+def compact_critic(box_size: int, channels: int) -> Critic:
+    """Small and convolutional: pixel-unshuffle by 2, then strided 4×4 convolutions down to 4 pixels.
 
     Channels double at every halving, starting with `channels` at D / 2; two linear layers give
     the score. No normalisation layers: penalties on image gradients need independent images.
@@ -32,8 +32,8 @@ def compact_critic(box_size: int, channels: int, hidden: int = 64) -> Critic:
     while size > 4:
         layers += [nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
         channels, size = 2 * channels, size // 2
-    layers += [nn.Flatten(), nn.Linear(channels * size * size, hidden), nn.LeakyReLU(0.1)]
-    layers.append(nn.Linear(hidden, 1))
+    layers += [nn.Flatten(), nn.Linear(channels * size * size, 64), nn.LeakyReLU(0.1)]
+    layers.append(nn.Linear(64, 1))
     return Critic(layers)
 
 
