@@ -21,7 +21,7 @@ class Critic(nn.Module):
 
 
 def compact_critic(box_size: int, channels: int) -> Critic:
-    """Small and convolutional: pixel-unshuffle by 2, then strided 4×4 convolutions down to 4 pixels.
+    """Convolutional: pixel-unshuffle by 2, then strided 4×4 convolutions down to 4 pixels.
 
     Channels double at every halving, starting with `channels` at D / 2; two linear layers give
     the score. No normalisation layers: penalties on image gradients need independent images.
