@@ -125,41 +125,132 @@ def align(
     Raises:
         InputError: the maps differ in shape, are smaller than 16 voxels, or one is constant.
     """
+    hands = (False, True) if allow_mirror else (False,)
+    return alignments(moving, reference, pixel_size_A, hands=hands, resolution_A=resolution_A)[0]
+
+
+def alignments(
+    moving: Tensor,
+    reference: Tensor,
+    pixel_size_A: float,
+    *,
+    hands: tuple[bool, ...] = (False, True),
+    count: int = 1,
+    resolution_A: float | None = None,
+) -> list[Alignment]:
+    """The `count` best alignments found, best first, no two alike.
+
+    Args:
+        moving: (D, D, D).
+        reference: (D, D, D), same pixel size.
+        pixel_size_A: of both.
+        hands: whether `moving` is mirrored: True, False or both.
+        count: number asked for; there may be fewer.
+        resolution_A: only this resolution and lower is used; None for all there is.
+
+    Raises:
+        InputError: as `align`.
+    """
+    pair = _pair(moving, reference, pixel_size_A, resolution_A)
+    band = _band(pair.size, pair.coarse, reference.device)
+    placements = _grid_search(pair.spectrum, pair.tangent[0], band, hands)
+    return pair.refined(
+        placements,
+        (
+            (pair.coarse, 8, max(16, count)),
+            (min(2 * pair.coarse, pair.radius), 6, max(4, count)),
+            (pair.radius, 10, count),
+        ),
+    )
+
+
+def refine_alignment(
+    moving: Tensor, reference: Tensor, pixel_size_A: float, start: Alignment
+) -> Alignment:
+    """The alignment nearest to `start` that is a (local) optimum; the hand is kept.
+
+    Args:
+        moving: (D, D, D).
+        reference: (D, D, D), same pixel size.
+        pixel_size_A: of both.
+        start: an alignment of the two that is off by some degrees and voxels at most.
+
+    Raises:
+        InputError: as `align`.
+    """
+    pair = _pair(moving, reference, pixel_size_A, None)
+    placements = _Placement(
+        start.rotation[None].to(pair.tangent.real),
+        start.shift_A[None].to(pair.tangent.real) / pair.pixel_size_A,
+        torch.tensor([start.mirrored], device=reference.device),
+    )
+    middle = min(2 * pair.coarse, pair.radius)
+    return pair.refined(placements, ((middle, 6, 1), (pair.radius, 10, 1)))[0]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two maps, windowed and cropped for the search.
+
+    Attributes:
+        size: the search's box.
+        pixel_size_A: in the search's box.
+        radius: its band, Fourier pixels.
+        coarse: the first band.
+        spectrum: `volume_spectrum` of the map that moves.
+        tangent: `_tangent_spectra` of the reference.
+    """
+
+    size: int
+    pixel_size_A: float
+    radius: int
+    coarse: int
+    spectrum: Tensor
+    tangent: Tensor
+
+    def refined(
+        self, placements: _Placement, stages: tuple[tuple[int, int, int], ...]
+    ) -> list[Alignment]:
+        """Refined at one band after the other: (radius, iterations, how many are kept)."""
+        for radius, iterations, keep in stages:
+            band = _band(self.size, radius, self.tangent.device)
+            placements = _refine(self.spectrum, self.tangent, placements, band, iterations, keep)
+        target = self.tangent[0][band.chosen]
+        target_norm = float((target.abs().square() * band.weight).sum())
+        found = []
+        for number, moved in enumerate(_placed(self.spectrum, placements, band)):
+            cross = float(((moved * target.conj()).real * band.weight).sum())
+            norm = float((moved.abs().square() * band.weight).sum()) * target_norm
+            alignment = Alignment(
+                placements.rotation[number],
+                placements.shift[number] * self.pixel_size_A,
+                bool(placements.mirrored[number]),
+                cross / math.sqrt(norm),
+            )
+            found.append(alignment)
+        return found
+
+
+def _pair(
+    moving: Tensor, reference: Tensor, pixel_size_A: float, resolution_A: float | None
+) -> _Pair:
     original_size = reference.shape[-1]
     _check(moving, reference)
     size = min(original_size, _MAX_BOX)
     radius = (size - 1) // 2
     if resolution_A is not None:
         radius = min(radius, int(original_size * pixel_size_A / resolution_A))
-    coarse = min(_COARSE_BAND, radius)
-
     device = reference.device
     window = fourier.soft_disc(original_size, 0.45 * original_size, 0.1 * original_size, 3, device)
     moving = fourier.resample(moving.float() * window, size, 3)
     reference = fourier.resample(reference.float() * window, size, 3)
-    spectrum = volume_spectrum(moving)
-    tangent = _tangent_spectra(reference)
-
-    band = _band(size, coarse, device)
-    hands = (False, True) if allow_mirror else (False,)
-    placements = _grid_search(spectrum, tangent[0], band, hands)
-    for band_radius, iterations, keep in (
-        (coarse, 8, 16),
-        (min(2 * coarse, radius), 6, 4),
-        (radius, 10, 1),
-    ):
-        band = _band(size, band_radius, device)
-        placements = _refine(spectrum, tangent, placements, band, iterations, keep)
-    moved = _placed(spectrum, placements, band)[0]
-    target = tangent[0][band.chosen]
-    cross = float(((moved * target.conj()).real * band.weight).sum())
-    norm = float((moved.abs().square() * band.weight).sum())
-    norm *= float((target.abs().square() * band.weight).sum())
-    return Alignment(
-        placements.rotation[0],
-        placements.shift[0] * (pixel_size_A * original_size / size),
-        bool(placements.mirrored[0]),
-        cross / math.sqrt(norm),
+    return _Pair(
+        size,
+        pixel_size_A * original_size / size,
+        radius,
+        min(_COARSE_BAND, radius),
+        volume_spectrum(moving),
+        _tangent_spectra(reference),
     )
 
 
