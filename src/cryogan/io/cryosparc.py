@@ -1,4 +1,4 @@
-"""cryoSPARC particle files (.cs): poses and CTFs.
+"""cryoSPARC particle files (.cs): reading poses and CTFs, writing particles with poses.
 
 A .cs file is a NumPy structured array (`.npy` format), one record a particle. The conventions
 were established from three sides: cryoSPARC's own conversion of a pose to RELION's Euler angles,
@@ -8,8 +8,13 @@ becomes RELION's origin with its sign unchanged, in pixels of `alignments3D/psiz
 (asarnow/pyem, pull request 125), so that `Pose.shift_A` is its negative; and in refined data
 (T20S, D7) the directions `R e_z` show preferred views while those of Rᵀ are uniform in azimuth,
 as in-plane angles must be.
+
+What is written follows the same conventions and has the fields, in their types, of files that
+cryoSPARC exported. It was checked against these files, our own reader and the published
+converter's conventions, never against cryoSPARC itself.
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -20,11 +25,50 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.particles import CTFParams, Pose
+from cryogan.files import atomic_path
+from cryogan.io.mrc import MrcStack
+from cryogan.particles import CTFParams, Particles, Pose
 
 _Records = np.ndarray[Any, np.dtype[np.void]]
 
 _CLASS_POSTERIOR = re.compile(r"(alignments_class_\d+)/class_posterior")
+_CTF_FIELDS = {
+    "accel_kv": "<f4",
+    "cs_mm": "<f4",
+    "amp_contrast": "<f4",
+    "df1_A": "<f4",
+    "df2_A": "<f4",
+    "df_angle_rad": "<f4",
+    "phase_shift_rad": "<f4",
+    "scale": "<f4",
+    "scale_const": "<f4",
+    "shift_A": "2<f4",
+    "tilt_A": "2<f4",
+    "trefoil_A": "2<f4",
+    "tetra_A": "4<f4",
+    "anisomag": "4<f4",
+    "bfactor": "<f4",
+}
+_ALIGNMENT_FIELDS = {
+    "split": "<u4",
+    "shift": "2<f4",
+    "pose": "3<f4",
+    "psize_A": "<f4",
+    "error": "<f4",
+    "error_min": "<f4",
+    "resid_pow": "<f4",
+    "slice_pow": "<f4",
+    "image_pow": "<f4",
+    "cross_cor": "<f4",
+    "alpha": "<f4",
+    "alpha_min": "<f4",
+    "weight": "<f4",
+    "pose_ess": "<f4",
+    "shift_ess": "<f4",
+    "class_posterior": "<f4",
+    "class": "<u4",
+    "class_ess": "<f4",
+}
 _MAX_HEADER = 2**20  # NumPy's default, 10,000 characters, is too few for many classes
 
 
@@ -86,6 +130,103 @@ def read_ctf(path: Path | str) -> CTFParams:
         b_factor_A2=column("bfactor", default=0.0).float(),
         scale=column("scale", default=1.0).float(),
     )
+
+
+def write_particles(
+    path: Path | str,
+    particles: Particles,
+    pose: Pose,
+    *,
+    half: Tensor,
+    class_number: Tensor | None = None,
+    class_posterior: Tensor | None = None,
+) -> None:
+    """Write particles with their poses as a .cs file, atomically.
+
+    `blob/path` is the absolute path of a stack, `blob/sign` is -1 where the protein is dark on
+    disk, `uid` is a hash of path and image number, so that a particle has the same one in every
+    file written. Particles of equal voltage, Cs and amplitude contrast make an exposure group.
+    What has not been measured has the value of an imported particle: aberrations 0,
+    `alignments3D/alpha` 1, errors and powers 0.
+
+    Args:
+        path: the .cs file to write.
+        particles: n particles read from files (`io.relion.read_particles`).
+        pose: n poses.
+        half: (n,) int64, 1 or 2 as RELION counts them; written as `alignments3D/split`, 0 or 1.
+        class_number: (n,) int64, from 1; all 1 if None. cryoSPARC counts from 0.
+        class_posterior: (n,) probability of that class; all 1 if None.
+
+    Raises:
+        InputError: the particles are not images of files, or the file cannot be written.
+        ValueError: numbers of particles differ, or a half is not 1 or 2.
+    """
+    stack = particles.stack
+    if not isinstance(stack, MrcStack):
+        raise InputError(
+            f"{path} has to name the file of every image, but these particles were not read from "
+            "files; read them with cryogan.io.relion.read_particles."
+        )
+    n = len(particles)
+    if not len(pose) == len(half) == n:
+        raise ValueError(f"{len(pose)} poses and {len(half)} halves for {n} particles")
+    if not bool(((half == 1) | (half == 2)).all()):
+        raise ValueError("half must be 1 or 2")
+    files = [str(header.path.absolute()).encode() for header in stack.files]
+    paths = [files[number] for number in stack.file_id.tolist()]
+    fields = {
+        "uid": "<u8",
+        "blob/path": f"S{max(map(len, paths))}",
+        "blob/idx": "<u4",
+        "blob/shape": "2<u4",
+        "blob/psize_A": "<f4",
+        "blob/sign": "<f4",
+        "blob/import_sig": "<u8",
+        "ctf/type": "S8",
+        "ctf/exp_group_id": "<u4",
+        **{f"ctf/{name}": dtype for name, dtype in _CTF_FIELDS.items()},
+        **{f"alignments3D/{name}": dtype for name, dtype in _ALIGNMENT_FIELDS.items()},
+    }
+    records: _Records = np.zeros(n, dtype=list(fields.items()))
+    rotvec: Tensor = roma.rotmat_to_rotvec(pose.rotation.double())
+    ctf = particles.ctf
+    optics = torch.stack((ctf.voltage_kV, ctf.spherical_aberration_mm, ctf.amplitude_contrast))
+    values: dict[str, Tensor | list[bytes] | list[int] | bytes | float] = {
+        "uid": [_uid(*key) for key in zip(paths, stack.slice_index.tolist(), strict=True)],
+        "blob/path": paths,
+        "blob/idx": stack.slice_index,
+        "blob/shape": stack.box_size,
+        "blob/psize_A": particles.pixel_size_A,
+        "blob/sign": stack.sign,
+        "ctf/type": b"imported",
+        "ctf/exp_group_id": torch.unique(optics, dim=1, return_inverse=True)[1],
+        "ctf/accel_kv": ctf.voltage_kV,
+        "ctf/cs_mm": ctf.spherical_aberration_mm,
+        "ctf/amp_contrast": ctf.amplitude_contrast,
+        "ctf/df1_A": ctf.defocus_u_A,
+        "ctf/df2_A": ctf.defocus_v_A,
+        "ctf/df_angle_rad": torch.deg2rad(ctf.defocus_angle_deg.double()),
+        "ctf/phase_shift_rad": torch.deg2rad(ctf.phase_shift_deg.double()),
+        "ctf/scale": ctf.scale,
+        "ctf/bfactor": ctf.b_factor_A2,
+        "alignments3D/split": half - 1,
+        "alignments3D/shift": -pose.shift_A / particles.pixel_size_A,
+        "alignments3D/pose": rotvec,
+        "alignments3D/psize_A": particles.pixel_size_A,
+        "alignments3D/alpha": 1.0,
+        "alignments3D/class_posterior": 1.0 if class_posterior is None else class_posterior,
+        "alignments3D/class": 0 if class_number is None else class_number - 1,
+        "alignments3D/class_ess": 1.0,
+    }
+    for field, value in values.items():
+        records[field] = value.numpy() if isinstance(value, Tensor) else value
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, records)
+
+
+def _uid(path: bytes, index: int) -> int:
+    digest = hashlib.blake2b(b"%d@%s" % (index, path), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _read(path: Path | str) -> _Records:

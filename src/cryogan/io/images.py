@@ -77,9 +77,7 @@ def open_stacks(
     files = []
     for number, name in enumerate(names.stacks):
         folders, stripped = _places(table.path, name, datadir, strip_prefix)
-        found = next(
-            (folder / stripped for folder in folders if (folder / stripped).is_file()), None
-        )
+        found = _first_file(folders, stripped)
         if found is None:
             row = int(rows[int((names.file_id == number).nonzero()[0])])
             above = "" if len(folders) == 1 else " nor in any folder above"
@@ -100,6 +98,15 @@ def open_stacks(
             f"{header.shape[0]}; give the stack that belongs to the star file."
         )
     return MrcStack(files, names.file_id, names.slice_index)
+
+
+def find_stack(star: Path, name: str) -> Path | None:
+    """Where the stack that the star file names is: beside the star file or in a folder above."""
+    return _first_file(*_places(star, name, None, None))
+
+
+def _first_file(folders: list[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def _places(

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.io.images import Invert, make_bright, open_stacks, parse_image_names, settle_pixel_size
+from cryogan.io.images import (
+    Invert,
+    find_stack,
+    make_bright,
+    open_stacks,
+    parse_image_names,
+    settle_pixel_size,
+)
 from cryogan.io.star import Table, read_star, write_star
 from cryogan.particles import CTFParams, Particles, Pose
 
@@ -332,15 +339,21 @@ def _origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
         return np.stack([table.numbers(f"rlnOrigin{axis}Angst") for axis in "XY"], axis=-1)
     if "rlnOriginX" not in table or "rlnOriginY" not in table:
         return np.zeros((len(table), 2))
-    sizes_A, _ = lookup.pixel_sizes_A()
-    if sizes_A is None and pixel_size_A is not None:
-        sizes_A = np.full(len(table), pixel_size_A)
-    if sizes_A is None:
-        raise InputError(
-            f"{table.path} gives shifts in pixels (rlnOriginX, rlnOriginY) but no pixel size; "
-            "give it with --apix."
-        )
+    sizes_A = _sizes_of_origins_A(lookup, pixel_size_A)
     return np.stack([table.numbers(f"rlnOrigin{axis}") * sizes_A for axis in "XY"], axis=-1)
+
+
+def _sizes_of_origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
+    """(n,) pixel sizes that turn `rlnOriginX` and `rlnOriginY` into Å."""
+    sizes_A, _ = lookup.pixel_sizes_A()
+    if sizes_A is not None:
+        return sizes_A
+    if pixel_size_A is None:
+        raise InputError(
+            f"{lookup.table.path} has shifts in pixels (rlnOriginX, rlnOriginY) but no pixel "
+            "size; give it with --apix."
+        )
+    return np.full(len(lookup.rows), pixel_size_A)
 
 
 def write_particles(
@@ -397,11 +410,140 @@ def write_particles(
         if field not in _OPTICS_FIELDS and not optional:
             particles[column] = _fixed(values)
     if pose is not None:
-        euler_deg = roma.rotmat_to_euler("ZYZ", pose.rotation.double(), degrees=True)
-        particles |= {label: _fixed(euler_deg[:, i]) for i, label in enumerate(_EULER_LABELS)}
-        particles["rlnOriginXAngst"] = _fixed(-pose.shift_A[:, 0])
-        particles["rlnOriginYAngst"] = _fixed(-pose.shift_A[:, 1])
+        poses = _angles(pose) | _origins(pose.shift_A, "Angst")
+        particles |= {label: _fixed(values) for label, values in poses.items()}
     write_star(path, {"optics": optics, "particles": particles | dict(extra or {})})
+
+
+def write_assigned(
+    path: Path | str,
+    source: Path | str,
+    pose: Pose,
+    *,
+    rows: Tensor | None = None,
+    half: Tensor | None = None,
+    class_number: Tensor | None = None,
+    log_likelihood: Tensor | None = None,
+    columns: Mapping[str, Tensor | Sequence[str]] | None = None,
+    datadir: Path | str | None = None,
+    strip_prefix: str | None = None,
+    pixel_size_A: float | None = None,
+) -> None:
+    """Write a particle file again with the poses that its particles have been assigned.
+
+    All tables and columns of `source` stay, in their order, with the chosen rows of the particle
+    table; columns that are given replace those of the same label or come after them. Without an
+    optics table the file is of RELION 3.0 and origins are in pixels, otherwise in Å. Where the
+    source has origins of the other kind, or priors (`rlnAngleRotPrior`, `rlnOriginXPriorAngst`
+    and so on, which RELION centres local searches on), these become the new pose too.
+
+    RELION 3.1.3 warns of labels that it does not know, ignores them and carries them on into what
+    it writes; that is what becomes of `columns` with labels of our own.
+
+    An image name stays as it is where it leads to the same stack when looked for beside the new
+    file and in the folders above it, as in a RELION project; otherwise the stack's absolute path
+    takes its place, which RELION finds from any working folder.
+
+    Args:
+        path: the star file to write.
+        source: the particle file that was read.
+        pose: n poses.
+        rows: (n,) int64 rows of the particle table, from 0; all if None.
+        half: (n,) int64, 1 or 2, into `rlnRandomSubset`.
+        class_number: (n,) int64, from 1, into `rlnClassNumber`.
+        log_likelihood: (n,) into `rlnLogLikeliContribution`.
+        columns: further columns, label (no underscore) to n numbers or words.
+        datadir, strip_prefix: where the images were found (see `read_particles`).
+        pixel_size_A: needed for origins in pixels where the source has no pixel size.
+
+    Raises:
+        InputError: `source` is no particle file or would be overwritten, `rows` go beyond it, a
+            stack is not there, origins are in pixels of unknown size, or the file cannot be
+            written.
+        ValueError: numbers of rows differ, a pose or number is not finite, or a half is not 1
+            or 2.
+    """
+    if half is not None and not bool(((half == 1) | (half == 2)).all()):
+        raise ValueError("half must be 1 or 2")
+    path = Path(path)
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise InputError(
+            f"The poses would be written over {source}, the file their particles come from; "
+            "choose another name for the output."
+        )
+    tables = read_star(source)
+    table = _table_with(tables, "rlnImageName", source)
+    chosen = _chosen(table, rows)
+    lookup = _Lookup.of(tables, table, chosen)
+    particles = {label: [c[row] for row in chosen.tolist()] for label, c in table.columns.items()}
+    particles["rlnImageName"] = _names_from(path, table, chosen, datadir, strip_prefix)
+    in_A, in_pixels = "rlnOriginXAngst" in table, "rlnOriginX" in table
+    assigned: dict[str, Tensor | Sequence[str]] = {**_angles(pose)}
+    if in_A or lookup.optics is not None:
+        assigned |= _origins(pose.shift_A, "Angst")
+    if in_pixels or lookup.optics is None:
+        sizes_A = torch.from_numpy(_sizes_of_origins_A(lookup, pixel_size_A))
+        assigned |= _origins(pose.shift_A / sizes_A[:, None], "")
+    priors = {_prior_of(label): values for label, values in assigned.items()}
+    assigned |= {label: values for label, values in priors.items() if label in table}
+    given = {
+        "rlnClassNumber": class_number,
+        "rlnRandomSubset": half,
+        "rlnLogLikeliContribution": log_likelihood,
+    }
+    assigned |= {label: values for label, values in given.items() if values is not None}
+    for label, values in (assigned | dict(columns or {})).items():
+        if len(values) != len(chosen):
+            raise ValueError(f"{label} has {len(values)} values for {len(chosen)} particles")
+        particles[label] = _words(label, values) if isinstance(values, Tensor) else list(values)
+    write_star(path, {t.name: t.columns for t in tables} | {table.name: particles})
+
+
+def _prior_of(label: str) -> str:
+    """RELION's label for the prior of an angle or origin."""
+    bare = label.removesuffix("Angst")
+    return f"{bare}Prior{label.removeprefix(bare)}"
+
+
+def _names_from(
+    star: Path,
+    table: Table,
+    rows: _Rows,
+    datadir: Path | str | None,
+    strip_prefix: str | None,
+) -> list[str]:
+    """Image names of `rows` that lead to their stacks from a star file elsewhere."""
+    names = parse_image_names(table, rows)
+    stack = open_stacks(table, rows, names, datadir, strip_prefix)
+    target: list[str] = []
+    for name, header in zip(names.stacks, stack.files, strict=True):
+        found = find_stack(star, name)
+        same = found is not None and found.samefile(header.path)
+        target.append(name if same else str(header.path.absolute()))
+    written = [table.columns["rlnImageName"][row] for row in rows.tolist()]
+    return [
+        name[: name.find("@") + 1] + target[file]
+        for name, file in zip(written, names.file_id.tolist(), strict=True)
+    ]
+
+
+def _angles(pose: Pose) -> dict[str, Tensor]:
+    """Label → (n,) degrees."""
+    euler_deg = roma.rotmat_to_euler("ZYZ", pose.rotation.double(), degrees=True)
+    return dict(zip(_EULER_LABELS, euler_deg.unbind(-1), strict=True))
+
+
+def _origins(shift: Tensor, unit: str) -> dict[str, Tensor]:
+    """Label → (n,): where to move a particle that is at `shift`, (n, 2)."""
+    return {f"rlnOrigin{axis}{unit}": -shift[:, i] for i, axis in enumerate("XY")}
+
+
+def _words(label: str, values: Tensor) -> list[str]:
+    if not values.is_floating_point():
+        return [str(value) for value in values.tolist()]
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{label} holds a value that is not finite")
+    return _fixed(values)
 
 
 def _fixed(values: Tensor) -> list[str]:

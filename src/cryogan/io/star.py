@@ -6,7 +6,7 @@ or repeated, and messages can name the line.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cryogan.errors import InputError
-from cryogan.files import write_text
+from cryogan.files import atomic_path
 
 _TOKEN = re.compile(r""""([^"]*)"(?=\s|$)|'([^']*)'(?=\s|$)|(\S+)""")
 
@@ -144,20 +144,29 @@ def _tokens(line: str) -> list[str]:
     return [] if tokens and tokens[0].startswith("#") else tokens
 
 
-def write_star(path: Path | str, tables: dict[str, dict[str, Sequence[str]]]) -> None:
-    """Write tables (block name → label → values) atomically, as RELION 3.1 does.
+def write_star(path: Path | str, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Write tables (block name → label → values) atomically, as RELION does.
+
+    With an `optics` table the file says that it is of RELION 3.1. Without one it must not:
+    RELION 3.1 would refuse to convert it, or leave out its shifts.
+
+    What `read_star` read of a file that is not UTF-8 is written with its own bytes.
 
     Raises:
         InputError: the file cannot be written.
     """
+    version = ["", "# version 30001"] if "optics" in tables else []
     text: list[str] = []
     for name, columns in tables.items():
-        text += ["", "# version 30001", "", f"data_{name}", "", "loop_"]
+        text += [*version, "", f"data_{name}", "", "loop_"]
         text += [f"_{label} #{number}" for number, label in enumerate(columns, 1)]
         text += [" ".join(map(_quoted, row)) for row in zip(*columns.values(), strict=True)]
         text.append("")
-    write_text(path, "\n".join([*text, ""]))
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join([*text, ""]), encoding="utf-8", errors="surrogateescape")
 
 
 def _quoted(value: str) -> str:
-    return f'"{value}"' if not value or any(c.isspace() for c in value) else value
+    if value and not any(c.isspace() for c in value):
+        return value
+    return f"'{value}'" if '"' in value else f'"{value}"'
