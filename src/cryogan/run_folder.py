@@ -1,7 +1,8 @@
-"""The run folder: whose it is, its log, and what a known structure adds to it."""
+"""The run folder: whose it is, its log, its conformations, what a known structure adds to it."""
 
 import csv
 import json
+import math
 import os
 import platform
 import sys
@@ -18,8 +19,10 @@ from cryogan.errors import InputError
 from cryogan.evaluation.alignment import apply_alignment
 from cryogan.evaluation.comparison import Comparison
 from cryogan.evaluation.fsc import write_fsc_csv
+from cryogan.evaluation.series import Series
 from cryogan.files import write_text
-from cryogan.io.mrc import write_map
+from cryogan.io.mrc import read_map, write_map
+from cryogan.simulation.table import read_columns
 from cryogan.training.config import TrainingConfig
 
 
@@ -135,3 +138,106 @@ def _read_curves(path: Path) -> dict[str, Tensor]:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name.startswith("half_map")]
     return {name: torch.tensor([float(row[name]) for row in rows]) for name in names}
+
+
+def conformations_folder(path: Path) -> Path:
+    """A run's folder of conformations; a folder that is no run is itself a folder of maps.
+
+    Raises:
+        InputError: a run without conformations, or no folder.
+    """
+    inside = path / "conformations"
+    if inside.is_dir():
+        return inside
+    if not path.is_dir() or (path / "config.json").is_file():
+        raise InputError(
+            f"{path} holds no conformations; give the folder of a heterogeneous run, a folder of "
+            "maps, or --truth to judge one map."
+        )
+    return path
+
+
+def read_conformations(folder: Path, pixel_size_A: float | None = None) -> Series:
+    """The maps that `latents.csv` lists, with latents z0, z1 ... and weights.
+
+    Without `latents.csv` all maps (.mrc) of the folder by name, of equal weight, without latents.
+
+    Raises:
+        InputError: there is no map, one cannot be read, boxes or pixel sizes differ, or a latent
+            or weight is not a number.
+    """
+    table = folder / "latents.csv"
+    if not table.is_file():
+        names = sorted(path.name for path in folder.glob("*.mrc"))
+        if not names:
+            raise InputError(f"{folder} holds neither latents.csv nor maps (.mrc).")
+        return _series(
+            folder, names, torch.ones(len(names)), torch.zeros(len(names), 0), pixel_size_A
+        )
+    axes = tuple(name for name in _header(table) if name[:1] == "z" and name[1:].isdecimal())
+    *latent, weight = read_columns(table, (*axes, "weight"))
+    names = _strings(table, "volume")
+    latents = torch.stack(latent, dim=-1) if axes else torch.zeros(len(names), 0)
+    return _series(folder, names, weight, latents, pixel_size_A, table)
+
+
+def read_true_conformations(folder: Path) -> Series:
+    """The true states that `cryogan simulate` left in its folder `truth`.
+
+    Weights are the numbers of images that show each state, coordinates its latents.
+
+    Raises:
+        InputError: `states.csv` or a map is missing or cannot be read.
+    """
+    table = folder / "states.csv"
+    if not table.is_file():
+        raise InputError(f"{folder} holds no states.csv; give the folder truth of a simulation.")
+    axes = tuple(name for name in _header(table) if name.startswith("latent_"))
+    *latent, images = read_columns(table, (*axes, "images"))
+    names = _strings(table, "map")
+    latents = torch.stack(latent, dim=-1) if axes else torch.zeros(len(names), 0)
+    return _series(folder, names, images, latents, None, table)
+
+
+def _series(
+    folder: Path,
+    names: list[str],
+    weight: Tensor,
+    coordinate: Tensor,
+    pixel_size_A: float | None,
+    table: Path | None = None,
+) -> Series:
+    if bool((weight < 0).any()) or not float(weight.sum()) > 0:
+        raise InputError(
+            f"The weights in {table} are not a distribution; make them 0 or more, not all 0."
+        )
+    maps = [read_map(folder / name, pixel_size_A) for name in names]
+    for name, map_ in zip(names, maps, strict=True):
+        same_grid = map_.volume.shape == maps[0].volume.shape and math.isclose(
+            map_.pixel_size_A, maps[0].pixel_size_A, rel_tol=1e-3
+        )
+        if not same_grid:
+            raise InputError(
+                f"{folder / name} has another box or pixel size than {names[0]}; give maps of "
+                "one series."
+            )
+    return Series(
+        names,
+        torch.stack([map_.volume for map_ in maps]),
+        maps[0].pixel_size_A,
+        (weight / weight.sum()).double(),
+        coordinate.double(),
+    )
+
+
+def _header(table: Path) -> list[str]:
+    with table.open(newline="", errors="replace") as file:
+        return next(csv.reader(file), [])
+
+
+def _strings(table: Path, column: str) -> list[str]:
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if any(not row.get(column) for row in rows):
+        raise InputError(f"{table} has no {column} in some row; name the file of each map.")
+    return [row[column] for row in rows]
