@@ -14,15 +14,22 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.evaluation.fsc import fourier_shell_correlation as fsc
 from cryogan.io import cryosparc
-from cryogan.io.mrc import read_map, write_stack
+from cryogan.io.asymmetric_unit import in_asymmetric_unit
+from cryogan.io.mrc import read_map, write_map, write_stack
 from cryogan.io.relion import read_particles, read_poses, write_assigned, write_particles
 from cryogan.io.star import Table, read_star
-from cryogan.particles import ArrayStack, Particles, Pose
+from cryogan.particles import ArrayStack, CTFParams, Particles, Pose
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.imaging import simulate
-from cryogan.physics.rotations import angle_between, random_rotations
+from cryogan.physics.rotations import (
+    angle_between,
+    euler_to_matrix,
+    matrix_to_euler,
+    random_rotations,
+)
 from cryogan.simulation.microscope import random_ctf
+from cryogan.symmetry import symmetry_matrices
 
 BOX, PIXEL_A, N = 32, 6.0, 600
 SOURCE = """
@@ -410,6 +417,73 @@ def test_relion_reconstructs_from_an_old_file(
     relion(*("relion_reconstruct", "--i", "new.star", "--o", "map.mrc", "--ctf"), folder=folder)
     volume = read_map(folder / "map.mrc").volume
     assert float(fsc(volume, truth)[1 : BOX // 3].min()) > 0.9
+
+
+# RELION's asymmetric unit
+
+
+@pytest.mark.parametrize("symmetry", ["C1", "C3", "D2", "D3", "T", "O", "I"])
+def test_equivalent_poses_show_the_same(symmetry: str, generator: torch.Generator) -> None:
+    """Moved by an element of the group; twice moved is once moved; the unit is 1/m of a sphere."""
+    pose = some_poses(20_000, generator)
+    moved = in_asymmetric_unit(pose, symmetry)
+    group = symmetry_matrices(symmetry)
+    element = moved.rotation @ pose.rotation.mT
+    distance = (element[:, None] - group).abs().amax((-2, -1)).min(1).values
+    assert float(distance.max()) < 1e-5
+    assert torch.equal(moved.shift_A, pose.shift_A)
+    again = in_asymmetric_unit(moved, symmetry)
+    stays = (again.rotation - moved.rotation).abs().amax((-2, -1)) < 1e-5
+    assert float(stays.double().mean()) > 0.999  # all but those on its edge
+    stayed = (moved.rotation - pose.rotation).abs().amax((-2, -1)) < 1e-5
+    assert int(stayed.sum()) == pytest.approx(20_000 / len(group), rel=0.15)
+
+
+def test_the_unit_of_dihedral_groups(generator: torch.Generator) -> None:
+    for n in (2, 3, 7):
+        pose = in_asymmetric_unit(some_poses(1000, generator), f"D{n}")
+        rot_deg, tilt_deg, _ = matrix_to_euler(pose.rotation).unbind(-1)
+        assert float(tilt_deg.max()) < 90.1
+        assert float((rot_deg - 90.0).abs().max()) < 180.0 / n + 0.1
+
+
+@pytest.mark.parametrize("symmetry", ["C3", "D2", "D7", "T", "O", "I"])
+def test_directions_that_relion_samples_are_inside(
+    tmp_path: Path, generator: torch.Generator, symmetry: str
+) -> None:
+    write_map(tmp_path / "map.mrc", phantom_map(16, 12.0), 12.0)
+    write_stack(tmp_path / "a.mrcs", torch.randn(2, 16, 16, generator=generator), 12.0)
+    ctf = CTFParams.constant(2, defocus_u_A=10000.0)
+    write_particles(
+        tmp_path / "in.star", image_names="a.mrcs", ctf=ctf, pixel_size_A=12.0, box_size=16
+    )
+    (tmp_path / "out").mkdir()
+    relion(
+        *("relion_refine", "--i", "in.star", "--ref", "map.mrc", "--o", "out/run"),
+        *("--iter", 1, "--particle_diameter", 150, "--sym", symmetry, "--healpix_order", 3),
+        *("--offset_range", 0, "--oversampling", 0, "--pad", 1, "--dont_check_norm"),
+        folder=tmp_path,
+    )
+    tables = read_star(tmp_path / "out/run_it001_sampling.star")
+    table = next(table for table in tables if "rlnAngleTilt" in table)
+    assert len(table) > 0.8 * 768 / len(symmetry_matrices(symmetry))
+    angles = (table.numbers("rlnAngleRot"), table.numbers("rlnAngleTilt"), np.zeros(len(table)))
+    direction = euler_to_matrix(torch.from_numpy(np.stack(angles, 1)).float())[:, :, 2]
+    direction = direction + 0.02 * direction.mean(0)  # off the edges, where either side will do
+    rot_deg = torch.rad2deg(torch.atan2(direction[:, 1], direction[:, 0]))
+    tilt_deg = torch.rad2deg(torch.atan2(direction[:, :2].norm(dim=1), direction[:, 2]))
+    rotation = euler_to_matrix(torch.stack((rot_deg, tilt_deg, 0 * tilt_deg), 1))
+    moved = in_asymmetric_unit(Pose(rotation, torch.zeros(len(table), 2)), symmetry)
+    torch.testing.assert_close(moved.rotation, rotation, atol=1e-5, rtol=0)
+
+
+def test_the_star_file_is_inside(source: Path, generator: torch.Generator) -> None:
+    pose = some_poses(4, generator)
+    out = source.parent / "poses.star"
+    write_assigned(out, source, pose, symmetry="O")
+    assert_same_poses(read_poses(out), in_asymmetric_unit(pose, "O"))
+    with pytest.raises(InputError, match="symmetry 'X2' is unknown"):
+        write_assigned(out, source, pose, symmetry="X2")
 
 
 # cryoSPARC files

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.io.asymmetric_unit import in_asymmetric_unit
 from cryogan.io.images import (
     Invert,
     find_stack,
@@ -420,6 +421,7 @@ def write_assigned(
     source: Path | str,
     pose: Pose,
     *,
+    symmetry: str = "C1",
     rows: Tensor | None = None,
     half: Tensor | None = None,
     class_number: Tensor | None = None,
@@ -448,6 +450,8 @@ def write_assigned(
         path: the star file to write.
         source: the particle file that was read.
         pose: n poses.
+        symmetry: the molecule's; poses are moved into the asymmetric unit that RELION keeps them
+            in (`asymmetric_unit.in_asymmetric_unit`), without which its local searches go wrong.
         rows: (n,) int64 rows of the particle table, from 0; all if None.
         half: (n,) int64, 1 or 2, into `rlnRandomSubset`.
         class_number: (n,) int64, from 1, into `rlnClassNumber`.
@@ -458,8 +462,8 @@ def write_assigned(
 
     Raises:
         InputError: `source` is no particle file or would be overwritten, `rows` go beyond it, a
-            stack is not there, origins are in pixels of unknown size, or the file cannot be
-            written.
+            stack is not there, origins are in pixels of unknown size, the symmetry is unknown, or
+            the file cannot be written.
         ValueError: numbers of rows differ, a pose or number is not finite, or a half is not 1
             or 2.
     """
@@ -478,7 +482,7 @@ def write_assigned(
     particles = {label: [c[row] for row in chosen.tolist()] for label, c in table.columns.items()}
     particles["rlnImageName"] = _names_from(path, table, chosen, datadir, strip_prefix)
     in_A, in_pixels = "rlnOriginXAngst" in table, "rlnOriginX" in table
-    assigned: dict[str, Tensor | Sequence[str]] = {**_angles(pose)}
+    assigned: dict[str, Tensor | Sequence[str]] = {**_angles(in_asymmetric_unit(pose, symmetry))}
     if in_A or lookup.optics is not None:
         assigned |= _origins(pose.shift_A, "Angst")
     if in_pixels or lookup.optics is None:
