@@ -125,7 +125,7 @@ def _draw_resolution(axes: Axes, comparison: SeriesComparison) -> None:
         color=_TRUE,
         verticalalignment="top",
     )
-    axes.set_ylim(bottom=0.0)
+    axes.set_ylim(0.0, 1.12 * axes.get_ylim()[1])
     axes.set_ylabel("FSC 0.5 (Å)")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right")
 
