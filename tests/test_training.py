@@ -253,7 +253,7 @@ def test_real_scores_in_the_volume_step_are_those_of_the_trained_critic(particle
     seen = []
     loss = loop.losses.volume_relativistic
     monkeypatch.setattr(
-        loop.losses, "volume_relativistic", lambda r, f: seen.append((r, f)) or loss(r, f)
+        loop.losses, "volume_relativistic", lambda r, f, w: seen.append((r, f)) or loss(r, f, w)
     )
     inputs = []
     state.critic.register_forward_hook(lambda _, args, out: inputs.append((args[0], out)))

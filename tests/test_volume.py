@@ -60,7 +60,7 @@ def test_a_molecule_inside_mask_and_band_is_reproduced(
 ):
     molecule = blobs(box_size, 2.0, 4.0, generator)
     volume = make(box_size, parametrisation, positivity)
-    volume.set_volume(molecule)
+    volume.start_from(molecule)
     assert relative_error(volume(), molecule) < 1e-5
 
 
@@ -106,14 +106,14 @@ def test_a_volume_with_negative_values_is_reproduced_at_any_leak(leak, generator
     values = torch.randn(16, 16, 16, generator=generator) * inside
     volume = make(16, "voxels", "leaky")
     volume.leak = leak
-    volume.set_volume(values)
+    volume.start_from(values)
     torch.testing.assert_close(volume().detach(), values)
 
 
 @pytest.mark.parametrize("parametrisation", KINDS)
 def test_nothing_is_left_beyond_the_mask(parametrisation, generator):
     volume = make(20, parametrisation)
-    volume.set_volume(torch.randn(20, 20, 20, generator=generator))
+    volume.start_from(torch.randn(20, 20, 20, generator=generator))
     radius = fourier.radius_grid(20, 3) / 10
     assert volume()[radius >= 0.95].abs().max() == 0.0
     assert (volume()[radius < 0.95] != 0).all()
@@ -123,7 +123,7 @@ def test_nothing_is_left_beyond_the_mask(parametrisation, generator):
 @pytest.mark.parametrize("symmetry", ["C2", "C4", "D2", "D4", "O"])
 def test_symmetry_that_permutes_the_axes_is_exact(symmetry, box_size, generator):
     volume = make(box_size, "voxels", symmetry=symmetry)
-    volume.set_volume(torch.randn(*(box_size,) * 3, generator=generator))
+    volume.start_from(torch.randn(*(box_size,) * 3, generator=generator))
     result = volume().detach()
     assert result.std() > 0.05
     for operator in symmetry_matrices(symmetry):
@@ -144,7 +144,7 @@ def test_projections_at_symmetry_related_poses_are_equal(symmetry, bound, genera
     """Trilinear interpolation in real space smooths what does not fall on the grid."""
     volume = make(32, "fourier", symmetry=symmetry)
     molecule = blobs(32, 2.5, 9.0, generator)
-    volume.set_volume(molecule)
+    volume.start_from(molecule)
     rotation = random_rotations(4, generator)
     reference = project(volume().detach(), rotation)
     plain = project(molecule, rotation)
@@ -178,7 +178,7 @@ def test_gradient_reaches_every_parameter_of_an_empty_volume(
 @pytest.mark.parametrize("parametrisation", KINDS)
 def test_gradient_equals_finite_differences(parametrisation, positivity, generator):
     volume = make(16, parametrisation, positivity, "D2").double()
-    volume.set_volume(torch.randn(16, 16, 16, generator=generator).double())
+    volume.start_from(torch.randn(16, 16, 16, generator=generator).double())
     weight = torch.randn(16, 16, 16, generator=generator).double()
     direction = torch.randn(volume.parameter.shape, generator=generator).double()
     (volume() * weight).sum().backward()

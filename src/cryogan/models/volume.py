@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from cryogan import fourier
+from cryogan.models.generator import ALIKE, Generator, Mixture
 from cryogan.symmetry import symmetry_matrices
 
 
-class Volume(nn.Module):
+class Volume(Generator):
     """A volume (D, D, D) with soft ball mask, positivity and point-group symmetry.
 
     Two parametrisations of the same volumes:
@@ -68,29 +69,54 @@ class Volume(nn.Module):
 
     def forward(self) -> Tensor:
         """The volume (D, D, D), differentiable in the parameters."""
-        if self.parametrisation == "fourier":
-            coefficients = torch.view_as_complex(self.parameter) * self.scale
-            volume = fourier.irfft(coefficients, self.box_size, 3)
-        else:
-            volume = self.parameter * self.scale
-        volume = symmetrise(volume * self.mask, self.operators)
+        volume = self.shaped(self.parameter)
         if self.positivity == "relu":
             return volume.clamp_min(0.0)  # unlike relu, passes a gradient at exactly 0
         if self.positivity == "leaky":
             return nn.functional.leaky_relu(volume, self.leak)
         return volume
 
-    @torch.no_grad()
-    def set_volume(self, volume: Tensor) -> None:
-        """Start from a volume (D, D, D); it is reproduced where the constraints allow it."""
-        if self.positivity == "leaky":
-            volume = torch.where(volume < 0, volume / self.leak, volume)
+    def shaped(self, parameter: Tensor) -> Tensor:
+        """What parameters stand for, masked and symmetric but not yet positive: (D, D, D)."""
+        if self.parametrisation == "fourier":
+            coefficients = torch.view_as_complex(parameter) * self.scale
+            volume = fourier.irfft(coefficients, self.box_size, 3)
+        else:
+            volume = parameter * self.scale
+        return symmetrise(volume * self.mask, self.operators)
+
+    def parameters_of(self, volume: Tensor) -> Tensor:
+        """Parameters that stand for a volume (D, D, D)."""
         if self.parametrisation == "fourier":
             coefficients = fourier.rfft(volume, 3) / self.scale.clamp_min(1e-20)
             coefficients = coefficients * (self.scale > 0)
-            self.parameter.copy_(torch.view_as_real(coefficients))
-        else:
-            self.parameter.copy_(volume / self.scale)
+            return torch.view_as_real(coefficients)
+        return volume / self.scale
+
+    @torch.no_grad()
+    def start_from(self, snapshot: Tensor) -> None:
+        """Start from a volume (D, D, D); it is reproduced where the constraints allow it."""
+        if self.positivity == "leaky":
+            snapshot = torch.where(snapshot < 0, snapshot / self.leak, snapshot)
+        self.parameter.copy_(self.parameters_of(snapshot))
+
+    def components(self, generator: torch.Generator) -> Tensor:
+        volume: Tensor = self()
+        return volume
+
+    def mixture(self, n: int, generator: torch.Generator) -> Mixture:
+        """All particles are alike."""
+        return ALIKE
+
+    def snapshot(self) -> Tensor:
+        volume: Tensor = self()
+        return volume
+
+    def mean_volume(self, snapshot: Tensor) -> Tensor:
+        return snapshot
+
+    def components_of(self, snapshot: Tensor, generator: torch.Generator) -> Tensor:
+        return snapshot
 
 
 def symmetrise(volume: Tensor, operators: Tensor) -> Tensor:

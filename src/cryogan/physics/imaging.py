@@ -25,6 +25,7 @@ def form_images(
     box_size: int,
     pixel_size_A: float,
     noise: Tensor | None = None,
+    amounts: Tensor | None = None,
     band: float = 1.0,
     folded: bool = False,
     shifted: bool = True,
@@ -32,12 +33,14 @@ def form_images(
     """Images `y = n + C S P_R V`, differentiable in the volume.
 
     Args:
-        spectrum: `volume_spectrum` of the volume(s): one for all poses or one a pose.
+        spectrum: `volume_spectrum` of the volume(s): one for all poses, one a pose, or m volumes,
+            each for n / m poses in turn.
         pose: n poses.
         ctf: (n, D, D // 2 + 1) as from `physics.ctf.ctf`, or None for no microscope.
         box_size: D.
         pixel_size_A: pixel size of volume and images.
         noise: (n, D, D) to be added, or None.
+        amounts: (n, m) for mixtures `Σ_k amounts[i, k] V_k` of m volumes, or None.
         band: see `projection.slices`; frequencies beyond this fraction of Nyquist are not formed.
         shifted: False where all shifts are known to be zero, which saves their phases.
         folded: read slices on the images' own grid (`projection.slices`, size D): much cheaper,
@@ -46,10 +49,9 @@ def form_images(
     Returns:
         (n, D, D), protein bright. A pixel of a projection is the sum of voxels along its ray.
     """
-    if folded:
-        plane = slices(spectrum, pose.rotation, band, box_size)
-    else:
-        projection = fourier.irfft(slices(spectrum, pose.rotation, band), spectrum.shape[-2])
+    plane = _mixed_slices(spectrum, pose.rotation, amounts, band, box_size if folded else None)
+    if not folded:
+        projection = fourier.irfft(plane, spectrum.shape[-2])
         plane = fourier.rfft(fourier.crop_or_pad(projection, box_size))
     if shifted:
         plane = plane * shift_phases(pose.shift_A / pixel_size_A, box_size)
@@ -57,6 +59,21 @@ def form_images(
         plane = plane * ctf
     image = fourier.irfft(plane, box_size)
     return image if noise is None else image + noise
+
+
+def _mixed_slices(
+    spectrum: Tensor, rotation: Tensor, amounts: Tensor | None, band: float, size: int | None
+) -> Tensor:
+    if amounts is not None:  # projection is linear: mix slices, not volumes
+        parts = zip(amounts.unbind(1), spectrum, strict=True)
+        return sum(
+            (amount[:, None, None] * slices(each, rotation, band, size) for amount, each in parts),
+            start=torch.zeros((), device=spectrum.device),
+        )
+    if spectrum.ndim == 4 and len(spectrum) < len(rotation):
+        parts = zip(spectrum, rotation.chunk(len(spectrum)), strict=True)
+        return torch.cat([slices(each, some, band, size) for each, some in parts])
+    return slices(spectrum, rotation, band, size)
 
 
 def simulate(

@@ -1,6 +1,6 @@
 """What a training run is told: frozen, and written into every run folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cryogan.errors import InputError
@@ -15,11 +15,14 @@ class Stage:
         images: number of real images shown to the critic in this stage.
         padding: oversampling of the projector's spectrum. From 3 on, slices are read on the
             images' own grid, which is cheap (`physics.projection.slices`).
+        consensus: learn one volume in this stage, whatever the generator; conformations of the
+            stages that follow start from it.
     """
 
     box_size: int
     images: int
     padding: float = 3.0
+    consensus: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,17 @@ class TrainingConfig:
         stages: box sizes and lengths, in order. The volume is carried over, and so is a template
             critic; others are fresh.
         settled_fsc: a stage other than the last ends early, at a multiple of 50 steps, when the
-            averaged volume correlates this well with that of 50 steps before in the finest third
-            of its shells; 1 for stages of fixed length.
+            averaged (mean) volume correlates this well with that of 50 steps before in the finest
+            third of its shells; 1 for stages of fixed length.
+        generator: what is learnt: one "volume", or conformations: "subspace" or "unet" (see
+            `models.conformations`, `models.unet`).
+        latent: of conformations: "uniform" on [0, 1], "uniform2d" on its square, "circle", or
+            "discrete".
+        classes: number of classes of a discrete latent; their populations are learnt.
+        basis: number of volumes that a subspace adds to the mean (a discrete latent's always has
+            classes - 1).
+        basis_start: standard deviation of their initial noise, in units of `volume_lr`.
+        volumes_per_step: number of volumes that a U-Net generates in a step.
         loss: "relativistic" with zero-centred penalties, or "wasserstein" with WGAN-GP.
         critic: "template", "compact" or "paper" (see `models.critic`).
         templates: number of templates of a template critic.
@@ -85,6 +97,12 @@ class TrainingConfig:
 
     stages: tuple[Stage, ...] = (Stage(32, 51_200, 4.0), Stage(48, 76_800), Stage(64, 128_000))
     settled_fsc: float = 1.0
+    generator: Literal["volume", "subspace", "unet"] = "volume"
+    latent: Literal["uniform", "uniform2d", "circle", "discrete"] = "uniform"
+    classes: int = 2
+    basis: int = 4
+    basis_start: float = 0.02
+    volumes_per_step: int = 8
     loss: Literal["relativistic", "wasserstein"] = "relativistic"
     critic: Literal["template", "compact", "paper"] = "template"
     templates: int = 64
@@ -134,6 +152,8 @@ class TrainingConfig:
         for name in ("batch_size", "critic_steps", "penalty_every", "critic_channels", "templates"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
+        if self.generator != "volume":
+            self._check_conformations()
         if not 0.0 < self.settled_fsc <= 1.0:
             raise InputError(
                 f"settled_fsc is {self.settled_fsc}; give a correlation above 0, at most 1."
@@ -146,6 +166,41 @@ class TrainingConfig:
             raise InputError(
                 f"shift_percent is {self.shift_percent}; give a percentage of the box from 0 to 50."
             )
+
+    def _check_conformations(self) -> None:
+        if self.latent == "discrete" and not 2 <= self.classes <= self.batch_size:
+            raise InputError(
+                f"classes is {self.classes}; give 2 to batch_size ({self.batch_size}) classes, or "
+                "--model homogeneous for a single volume."
+            )
+        least = 2 if self.latent in ("uniform2d", "circle") else 1
+        if self.latent != "discrete" and self.basis < least:
+            raise InputError(
+                f"basis is {self.basis}, and a latent '{self.latent}' needs at least {least} "
+                "volumes beside the mean; give more."
+            )
+        alone = [stage.consensus for stage in self.stages]
+        if alone[-1] or alone != sorted(alone, reverse=True):
+            raise InputError(
+                "Stages with 'consensus' must come first and leave at least one for "
+                "conformations; change their order."
+            )
+        if self.generator == "unet":
+            if self.latent != "uniform":
+                raise InputError(
+                    f"The U-Net lives on a line, and the latent is '{self.latent}'; give "
+                    "--training.latent uniform or --training.generator subspace."
+                )
+            if len(self.stages) > 1 or self.stages[0].box_size % 16:
+                raise InputError(
+                    "The U-Net is trained in one stage with a box that is a multiple of 16; give "
+                    "one such stage."
+                )
+            if self.volumes_per_step < 1 or self.batch_size % self.volumes_per_step:
+                raise InputError(
+                    f"A batch of {self.batch_size} images cannot be shared equally by "
+                    f"{self.volumes_per_step} volumes; give a volumes_per_step that divides it."
+                )
 
 
 PAPER = TrainingConfig(
@@ -184,4 +239,25 @@ at × 0.93, a blur that shrinks) are not in this preset. Decided by us, the sour
 the ball mask (see the defaults), and that the volume and both log-scales start at zero.
 """
 
+HETEROGENEOUS = TrainingConfig(
+    stages=(
+        Stage(box_size=20, images=102_400, padding=4.0, consensus=True),
+        Stage(box_size=20, images=128_000, padding=4.0),
+        Stage(box_size=32, images=256_000, padding=4.0),
+    ),
+    generator="subspace",
+    penalty_weight=0.001,
+    volume_lr=0.02,
+)
+"""Conformations: a mean volume first, then a path, both at low resolution; then finer ones."""
+
+PAPER_HETEROGENEOUS = replace(
+    PAPER,
+    stages=(Stage(box_size=32, images=40 * 100_000, padding=2.0),),
+    generator="unet",
+    critic="paper",
+)
+"""The published Multi-CryoGAN networks (Gupta et al. 2020) with CryoGAN's recipe."""
+
 PRESETS = {"default": TrainingConfig(), "paper": PAPER}
+HETEROGENEOUS_PRESETS = {"default": HETEROGENEOUS, "paper": PAPER_HETEROGENEOUS}

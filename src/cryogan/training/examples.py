@@ -25,15 +25,17 @@ def example_images(progress: Progress, config: TrainingConfig) -> dict[str, Tens
     its noise; `ctf` is phase-flipped if the critic's images are.
     """
     state, data, settings = progress.state, progress.data, progress.settings
-    spectrum = volume_spectrum(state.average, config.stages[state.stage].padding)
+    components = state.volume.components_of(state.average, state.generator)
+    spectrum = volume_spectrum(components, config.stages[state.stage].padding)
+    amounts = state.volume.mixture(config.batch_size, state.generator).amounts
     pose, ctf_params = draw_conditions(state, config, data)
     transfer = ctf(ctf_params, data.box_size, data.pixel_size_A)
     seen = transfer.abs() if config.phase_flip else transfer
     noise = draw_noise(state, config, data)
-    noisy = render(state, config, data, spectrum, pose, transfer, noise)
+    noisy = render(state, config, data, spectrum, pose, transfer, noise, amounts)
     return {
         "real": data.images.read(torch.arange(min(_COUNT, len(data)))).cpu(),
-        "clean": render(state, config, data, spectrum, pose, None, None)[:_COUNT].cpu(),
-        "ctf": render(state, config, data, spectrum, pose, seen, None)[:_COUNT].cpu(),
+        "clean": render(state, config, data, spectrum, pose, None, None, amounts)[:_COUNT].cpu(),
+        "ctf": render(state, config, data, spectrum, pose, seen, None, amounts)[:_COUNT].cpu(),
         "noisy": preprocess(noisy, settings, transfer)[:_COUNT].cpu(),
     }

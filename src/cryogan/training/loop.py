@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.memory import return_freed_memory
+from cryogan.models.generator import ALIKE, Mixture
 from cryogan.particles import CTFParams, Particles, Pose
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import (
@@ -55,15 +56,16 @@ class Progress:
 def limited_to(config: TrainingConfig, box_size: int) -> TrainingConfig:
     """The same settings for images of `box_size`: no stage has a larger box, all have even ones.
 
-    Stages that come to have the same box are made one.
+    Stages that come to have the same box are made one, unless conformations begin with one.
     """
     stages: list[Stage] = []
     for stage in config.stages:
-        size = min(stage.box_size, box_size - box_size % 2)
-        if stages and stages[-1].box_size == size:
-            stages[-1] = replace(stages[-1], images=stages[-1].images + stage.images)
+        stage = replace(stage, box_size=min(stage.box_size, box_size - box_size % 2))
+        last = stages[-1] if stages else None
+        if last and (last.box_size, last.consensus) == (stage.box_size, stage.consensus):
+            stages[-1] = replace(last, images=last.images + stage.images)
         else:
-            stages.append(replace(stage, box_size=size))
+            stages.append(stage)
     return replace(config, stages=tuple(stages))
 
 
@@ -187,10 +189,13 @@ def _stage_over(state: TrainingState, config: TrainingConfig, steps: int) -> boo
 
 def settle(state: TrainingState, config: TrainingConfig) -> None:
     """Compare the averaged volume with that of `SETTLING_STEPS` before, in its finest shells."""
-    box_size = state.average.shape[-1]
+    box_size = state.volume.box_size
     rings = fourier.rings_within(box_size, config.band)
     finest = slice(2 * rings // 3 + 1, rings + 1)
-    now, before = fourier.rfft(state.average, 3), fourier.rfft(state.before, 3)
+    now, before = (
+        fourier.rfft(state.volume.mean_volume(snapshot), 3)
+        for snapshot in (state.average, state.before)
+    )
     product, power_now, power_before = (
         fourier.shell_sum(value, box_size, 3)[finest].sum()
         for value in ((now * before.conj()).real, now.abs().square(), before.abs().square())
@@ -211,13 +216,16 @@ def _step(
     relativistic = config.loss == "relativistic"
     critic_loss_of = losses.critic_relativistic if relativistic else losses.critic_wasserstein
     volume_loss_of = losses.volume_relativistic if relativistic else losses.volume_wasserstein
-    spectrum = volume_spectrum(state.volume(), config.stages[state.stage].padding)
+    components = state.volume.components(state.generator)
+    spectrum = volume_spectrum(components, config.stages[state.stage].padding)
     penalise = state.step % config.penalty_every == 0
     penalty = torch.zeros((), device=spectrum.device)
     for critic_step in range(config.critic_steps):
         last = critic_step == config.critic_steps - 1
+        mixture = _mine(state.volume.mixture(config.batch_size, state.generator), team)
+        importance = None if mixture.importance is None else mixture.importance.detach()
         with torch.set_grad_enabled(last):  # only the volume step needs the way back
-            fake = simulate_batch(state, config, data, settings, spectrum, team)
+            fake = simulate_batch(state, config, data, settings, spectrum, team, mixture)
         real = next(batches)
         if config.augment:
             code = int(torch.randint(8, (), generator=state.generator))
@@ -225,7 +233,7 @@ def _step(
         both = torch.cat((real, fake.detach())).requires_grad_(penalise and relativistic)
         scores = _judge(state, config, both)
         real_scores, fake_scores = scores.chunk(2)
-        critic_loss = critic_loss_of(real_scores, fake_scores)
+        critic_loss = critic_loss_of(real_scores, fake_scores, importance)
         loss = critic_loss
         if penalise:
             if relativistic:
@@ -242,16 +250,16 @@ def _step(
     state.critic.requires_grad_(False)
     with torch.no_grad():
         real_scores_now = _judge(state, config, real) if relativistic else real_scores
-    volume_loss = volume_loss_of(real_scores_now, _judge(state, config, fake))
+    volume_loss = volume_loss_of(real_scores_now, _judge(state, config, fake), mixture.importance)
     state.volume_optimiser.zero_grad()
     volume_loss.backward()  # type: ignore[no-untyped-call]
-    team.mean_gradients((state.volume.parameter, state.log_scales))
+    team.mean_gradients((*state.volume.parameters(), state.log_scales))
     state.volume_optimiser.step()
     state.critic.requires_grad_(True)
     return {
         "critic_loss": critic_loss.detach(),
         "volume_loss": volume_loss.detach(),
-        "distance": (real_scores.mean() - fake_scores.mean()).detach(),
+        "distance": -losses.critic_wasserstein(real_scores, fake_scores, importance).detach(),
         "penalty": penalty.detach(),
     }
 
@@ -279,13 +287,27 @@ def simulate_batch(
     settings: Preprocessing,
     spectrum: Tensor,
     team: Team = ALONE,
+    mixture: Mixture = ALIKE,
 ) -> Tensor:
-    """A batch of simulated images as the critic sees them, differentiable in `spectrum`."""
+    """A batch of simulated images as the critic sees them, differentiable in `spectrum`.
+
+    Args:
+        state, config, data, settings: of the stage.
+        spectrum: of `state.volume.components`.
+        team: whose batch is shared; its member's part of the images is returned.
+        mixture: that member's part of the draw of volumes.
+    """
+    if spectrum.ndim == 4 and mixture.amounts is None:  # m volumes for the whole batch in turn
+        spectrum = team.mine(spectrum)
     pose, ctf_params = draw_conditions(state, config, data, team)
     transfer = ctf_of(ctf_params, data.box_size, data.pixel_size_A)
     noise = draw_noise(state, config, data, team)
-    images = render(state, config, data, spectrum, pose, transfer, noise)
+    images = render(state, config, data, spectrum, pose, transfer, noise, mixture.amounts)
     return preprocess(images, settings, transfer)
+
+
+def _mine(mixture: Mixture, team: Team) -> Mixture:
+    return Mixture(*(None if part is None else team.mine(part) for part in mixture))
 
 
 def draw_conditions(
@@ -321,6 +343,7 @@ def render(
     pose: Pose,
     transfer: Tensor | None,
     noise: Tensor | None,
+    amounts: Tensor | None = None,
 ) -> Tensor:
     """Images before preprocessing, with the learnt contrast and noise scale."""
     contrast, noise_scale = state.log_scales.exp()
@@ -331,6 +354,7 @@ def render(
         box_size=data.box_size,
         pixel_size_A=data.pixel_size_A,
         noise=None if noise is None else noise * noise_scale,
+        amounts=amounts,
         band=config.band,
         folded=config.stages[state.stage].padding >= 3,
         shifted=config.shift_percent > 0,
@@ -360,7 +384,7 @@ def _average(state: TrainingState, config: TrainingConfig) -> None:
     keep = 0.0
     if config.ema_fraction > 0:
         keep = 1.0 - 1.0 / (config.ema_fraction * state.step + 1.0)
-    state.average = keep * state.average + (1.0 - keep) * state.volume()
+    state.average = keep * state.average + (1.0 - keep) * state.volume.snapshot()
 
 
 def _record(state: TrainingState, box_size: int, means: dict[str, float]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The two games and their penalties, each per image.
 
 Scores are (n,) tensors; the critic minimises `critic_*`, the volume minimises `volume_*`.
+Simulated images may have `importance` ((n,), mean 1): weights in the expectation over them.
 """
 
 import torch
@@ -10,24 +11,29 @@ from torch.nn.functional import softplus
 from cryogan.training.team import ALONE, Team
 
 
-def critic_wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+def expectation(values: Tensor, importance: Tensor | None) -> Tensor:
+    """Mean of values (n,), weighted by importance (n,) if given."""
+    return values.mean() if importance is None else (values * importance).mean()
+
+
+def critic_wasserstein(real: Tensor, fake: Tensor, importance: Tensor | None = None) -> Tensor:
     """E[D(fake)] - E[D(real)] (Arjovsky et al. 2017)."""
-    return fake.mean() - real.mean()
+    return expectation(fake, importance) - real.mean()
 
 
-def volume_wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+def volume_wasserstein(real: Tensor, fake: Tensor, importance: Tensor | None = None) -> Tensor:
     """-E[D(fake)]; the real images' scores do not depend on the volume."""
-    return -fake.mean()
+    return -expectation(fake, importance)
 
 
-def critic_relativistic(real: Tensor, fake: Tensor) -> Tensor:
+def critic_relativistic(real: Tensor, fake: Tensor, importance: Tensor | None = None) -> Tensor:
     """E softplus(D(fake) - D(real)) over pairs (Jolicoeur-Martineau 2019; R3GAN, Huang 2024)."""
-    return softplus(fake - real).mean()
+    return expectation(softplus(fake - real), importance)
 
 
-def volume_relativistic(real: Tensor, fake: Tensor) -> Tensor:
+def volume_relativistic(real: Tensor, fake: Tensor, importance: Tensor | None = None) -> Tensor:
     """E softplus(D(real) - D(fake)) over pairs."""
-    return softplus(real - fake).mean()
+    return expectation(softplus(real - fake), importance)
 
 
 def gradient_penalty(

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
+from cryogan.models.conformations import Latent, Subspace
 from cryogan.models.critic import TemplateCritic, compact_critic, paper_critic
+from cryogan.models.generator import Generator
+from cryogan.models.unet import UNet
 from cryogan.models.volume import Volume, initial_blob, rescale_volume
 from cryogan.physics.spectra import PowerSpectra
 from cryogan.training.config import TrainingConfig
@@ -25,11 +28,12 @@ class TrainingState:
         stage: number of the current stage, from 0.
         step: volume steps done in this stage.
         images_seen: real images shown to the critic, all stages.
-        volume: the volume that is learnt.
+        volume: the volume, or the generator of volumes, that is learnt.
         log_scales: (2,) log-contrast and log-noise scale; zero unless learnt.
-        average: (D, D, D) averaged volume: the result.
-        before: (D, D, D) what the average was when `settled` was last measured.
-        settled: correlation of the two in the finest third of the shells.
+        average: averaged snapshot of the volume ((D, D, D), or as the generator says): the
+            result.
+        before: what the average was when `settled` was last measured.
+        settled: correlation of the two mean volumes in the finest third of the shells.
         critic: the judge.
         volume_optimiser, critic_optimiser: Adam.
         generator: the only source of randomness.
@@ -39,7 +43,7 @@ class TrainingState:
     stage: int
     step: int
     images_seen: int
-    volume: Volume
+    volume: Generator
     log_scales: Tensor
     average: Tensor
     before: Tensor
@@ -63,10 +67,51 @@ def begin_stage(
 ) -> TrainingState:
     """Fresh optimisers; volume and template critic are carried over.
 
-    The first volume is a blob, or zero without measured spectra.
+    The first volume is a blob, or zero without measured spectra. A generator of conformations
+    begins after the consensus stages, whose volume becomes its mean.
     """
     amplitude = shell_amplitude(spectra.signal, box_size)
     amplitude[math.ceil(config.band * box_size / 2) :] = 0.0
+    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global source
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        critic = make_critic(config, box_size)
+        volume = make_generator(config, stage, box_size, amplitude)
+    if previous is not None:
+        volume.leak = 1.0  # positivity has been released
+        volume.start_from(rescale_volume(previous.average.cpu(), box_size))
+    elif config.estimate_spectra:
+        volume.start_from(initial_blob(box_size, amplitude))
+    if previous is not None and isinstance(critic, TemplateCritic):
+        assert isinstance(previous.critic, TemplateCritic)
+        critic.grow(previous.critic)
+    volume.to(device)
+    critic.to(device)
+    log_scales = torch.zeros(2, device=device) if previous is None else previous.log_scales.detach()
+    log_scales = log_scales.clone().requires_grad_(config.learn_scales)
+    learnt: list[Tensor] = [p for p in volume.parameters() if p.requires_grad]
+    learnt += [log_scales] if config.learn_scales else []
+    return TrainingState(
+        stage=stage,
+        step=0,
+        images_seen=0 if previous is None else previous.images_seen,
+        volume=volume,
+        log_scales=log_scales,
+        average=volume.snapshot().detach(),
+        before=volume.snapshot().detach(),
+        settled=0.0,
+        critic=critic,
+        volume_optimiser=torch.optim.Adam(learnt, config.volume_lr, config.betas),
+        critic_optimiser=torch.optim.Adam(critic.parameters(), config.critic_lr, config.betas),
+        generator=generator,
+        wall_s=0.0 if previous is None else previous.wall_s,
+        cpu_s=0.0 if previous is None else previous.cpu_s,
+    )
+
+
+def make_generator(
+    config: TrainingConfig, stage: int, box_size: int, amplitude: Tensor
+) -> Generator:
+    """What the settings let learn in a stage; random starts come from torch's global source."""
     volume = Volume(
         box_size,
         parametrisation=config.parametrisation,
@@ -76,38 +121,13 @@ def begin_stage(
         mask_edge=config.mask_edge,
         symmetry=config.symmetry,
     )
-    if previous is not None:
-        volume.leak = 1.0  # positivity has been released
-        volume.set_volume(rescale_volume(previous.average.cpu(), box_size))
-    elif config.estimate_spectra:
-        volume.set_volume(initial_blob(box_size, amplitude))
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global source
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        critic = make_critic(config, box_size)
-    if previous is not None and isinstance(critic, TemplateCritic):
-        assert isinstance(previous.critic, TemplateCritic)
-        critic.grow(previous.critic)
-    volume.to(device)
-    critic.to(device)
-    log_scales = torch.zeros(2, device=device) if previous is None else previous.log_scales.detach()
-    log_scales = log_scales.clone().requires_grad_(config.learn_scales)
-    learnt = [volume.parameter, *([log_scales] if config.learn_scales else [])]
-    return TrainingState(
-        stage=stage,
-        step=0,
-        images_seen=0 if previous is None else previous.images_seen,
-        volume=volume,
-        log_scales=log_scales,
-        average=volume().detach(),
-        before=volume().detach(),
-        settled=0.0,
-        critic=critic,
-        volume_optimiser=torch.optim.Adam(learnt, config.volume_lr, config.betas),
-        critic_optimiser=torch.optim.Adam(critic.parameters(), config.critic_lr, config.betas),
-        generator=generator,
-        wall_s=0.0 if previous is None else previous.wall_s,
-        cpu_s=0.0 if previous is None else previous.cpu_s,
-    )
+    if config.generator == "volume" or config.stages[stage].consensus:
+        return volume
+    if config.generator == "unet":
+        return UNet(box_size, config.volumes_per_step, amplitude, volume.mask)
+    latent = Latent(config.latent, config.classes)
+    basis = config.classes - 1 if config.latent == "discrete" else config.basis
+    return Subspace(volume, latent, basis, config.basis_start)
 
 
 def make_critic(config: TrainingConfig, box_size: int) -> nn.Module:
