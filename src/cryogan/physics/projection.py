@@ -40,6 +40,43 @@ def volume_spectrum(volume: Tensor, padding: float = 2.0) -> Tensor:
     return fourier.shift_zero_to_centre(spectrum, (-3, -2))
 
 
+def sample_spectrum(spectrum: Tensor, point: Tensor) -> Tensor:
+    """Trilinear interpolation of `volume_spectrum`'s result.
+
+    Args:
+        spectrum: (P, P, P // 2 + 1), one volume for all n sets of points, or
+            (n, P, P, P // 2 + 1).
+        point: (n, m, 3) of (x, y, z), in padded Fourier pixels: P times cycles per pixel.
+
+    Returns:
+        (n, m) complex values.
+    """
+    n, padded_size = point.shape[0], spectrum.shape[-2]
+    mirrored = point[..., 0] < 0  # F(-k) = conj F(k): read the half that is stored
+    point = torch.where(mirrored[..., None], -point, point)
+    half = padded_size // 2
+    scale = point.new_tensor([2.0 / half, 2.0 / (padded_size - 1), 2.0 / (padded_size - 1)])
+    offset = point.new_tensor([0.0, half, half])
+    coordinate = (point + offset) * scale - 1.0
+    stored = torch.view_as_real(spectrum).movedim(-1, -4)  # (..., 2, P, P, Q)
+    if stored.ndim == 4:  # one volume: all poses in one list of points
+        value = torch.nn.functional.grid_sample(
+            stored[None], coordinate.view(1, n, -1, 1, 3), align_corners=True
+        )[0, ..., 0].movedim(0, -1)
+    else:
+        # A loop: one batched call would build all its buffers at once and be slower on CPU.
+        value = torch.stack(
+            [
+                torch.nn.functional.grid_sample(
+                    stored[i][None], coordinate[i].view(1, -1, 1, 1, 3), align_corners=True
+                )[0, ..., 0, 0].movedim(0, -1)
+                for i in range(n)
+            ]
+        )
+    sign = torch.where(mirrored, -1.0, 1.0)
+    return torch.complex(value[..., 0], value[..., 1] * sign)
+
+
 def slices(
     spectrum: Tensor, rotation: Tensor, band: float = 1.0, size: int | None = None
 ) -> Tensor:
@@ -64,29 +101,7 @@ def slices(
     inside = grid.norm(dim=-1) <= min(band * (padded_size / 2), padded_size // 2 - 1)
     k = grid[inside]  # (M, 2) of (kx, ky)
     point = torch.einsum("nij,mj->nmi", rotation[:, :, :2], k)  # (n, M, 3) of (x, y, z)
-    mirrored = point[..., 0] < 0  # F(-k) = conj F(k): read the half that is stored
-    point = torch.where(mirrored[..., None], -point, point)
-    half = padded_size // 2
-    scale = point.new_tensor([2.0 / half, 2.0 / (padded_size - 1), 2.0 / (padded_size - 1)])
-    offset = point.new_tensor([0.0, half, half])
-    coordinate = (point + offset) * scale - 1.0
-    stored = torch.view_as_real(spectrum).movedim(-1, -4)  # (..., 2, P, P, Q)
-    if stored.ndim == 4:  # one volume: all poses in one list of points
-        value = torch.nn.functional.grid_sample(
-            stored[None], coordinate.view(1, n, -1, 1, 3), align_corners=True
-        )[0, ..., 0].movedim(0, -1)
-    else:
-        # A loop: one batched call would build all its buffers at once and be slower on CPU.
-        value = torch.stack(
-            [
-                torch.nn.functional.grid_sample(
-                    stored[i][None], coordinate[i].view(1, -1, 1, 1, 3), align_corners=True
-                )[0, ..., 0, 0].movedim(0, -1)
-                for i in range(n)
-            ]
-        )
-    sign = torch.where(mirrored, -1.0, 1.0)
-    value = torch.stack((value[..., 0], value[..., 1] * sign), dim=-1)
+    value = torch.view_as_real(sample_spectrum(spectrum, point))
     plane = value.new_zeros(n, *inside.shape, 2)
     plane[:, inside] = value
     return torch.view_as_complex(plane)

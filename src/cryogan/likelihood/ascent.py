@@ -1,0 +1,376 @@
+"""Maximum likelihood by expectation maximisation, from nothing or from maps.
+
+Both half-sets are worked on side by side and meet in one number a shell only, their FSC, which
+says how much of a shell to believe (Scheres, J. Struct. Biol. 180, 2012): it sets the prior of both
+maps and the band in which poses are judged. Without maps to start from, each half first climbs on
+its own from random numbers, band by band, on small random batches; the prior is then the signal's
+power, which is measured without poses.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.errors import InputError
+from cryogan.evaluation.alignment import align, apply_alignment
+from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
+from cryogan.likelihood.expectation import (
+    Level,
+    levels_for,
+    log_evidence,
+    observe,
+    reference,
+    search,
+)
+from cryogan.likelihood.maximisation import (
+    NormalEquations,
+    normal_equations,
+    posterior,
+    shell_weight,
+    solve,
+)
+from cryogan.likelihood.polar import Polar
+from cryogan.likelihood.views import views
+from cryogan.models.volume import rescale_volume, symmetrise
+from cryogan.particles import Particles
+from cryogan.physics.ctf import ctf
+from cryogan.physics.imaging import Preprocessing
+from cryogan.physics.projection import volume_spectrum
+from cryogan.symmetry import symmetry_matrices
+from cryogan.training.data import Measurement, at_box, measure
+from cryogan.training.state import shell_amplitude
+from cryogan.training.stream import PreprocessedStack
+
+_CHUNK = 8192
+_PADDING = 2.0
+
+
+@dataclass(frozen=True)
+class AscentConfig:
+    """Settings of expectation maximisation.
+
+    Attributes:
+        iterations: the most passes over images once the halves are compared.
+        subset: images of each half in a pass, until the resolution no longer improves; then
+            passes see all images.
+        full_passes: the most passes over all images.
+        climb_rings: bands of the climb from random numbers, first and last, in Fourier pixels.
+        climb_steps: batches in every band.
+        climb_images: images in a batch.
+        symmetry: point group (RELION's name).
+        shift_percent: largest shift along x and y, in percent of the box.
+        mask_radius: radius of the soft ball mask, as a fraction of half the box.
+        mask_edge: width of its cosine edge, same unit.
+    """
+
+    iterations: int = 8
+    subset: int = 2500
+    full_passes: int = 2
+    climb_rings: tuple[int, int] = (5, 13)
+    climb_steps: int = 4
+    climb_images: int = 1000
+    symmetry: str = "C1"
+    shift_percent: float = 0.0
+    mask_radius: float = 0.85
+    mask_edge: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "subset", "full_passes", "climb_steps", "climb_images"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
+        first, last = self.climb_rings
+        if not 3 <= first <= last:
+            raise InputError(
+                f"climb_rings is {first} to {last}; give two rings, the first at least 3."
+            )
+        if not 0.0 <= self.shift_percent <= 50.0:
+            raise InputError(
+                f"shift_percent is {self.shift_percent}; give a percentage of the box from 0 to 50."
+            )
+
+
+@dataclass(frozen=True)
+class HalfSet:
+    """One half of the particles with what was measured on it.
+
+    Attributes:
+        particles: its images.
+        measurement: spectra and unit.
+    """
+
+    particles: Particles
+    measurement: Measurement
+
+    @classmethod
+    def of(cls, particles: Particles) -> "HalfSet":
+        return cls(particles, measure(particles, None))
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def noise(self, size: int) -> Tensor:
+        """(size // 2 + 1,) power at a box."""
+        return at_box(self.measurement.spectra.noise, size)
+
+    def signal_prior(self, size: int) -> Tensor:
+        """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone."""
+        return shell_amplitude(at_box(self.measurement.spectra.signal, size), size).square()
+
+    def stack(self, size: int) -> PreprocessedStack:
+        return PreprocessedStack(self.particles, self.measurement.gain, Preprocessing(size))
+
+
+@dataclass(frozen=True)
+class AscentState:
+    """What a pass starts from; with the particles and the seed it decides all that follows.
+
+    Attributes:
+        done: passes done since the halves were first compared.
+        full: passes over all images among them.
+        whole: whether the next one is over all images.
+        halves: (2, D, D, D) maps in one frame; a box of their own, the particles' field of view.
+        both: (D, D, D) map from the images of both.
+        fsc: (D // 2 + 1,) of the halves.
+        rings: band in which poses are to be judged next.
+        finished: whether nothing is left to do.
+    """
+
+    done: int
+    full: int
+    whole: bool
+    halves: Tensor
+    both: Tensor
+    fsc: Tensor
+    rings: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What `ascend` yields: the state after a step, and numbers for the log."""
+
+    state: AscentState | None
+    record: dict[str, float | int | str]
+
+
+def box_for(rings: int, box_size: int) -> int:
+    """Smallest box, a multiple of 8 px, that has these rings and a few more."""
+    return min(box_size - box_size % 2, 8 * math.ceil((2 * rings + 4) / 8))
+
+
+def polar_for(size: int, rings: int, config: AscentConfig, device: torch.device) -> Polar:
+    """The rings for molecules inside the mask; its edge counts half."""
+    radius = (config.mask_radius + 0.5 * config.mask_edge) * size / 2
+    return Polar(size, rings, min(radius, 0.47 * size), device)
+
+
+def expect(
+    half: HalfSet, volume: Tensor, index: Tensor, levels: Sequence[Level], rings: int, polar: Polar
+) -> tuple[float, NormalEquations]:
+    """Mean log-likelihood of the images of `index`, and what they say about the map.
+
+    Args:
+        half: where the images come from.
+        volume: (D, D, D) the map that poses are judged with.
+        index: (n,) images.
+        levels: of the search.
+        rings: coefficients beyond this band are not believed in `volume`.
+        polar: the rings that the map is to be made of.
+    """
+    size, device = polar.box_size, volume.device
+    stack = half.stack(size)
+    spectrum = volume_spectrum(_within(volume, rings), _PADDING)
+    references = [reference(spectrum, polar, level) for level in levels]
+    finest = views(levels[-1].nside, device)
+    noise = half.noise(size).to(device)
+    total, evidence = None, 0.0
+    for part in index.split(_CHUNK):
+        transfer = ctf(half.particles.ctf[part].to(device), size, stack.pixel_size_A)
+        seen = observe(stack.read(part).to(device), transfer, noise, polar)
+        cells = search(seen, references, levels, polar)
+        evidence += float(log_evidence(cells, levels).sum())
+        equations = normal_equations(seen, posterior(cells), finest, polar)
+        total = equations if total is None else total + equations
+    assert total is not None
+    return evidence / len(index), total
+
+
+def climb(
+    half: HalfSet, config: AscentConfig, generator: torch.Generator, device: torch.device
+) -> Iterator[tuple[Tensor, int, float]]:
+    """From random numbers to a coarse map, band by band: map, rings and log-likelihood."""
+    first, last = config.climb_rings
+    size = box_for(last, half.particles.box_size)
+    mask = _mask(size, config, device)
+    signal = half.signal_prior(size).to(device)
+    shells = fourier.shell_index(size, 3, device).clamp_max(size // 2)
+    noise = torch.randn(size, size, size, generator=generator).to(device)
+    amplitude = signal[shells].sqrt() * (shells <= first) / size**1.5
+    volume = fourier.irfft(fourier.rfft(noise, 3) * amplitude, size, 3) * mask
+    for rings in range(first, min(last, size // 2 - 1) + 1):
+        polar = polar_for(size, rings, config, device)
+        levels = levels_for(polar, config.shift_percent / 100.0 * size)[:1]
+        levels = [replace(levels[0], rings=rings, keep=128)]
+        prior = _up_to(rings, signal)
+        for _ in range(config.climb_steps):
+            index = torch.randperm(len(half), generator=generator)[: config.climb_images]
+            evidence, equations = expect(half, volume, index, levels, rings, polar)
+            volume = _solved(equations, prior, mask, volume, config)
+            yield volume, rings, evidence
+
+
+def ascend(
+    halves: tuple[HalfSet, HalfSet],
+    config: AscentConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    maps: Tensor | None = None,
+    state: AscentState | None = None,
+) -> Iterator[Pass]:
+    """Climb, unless there are maps, and refine; yields after every step.
+
+    Args:
+        halves: the two half-sets.
+        config: settings.
+        seed: of everything random.
+        device: where it is computed.
+        maps: (2, D, D, D) one map of each half, in one frame, in units of its images.
+        state: that of an interrupted run, which goes on as if it had never stopped.
+
+    Raises:
+        InputError: an image cannot be used.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        if state is None and maps is None:
+            climbs = [
+                climb(half, config, torch.Generator().manual_seed(3 * seed + number), device)
+                for number, half in enumerate(halves, start=1)
+            ]
+            pair = None
+            while True:
+                steps = list(pool.map(lambda steps: next(steps, None), climbs))
+                if steps[0] is None or steps[1] is None:
+                    break
+                pair = (steps[0][0], steps[1][0])
+                evidence = 0.5 * (steps[0][2] + steps[1][2])
+                yield Pass(None, {"phase": "climb", "rings": steps[0][1], "evidence": evidence})
+            assert pair is not None
+            pixel_size_A = halves[0].stack(pair[0].shape[-1]).pixel_size_A
+            alignment = align(pair[1], pair[0], pixel_size_A)
+            maps = torch.stack((pair[0], apply_alignment(pair[1], alignment, pixel_size_A)))
+        if state is None:
+            assert maps is not None
+            state = _begin(maps, halves, config)
+        while not state.finished:
+            state, record = _pass(state, halves, config, seed, device, pool)
+            yield Pass(state, record)
+
+
+def _begin(maps: Tensor, halves: tuple[HalfSet, HalfSet], config: AscentConfig) -> AscentState:
+    fsc = fourier_shell_correlation(maps[0], maps[1])
+    whole = min(len(half) for half in halves) <= config.subset
+    return AscentState(0, 0, whole, maps, maps.mean(0), fsc, believed_rings(fsc), False)
+
+
+def believed_rings(fsc: Tensor) -> int:
+    """The last shell before the FSC of the halves falls below 0.143; at least 5."""
+    below = (~(fsc[1:] >= 0.143)).nonzero()
+    return max(5, int(below[0]) if len(below) else len(fsc) - 2)
+
+
+def _pass(
+    state: AscentState,
+    halves: tuple[HalfSet, HalfSet],
+    config: AscentConfig,
+    seed: int,
+    device: torch.device,
+    pool: ThreadPoolExecutor,
+) -> tuple[AscentState, dict[str, float | int | str]]:
+    """One expectation and maximisation of both halves, and their FSC."""
+    box_size = halves[0].particles.box_size
+    most = box_for(box_size, box_size) // 2 - 1
+    rings = min(state.rings, most)
+    finest = min(math.ceil(1.25 * rings) + 3, most)
+    size = box_for(finest, box_size)
+    polar = polar_for(size, finest, config, device)
+    levels = levels_for(polar, config.shift_percent / 100.0 * size, rings)
+    mask = _mask(size, config, device)
+
+    def work(number: int) -> tuple[float, int, NormalEquations, Tensor]:
+        half = halves[number]
+        generator = torch.Generator().manual_seed(1_000_003 * seed + 2 * state.done + number)
+        index = torch.randperm(len(half), generator=generator)
+        index = index.sort().values if state.whole else index[: config.subset].sort().values
+        volume = rescale_volume(state.halves[number].to(device), size)
+        evidence, equations = expect(half, volume, index, levels, rings, polar)
+        prior = _up_to(finest, half.signal_prior(size).to(device))
+        return evidence, len(index), equations, _solved(equations, prior, mask, volume, config)
+
+    found = list(pool.map(work, (0, 1)))
+    fsc = fourier_shell_correlation(found[0][3], found[1][3])
+    maps = [
+        _solved(equations, _up_to(finest, _prior(fsc, equations)), mask, volume, config)
+        for _, _, equations, volume in found
+    ]
+    prior = _up_to(finest, _prior(fsc, found[0][2]))
+    both = _solved(found[0][2] + found[1][2], prior, mask, 0.5 * (maps[0] + maps[1]), config)
+    believed = believed_rings(fsc)
+    done, full = state.done + 1, state.full + state.whole
+    late = done >= config.iterations - config.full_passes
+    after = AscentState(
+        done,
+        full,
+        state.whole or late or believed <= state.rings,
+        torch.stack(maps),
+        both,
+        fsc,
+        believed,
+        full >= config.full_passes or done >= config.iterations,
+    )
+    pixel_size_A = halves[0].stack(size).pixel_size_A
+    return after, {
+        "phase": "refine",
+        "pass": done,
+        "images": sum(count for _, count, _, _ in found),
+        "rings": rings,
+        "box_size": size,
+        "nside": levels[-1].nside,
+        "evidence": 0.5 * (found[0][0] + found[1][0]),
+        "half_map_0.143_A": resolution_A(fsc, 0.143, pixel_size_A),
+    }
+
+
+def _prior(fsc: Tensor, equations: NormalEquations) -> Tensor:
+    """Expected |F|² by shell: the noise of a half's map times the signal-to-noise ratio."""
+    reliable = fsc.nan_to_num().clamp(1e-3, 0.999)
+    prior = reliable / (1.0 - reliable) / shell_weight(equations)
+    prior[0] = prior[1]  # images say nothing about the mean
+    return prior
+
+
+def _up_to(rings: int, prior: Tensor) -> Tensor:
+    return torch.where(torch.arange(len(prior), device=prior.device) <= rings, prior, 0.0)
+
+
+def _mask(size: int, config: AscentConfig, device: torch.device) -> Tensor:
+    half = size / 2
+    return fourier.soft_disc(size, config.mask_radius * half, config.mask_edge * half, 3, device)
+
+
+def _within(volume: Tensor, rings: int) -> Tensor:
+    size = volume.shape[-1]
+    inside = fourier.band_mask(size, rings + 0.5, 3, volume.device)
+    return fourier.irfft(fourier.rfft(volume, 3) * inside, size, 3)
+
+
+def _solved(
+    equations: NormalEquations, prior: Tensor, mask: Tensor, start: Tensor, config: AscentConfig
+) -> Tensor:
+    operators = symmetry_matrices(config.symmetry)[1:].to(mask.device)
+    return symmetrise(solve(equations, prior, mask, start), operators)

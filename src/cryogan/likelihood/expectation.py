@@ -1,0 +1,313 @@
+"""Posterior of poses given a map: a global search in a coarse band, then ever finer cells.
+
+The score of image i at a pose is `Re Σ conj P A - ½ Σ |P|² B`, with A = C y / N and B = C² / N on
+the rings (N the noise spectrum), weights of the quadrature included: the log-likelihood up to a
+number that is the image's own.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.likelihood.polar import Polar
+from cryogan.likelihood.views import Views, views
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of the search.
+
+    Attributes:
+        nside: of the viewing directions; each level's is twice that of the level before.
+        rings: the band in which poses are judged.
+        keep: the most cells of an image that are handed on.
+        shift_step_px: distance of neighbouring shifts.
+        shift_steps: shifts up to this many steps along x and y, about that of the best cell of
+            the level before.
+    """
+
+    nside: int
+    rings: int
+    keep: int
+    shift_step_px: float = 1.0
+    shift_steps: int = 0
+
+    def shifts_px(self, device: torch.device) -> Tensor:
+        """((2 shift_steps + 1)², 2) shifts (x, y)."""
+        line = torch.arange(-self.shift_steps, self.shift_steps + 1, device=device)
+        return torch.cartesian_prod(line, line).flip(1) * self.shift_step_px
+
+
+def levels_for(polar: Polar, shift_px: float, rings: int | None = None) -> list[Level]:
+    """From coarse to as fine as the band asks for.
+
+    A turn by one step of the grid moves the edge of the molecule by a fraction of the finest
+    wavelength, 3 radians at the finest level; other levels look at the rings where it is 3.6.
+
+    Args:
+        polar: the rings.
+        shift_px: largest shift from those that are known, along x and y; 0 for none.
+        rings: the band; by default all rings.
+    """
+    rings = rings or polar.rings
+    levels: list[Level] = []
+    nside = 8
+    while True:
+        spacing = math.sqrt(4.0 * math.pi / 12) / nside
+        radians_per_ring = 2.0 * math.pi * polar.radius_px / polar.box_size * spacing
+        last = radians_per_ring * rings <= 3.0 or nside >= 256
+        band = rings if last else min(rings, math.floor(3.6 / radians_per_ring))
+        step_px = polar.box_size / (2.7 * band)
+        steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
+        levels.append(Level(nside, band, 24 if nside == 8 else 8, step_px, steps))
+        if last:
+            return levels
+        nside *= 2
+
+
+@dataclass(frozen=True)
+class Observations:
+    """n images as the likelihood needs them.
+
+    Attributes:
+        a: (n, M) coefficients of C y / N, times the weights of `Polar.weight`.
+        b: (n, R) ring means of C² / N, times `Polar.ring_weight`.
+    """
+
+    a: Tensor
+    b: Tensor
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def __getitem__(self, index: Tensor | slice) -> "Observations":
+        return Observations(self.a[index], self.b[index])
+
+
+def observe(images: Tensor, transfer: Tensor, noise: Tensor, polar: Polar) -> Observations:
+    """Filter images by their CTFs over the noise and put them on rings.
+
+    CTF² over the noise is averaged over each ring (astigmatism is exact in A, averaged in B).
+
+    Args:
+        images: (n, D, D).
+        transfer: (n, D, D // 2 + 1) CTFs.
+        noise: (D // 2 + 1,) noise power per coefficient, white noise of unit variance being 1.
+        polar: the rings.
+    """
+    size = polar.box_size
+    precision = 1.0 / noise.clamp_min(1e-20)
+    shells = fourier.shell_index(size, 2, images.device).clamp_max(size // 2)
+    filtered = fourier.irfft(fourier.rfft(images) * transfer * precision[shells], size)
+    power = fourier.shell_mean(transfer.square(), size)[:, 1 : polar.rings + 1]
+    b = power * precision[1 : polar.rings + 1] * polar.ring_weight
+    return Observations(polar.of_images(filtered) * polar.weight, b)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Central slices of a map in all directions of one level.
+
+    Attributes:
+        views: the directions.
+        plane: (V, M') coefficients in the level's band.
+        power: (V, R') mean of |P|² on every ring.
+    """
+
+    views: Views
+    plane: Tensor
+    power: Tensor
+
+
+def reference(spectrum: Tensor, polar: Polar, level: Level, chunk: int = 2048) -> Reference:
+    """Slices of `volume_spectrum`'s result."""
+    directions = views(level.nside, spectrum.device)
+    band = polar.within(level.rings)
+    plane = torch.cat([band.slices(spectrum, frame) for frame in directions.frame.split(chunk)])
+    size = torch.where(band.order > 0, 2.0, 1.0)
+    power = plane.new_zeros(len(plane), level.rings, dtype=torch.float32)
+    power.index_add_(1, band.ring - 1, plane.abs().square() * size)
+    return Reference(directions, plane, power)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Poses under consideration, K an image.
+
+    Attributes:
+        view: (n, K) number of the direction.
+        psi: (n, K) in-plane angle, radians.
+        shift_px: (n, K, 2) where the particle is (x, y), in pixels.
+        score: (n, K) log-likelihood up to a number that is the image's own.
+    """
+
+    view: Tensor
+    psi: Tensor
+    shift_px: Tensor
+    score: Tensor
+
+    def best(self, keep: int) -> "Cells":
+        """The best `keep` of every image, best first."""
+        score, index = self.score.topk(min(keep, self.score.shape[1]), dim=1)
+        shift_px = self.shift_px.gather(1, index[..., None].expand(-1, -1, 2))
+        return Cells(self.view.gather(1, index), self.psi.gather(1, index), shift_px, score)
+
+    def promising(self, keep: int) -> "Cells":
+        """The best, at most `keep`, of which at least one image of these may need every one.
+
+        A cell's centre may miss the pose: cells remain if they are worse than the best by no
+        more than 10 and 15 % of what the best pose explains.
+        """
+        best = self.best(keep)
+        top = best.score[:, :1]
+        needed = (best.score >= top - 10.0 - 0.15 * top.clamp_min(0.0)).sum(dim=1)
+        return self.best(int(needed.max()))
+
+
+def joined(cells: Sequence[Cells], dim: int) -> Cells:
+    """Cells of more images (dim 0) or more cells of the same images (dim 1)."""
+    return Cells(
+        torch.cat([part.view for part in cells], dim),
+        torch.cat([part.psi for part in cells], dim),
+        torch.cat([part.shift_px for part in cells], dim),
+        torch.cat([part.score for part in cells], dim),
+    )
+
+
+def search(
+    observations: Observations,
+    references: Sequence[Reference],
+    levels: Sequence[Level],
+    polar: Polar,
+    shift_px: Tensor | None = None,
+    chunk: int = 16,
+) -> Cells:
+    """The cells of the finest level that descend from those kept, with their scores.
+
+    Args:
+        observations: n images.
+        references: slices of the map at every level.
+        levels: see `levels_for`.
+        polar: the rings.
+        shift_px: (n, 2) where the first level's shifts are centred; the origin by default.
+        chunk: images at a time.
+    """
+    if shift_px is None:
+        shift_px = observations.b.new_zeros(len(observations), 2)
+    found = []
+    for start in range(0, len(observations), chunk):
+        part = observations[start : start + chunk]
+        cells = _coarse(part, shift_px[start : start + chunk], references[0], levels[0], polar)
+        for number in range(1, len(levels)):
+            cells = cells.promising(levels[number - 1].keep)
+            cells = _finer(part, cells, references[number], levels[number], polar)
+        found.append(cells)
+    return joined(found, 0)
+
+
+def log_evidence(cells: Cells, levels: Sequence[Level]) -> Tensor:
+    """(n,) log of the mean likelihood over all poses, relative to images of noise alone.
+
+    Cells that were not kept count nothing.
+    """
+    finest = levels[-1]
+    shifts = 1
+    for level in levels:
+        refinement = round(level.shift_step_px / finest.shift_step_px) ** 2
+        shifts = max(shifts, refinement * (2 * level.shift_steps + 1) ** 2)
+    angles = len(in_plane_angles(finest.nside, cells.score.device))
+    poses = 12 * finest.nside**2 * angles * shifts
+    return torch.logsumexp(cells.score, dim=1) - math.log(poses)
+
+
+def in_plane_angles(nside: int, device: torch.device) -> Tensor:
+    """(T,) angles as far apart as the directions of the level, at most."""
+    count = 2 * math.ceil(math.pi / math.sqrt(4.0 * math.pi / (12 * nside**2)))
+    return torch.arange(count, device=device) * (2.0 * math.pi / count)
+
+
+def moved(a: Tensor, shift_px: Tensor, band: Polar) -> Tensor:
+    """Coefficients (n, S, M') in a band of A (n, M), its particles moved back by (n, S, 2)."""
+    a = a[:, : len(band.order)]
+    if shift_px.shape[1] == 1 and not shift_px.any():
+        return a[:, None]
+    phase = 2.0 * math.pi * shift_px @ band.frequency.T
+    samples = band.to_samples(a / band.weight)[:, None] * torch.polar(torch.ones_like(phase), phase)
+    return (band.to_orders(samples.flatten(0, 1)) * band.weight).unflatten(0, phase.shape[:2])
+
+
+def _coarse(
+    part: Observations, base_px: Tensor, ref: Reference, level: Level, polar: Polar
+) -> Cells:
+    """The best cells of the first level, all of which are judged, order by order."""
+    n, directions = len(part), len(ref.plane)
+    band = polar.within(level.rings)
+    top = max(band.highest_orders)
+    psi = in_plane_angles(level.nside, base_px.device)
+    phase = psi[:, None] * torch.arange(top + 1, device=psi.device)
+    turn = torch.cat((phase.cos(), phase.sin()), dim=1)  # Re(exp(-i m ψ) c)
+    power = 0.5 * part.b[:, : level.rings] @ ref.power.T
+    cross = power.new_empty(2, top + 1, n, directions)
+    p = [torch.view_as_real(ref.plane[:, band.order == m]).flatten(1).T for m in range(top + 1)]
+    found = []
+    for shift_px in level.shifts_px(psi.device):
+        shift_px = (base_px + shift_px)[:, None]
+        a = moved(part.a, shift_px, band)[:, 0]
+        for m in range(top + 1):
+            mine = a[:, band.order == m]
+            torch.mm(torch.view_as_real(mine).flatten(1), p[m], out=cross[0, m])
+            torch.mm(torch.view_as_real(-1j * mine).flatten(1), p[m], out=cross[1, m])
+        score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, directions) - power
+        best = score.permute(1, 2, 0).reshape(n, -1).topk(level.keep, dim=1)
+        view, angle = best.indices // len(psi), psi[best.indices % len(psi)]
+        found.append(Cells(view, angle, shift_px.expand(n, level.keep, 2), best.values))
+    return joined(found, 1).best(level.keep)
+
+
+def _finer(part: Observations, cells: Cells, ref: Reference, level: Level, polar: Polar) -> Cells:
+    """The children of cells: four directions, two in-plane angles, then shifts about the best."""
+    device = part.a.device
+    n, kept = cells.view.shape
+    band = polar.within(level.rings)
+    base_px = cells.best(1).shift_px  # (n, 1, 2)
+    offset_px = level.shifts_px(device)
+    a = moved(part.a, base_px + offset_px, band)  # (n, S, M')
+    apart = (cells.shift_px - base_px)[:, :, None] - offset_px
+    nearest = apart.square().sum(-1).argmin(-1)  # (n, K) number of each cell's shift
+    image = torch.arange(n, device=device)[:, None]
+    child = 4 * cells.view[..., None] + torch.arange(4, device=device)  # (n, K, 4)
+    psi = cells.psi[..., None] + ref.views.twist[child]
+    mine = band.turned(a[image, nearest][:, :, None], -psi)
+    # Re(conj P A exp(i m step)), by real products: complex ones would be copied to be conjugated
+    p, mine = torch.view_as_real(ref.plane[child]), torch.view_as_real(mine)
+    real = p[..., 0] * mine[..., 0] + p[..., 1] * mine[..., 1]
+    imaginary = p[..., 0] * mine[..., 1] - p[..., 1] * mine[..., 0]
+    half = 0.25 * 2.0 * math.pi / len(in_plane_angles(ref.views.nside // 2, device))
+    step = torch.tensor([-half, half], device=device)
+    phase = band.order[:, None] * step
+    power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], ref.power[child])
+    score = real @ phase.cos() + imaginary @ phase.sin() - power[..., None]  # (n, K, 4, 2)
+    shape = score.shape
+    finer = Cells(
+        child[..., None].expand(shape).flatten(1),
+        (psi[..., None] + step).flatten(1),
+        (base_px + offset_px[nearest])[:, :, None, None].expand(*shape, 2).flatten(1, 3),
+        score.flatten(1),
+    )
+    if level.shift_steps == 0:
+        return finer
+    finer = finer.best(level.keep)
+    plane = torch.view_as_real(band.turned(ref.plane[finer.view], finer.psi)).flatten(2)
+    power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], ref.power[finer.view])
+    score = plane @ torch.view_as_real(a).flatten(2).mT - power[..., None]  # (n, K, S)
+    shape = score.shape
+    return Cells(
+        finer.view[..., None].expand(shape).flatten(1),
+        finer.psi[..., None].expand(shape).flatten(1),
+        (base_px + offset_px)[:, None].expand(*shape, 2).flatten(1, 2),
+        score.flatten(1),
+    )
