@@ -17,23 +17,30 @@ import numpy as np
 import torch
 
 from cryogan import fourier
+from cryogan.conformation_folder import write_conformations
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import half_map_comparison
+from cryogan.evaluation.conformations import compare_series
 from cryogan.evaluation.fsc import resolution_A, write_fsc_csv
+from cryogan.evaluation.series import Series
 from cryogan.files import atomic_path, write_text
 from cryogan.io.mrc import write_map
 from cryogan.memory import keep_freed_memory
+from cryogan.models.conformations import Subspace
+from cryogan.models.unet import UNet
 from cryogan.particles import Particles
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.run_folder import forget_after, last_record
 from cryogan.training.config import TrainingConfig
 from cryogan.training.examples import example_images
-from cryogan.training.loop import train
+from cryogan.training.loop import Progress, train
+from cryogan.training.series import conformations
 from cryogan.training.state import load_checkpoint, save_checkpoint
 from cryogan.training.team import ALONE, Place, Team
 
 _CHECKPOINT_EVERY_S = 60.0
 _PROGRESS_PICTURES = 40
+_CONFORMATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,12 @@ def check_count(particles: Particles, config: TrainingConfig) -> None:
         raise InputError(
             f"{len(particles)} particles are fewer than two batches of {config.batch_size}; "
             "give more particles or a smaller --training.batch_size."
+        )
+    discrete = config.generator != "volume" and config.latent == "discrete"
+    if discrete and len(particles) < 2 * config.classes:
+        raise InputError(
+            f"{len(particles)} particles are fewer than two for each of {config.classes} classes; "
+            "give more particles or fewer --training.classes."
         )
 
 
@@ -142,13 +155,15 @@ def reconstruct(
         "half_map_0.143": resolution_A(halves.fsc, 0.143, pixel_size_A),
         "half_map_0.143_masked": resolution_A(halves.fsc_masked, 0.143, pixel_size_A),
     }
-    summary = {
+    summary: dict[str, Any] = {
         "resolution_A": resolution,
         "pixel_size_A": pixel_size_A,
         "nyquist_A": 2 * pixel_size_A,
         "timings_s": {"total_wall": max(spent["half1_wall"], spent["half2_wall"])} | spent,
         "images_seen": images_seen,
     }
+    if config.generator != "volume":
+        summary["conformations"] = _write_conformations(folder, runs, pixel_size_A)
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
     return Reconstruction(folder, resolution, finished=True)
 
@@ -164,6 +179,37 @@ def _limited(volume: torch.Tensor, band: float) -> torch.Tensor:
     size = volume.shape[-1]
     inside = fourier.band_mask(size, band * size / 2, 3)
     return fourier.irfft(fourier.rfft(volume, 3) * inside, size, 3)
+
+
+def _write_conformations(
+    folder: Path, runs: list[HalfRun], pixel_size_A: float
+) -> dict[str, float | None]:
+    """Write those of half 1, in the frame of `half1.mrc`; how well those of half 2 agree."""
+    both = []
+    for run in runs:
+        with np.load(run.folder / "conformations.npz") as archive:
+            volumes, latents, weights = (
+                torch.from_numpy(archive[name]) for name in ("volumes", "latents", "weights")
+            )
+        both.append(
+            Series(
+                [f"vol_{number:03d}.mrc" for number in range(len(volumes))],
+                torch.stack([_limited(volume, run.config.band) for volume in volumes]),
+                pixel_size_A,
+                weights.double() / float(weights.sum()),
+                latents.double(),
+            )
+        )
+    first, second = both
+    is_path = runs[0].config.latent in ("uniform", "circle")
+    write_conformations(folder / "conformations", first, path=is_path)
+    agreement = compare_series(second, first)
+    return {
+        "halves_mean_fsc_0.5_A": agreement.mean_resolution_A(),
+        "halves_motion_fsc_0.5_A": agreement.motion_resolution_A,
+        "amplitude_half1": agreement.true_diversity.amplitude,
+        "amplitude_half2": agreement.diversity.amplitude,
+    }
 
 
 def _collect(runs: list[HalfRun]) -> tuple[list[torch.Tensor], float, int, dict[str, float]]:
@@ -301,7 +347,8 @@ def train_half(
     """Train one half in this process, logging and saving as it goes; resumes if it can.
 
     The first of a team writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, and at the end
-    `examples.npz` and `volume.npz`, which says that the run is finished.
+    `examples.npz`, `conformations.npz` if it learns conformations, and `volume.npz`, which says
+    that the run is finished.
 
     Args:
         run: what to train.
@@ -335,7 +382,8 @@ def train_half(
             team=team,
         ):
             log.write(json.dumps(progress.record | {"fraction": progress.fraction}) + "\n")
-            pictures.add(progress.state.images_seen, progress.fraction, progress.state.average)
+            mean = progress.state.volume.mean_volume(progress.state.average)
+            pictures.add(progress.state.images_seen, progress.fraction, mean)
             show()
             if progress.fraction == 1.0:
                 break  # no checkpoint of a finished run before its volume is written
@@ -352,9 +400,10 @@ def train_half(
         return True
     pictures.save()
     _save_arrays(run.folder / "examples.npz", **example_images(progress, run.config))
+    _save_conformations(run.folder / "conformations.npz", progress)
     _save_arrays(
         run.folder / "volume.npz",
-        volume=progress.state.average.cpu().numpy(),
+        volume=progress.state.volume.mean_volume(progress.state.average).cpu().numpy(),
         pixel_size_A=progress.data.pixel_size_A,
         images_seen=progress.state.images_seen,
         wall_s=progress.state.wall_s,
@@ -362,6 +411,13 @@ def train_half(
     )
     save_checkpoint(checkpoint_path, progress.state)
     return True
+
+
+def _save_conformations(path: Path, progress: Progress) -> None:
+    volume, snapshot = progress.state.volume, progress.state.average
+    if isinstance(volume, Subspace | UNet):
+        found = conformations(volume, snapshot, _CONFORMATIONS)
+        _save_arrays(path, volumes=found.volumes, latents=found.latents, weights=found.weights)
 
 
 class _Pictures:

@@ -20,15 +20,17 @@ from cryogan.reconstruction import Reconstruction, check_count, reconstruct
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 from cryogan.symmetry import symmetry_matrices
-from cryogan.training.config import PRESETS, TrainingConfig
+from cryogan.training.config import HETEROGENEOUS_PRESETS, PRESETS, TrainingConfig
 from cryogan.training.team import Launch, Place
 
 
 def make_parser(arguments: list[str]) -> ArgumentParser:
-    """The command's parser; `arguments` decide the preset, whose values become defaults."""
+    """The command's parser; `arguments` decide model and preset, whose values become defaults."""
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--preset", default="default")
-    preset = early.parse_known_args(arguments)[0].preset
+    early.add_argument("--model", default="homogeneous")
+    known = early.parse_known_args(arguments)[0]
+    presets = HETEROGENEOUS_PRESETS if known.model == "heterogeneous" else PRESETS
     parser = ArgumentParser(
         description="Reconstruct two half-maps and their mean from particle images. The same "
         "command run again resumes an interrupted run."
@@ -36,10 +38,16 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
     parser.add_argument("-o", "--output", type=str, required=True, help="run folder")
     parser.add_argument(
+        "--model",
+        choices=["homogeneous", "heterogeneous"],
+        default="homogeneous",
+        help="one structure, or a continuum of conformations (classes: --training.latent discrete)",
+    )
+    parser.add_argument(
         "--preset",
         choices=list(PRESETS),
         default="default",
-        help="'paper' is the published recipe (Gupta et al. 2021)",
+        help="'paper' is the published recipe (Gupta et al. 2021; 2020 for conformations)",
     )
     parser.add_argument(
         "--sym", type=str, help="point group (C4, D2, T, O, I ...); short for --training.symmetry"
@@ -65,7 +73,9 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument(
-        "--training", type=TrainingConfig, default=asdict(PRESETS.get(preset, PRESETS["default"]))
+        "--training",
+        type=TrainingConfig,
+        default=asdict(presets.get(known.preset, presets["default"])),
     )
     return parser
 
@@ -116,6 +126,8 @@ def run(options: Namespace) -> int:
         f"{result.resolution_A['half_map_0.143_masked']:.2f} Å masked\n"
         f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}"
     )
+    if config.generator != "volume":
+        console.print(f"conformations: {folder / 'conformations'}")
     return 0
 
 
