@@ -22,12 +22,17 @@ from cryogan.evaluation.fsc import write_fsc_csv
 from cryogan.evaluation.series import Series
 from cryogan.files import write_text
 from cryogan.io.mrc import read_map, write_map
+from cryogan.likelihood.ascent import AscentConfig
 from cryogan.simulation.table import read_columns
 from cryogan.training.config import TrainingConfig
 
 
 def open_run_folder(
-    folder: Path, particles: dict[str, Any], config: TrainingConfig, seed: int, device: str
+    folder: Path,
+    particles: dict[str, Any],
+    config: TrainingConfig | AscentConfig,
+    seed: int,
+    device: str,
 ) -> None:
     """Make the run folder, or check that it holds this very run, which is then resumed.
 

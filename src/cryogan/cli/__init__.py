@@ -5,7 +5,7 @@ import sys
 from jsonargparse import ArgumentParser
 
 import cryogan
-from cryogan.cli import demo, evaluate, reconstruct, report, simulate
+from cryogan.cli import assign, demo, evaluate, reconstruct, refine, report, simulate
 from cryogan.errors import InputError
 
 
@@ -22,6 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
                 reconstruct.make_parser(arguments),
                 reconstruct.run,
                 "a map, half-maps and a report from a particle stack",
+            ),
+            "refine": (
+                refine.make_parser(),
+                refine.run,
+                "polish a run's maps by maximum likelihood",
+            ),
+            "assign": (
+                assign.make_parser(),
+                assign.run,
+                "poses for particles, written for RELION and cryoSPARC",
             ),
             "simulate": (
                 simulate.make_parser(arguments),

@@ -6,15 +6,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cryogan.cli.reading import add_reading_options, device_named, read_input
+from cryogan.cli.refine import refine_with_bar, with_assumptions
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack
-from cryogan.io.relion import ParticleFile, read_particles
+from cryogan.io.relion import ParticleFile
+from cryogan.likelihood.ascent import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import Reconstruction, check_count, reconstruct
 from cryogan.report.page import write_report
@@ -52,17 +53,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument(
         "--sym", type=str, help="point group (C4, D2, T, O, I ...); short for --training.symmetry"
     )
-    parser.add_argument("--datadir", type=str, help="folder that image names are relative to")
-    parser.add_argument("--strip-prefix", type=str, help="leading part of image names to drop")
-    parser.add_argument(
-        "--ind", type=str, help="particles to use: .npy or .txt of row numbers from 0"
-    )
-    parser.add_argument(
-        "--apix", "--angpix", type=float, help="pixel size in Å where the star file has none"
-    )
-    parser.add_argument(
-        "--invert", choices=["auto", "yes", "no"], default="auto", help="invert dark particles"
-    )
+    add_reading_options(parser)
     parser.add_argument(
         "--noise-patches",
         type=str,
@@ -77,6 +68,14 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
         type=TrainingConfig,
         default=asdict(presets.get(known.preset, presets["default"])),
     )
+    parser.add_argument(
+        "--objective",
+        choices=["adversarial", "likelihood"],
+        default="adversarial",
+        help="match the distribution of images with a critic, or maximise their likelihood over "
+        "all poses (settings: --ascent)",
+    )
+    parser.add_argument("--ascent", type=AscentConfig, default=asdict(AscentConfig()))
     return parser
 
 
@@ -89,11 +88,12 @@ def run(options: Namespace) -> int:
     if launch is not None and launch.rank > 0:
         return _assist(options, config, launch)
     symmetry_matrices(config.symmetry)  # an unknown name is an InputError
-    device = _device(options.device)
+    device = device_named(options.device)
     if launch is not None:
         launch.check(config.batch_size, device)
     file, background = _read_input(options)
-    check_count(file.particles, config)
+    if options.objective == "adversarial":
+        check_count(file.particles, config)
     folder = Path(options.output)
     about = {
         "star": str(Path(options.particles).resolve()),
@@ -104,6 +104,11 @@ def run(options: Namespace) -> int:
         "box_size": file.particles.box_size,
         "pixel_size_A": file.particles.pixel_size_A,
     }
+    if options.objective == "likelihood":
+        _check_likelihood(config, launch, background)
+        ascent = with_assumptions(options.ascent, asdict(config))
+        open_run_folder(folder, about, ascent, options.seed, device)
+        return refine_with_bar(file, folder, ascent, seed=options.seed, device=device)
     open_run_folder(folder, about, config, options.seed, device)
     console = Console(highlight=False, soft_wrap=True)
     console.print(file.summary)
@@ -131,9 +136,24 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def _check_likelihood(
+    config: TrainingConfig, launch: Launch | None, background: BackgroundPatches | None
+) -> None:
+    if config.generator != "volume":
+        raise InputError(
+            "--objective likelihood knows one structure only; leave out --model heterogeneous."
+        )
+    if launch is not None:
+        raise InputError("--objective likelihood runs in one process; start it without torchrun.")
+    if background is not None:
+        raise InputError(
+            "--objective likelihood measures its noise on the particles; leave out --noise-patches."
+        )
+
+
 def _assist(options: Namespace, config: TrainingConfig, launch: Launch) -> int:
     """What all but the first of torchrun's processes do, once that one has found no fault."""
-    device = _device(options.device)
+    device = device_named(options.device)
     with launch.joined(device) as place:
         file, background = _read_input(options)
         result = reconstruct(
@@ -149,14 +169,7 @@ def _assist(options: Namespace, config: TrainingConfig, launch: Launch) -> int:
 
 
 def _read_input(options: Namespace) -> tuple[ParticleFile, BackgroundPatches | None]:
-    file = read_particles(
-        options.particles,
-        datadir=options.datadir,
-        strip_prefix=options.strip_prefix,
-        index=None if options.ind is None else _read_index(Path(options.ind)),
-        pixel_size_A=options.apix,
-        invert=options.invert,
-    )
+    file = read_input(options.particles, options)
     if options.noise_patches is None:
         return file, None
     return file, _read_background(Path(options.noise_patches), file)
@@ -208,26 +221,6 @@ def reconstruct_with_bar(
         )
 
 
-def _read_index(path: Path) -> torch.Tensor:
-    try:
-        numbers = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Cannot read particle numbers from {path} ({error}); give a .npy file or a text "
-            "file with a row number, counted from 0, on each line."
-        ) from error
-    is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
-    if not is_list or not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
-        raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
-    values, counts = np.unique(numbers, return_counts=True)
-    if (counts > 1).any():
-        raise InputError(
-            f"{path} names row {values[counts > 1][0]:.0f} more than once, and the two half-sets "
-            "must not share an image; give every row once."
-        )
-    return torch.from_numpy(numbers.astype(np.int64))
-
-
 def _read_background(path: Path, file: ParticleFile) -> BackgroundPatches:
     stack = MrcStack.open(path, sign=-1.0 if file.inverted else 1.0)
     if stack.box_size != file.particles.box_size:
@@ -236,15 +229,3 @@ def _read_background(path: Path, file: ParticleFile) -> BackgroundPatches:
             "cut both at the same size."
         )
     return BackgroundPatches(stack)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"Device '{name}' cannot be used here; give --device cpu or another."
-        ) from error
-    return name

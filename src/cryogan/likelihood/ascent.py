@@ -58,7 +58,7 @@ class AscentConfig:
         iterations: the most passes over images once the halves are compared.
         subset: images of each half in a pass, until the resolution no longer improves; then
             passes see all images.
-        full_passes: the most passes over all images.
+        full_passes: passes over all images that do not improve the resolution; then it ends.
         climb_rings: bands of the climb from random numbers, first and last, in Fourier pixels.
         climb_steps: batches in every band.
         climb_images: images in a batch.
@@ -70,7 +70,7 @@ class AscentConfig:
 
     iterations: int = 8
     subset: int = 2500
-    full_passes: int = 2
+    full_passes: int = 1
     climb_rings: tuple[int, int] = (5, 13)
     climb_steps: int = 4
     climb_images: int = 1000
@@ -121,6 +121,19 @@ class HalfSet:
         """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone."""
         return shell_amplitude(at_box(self.measurement.spectra.signal, size), size).square()
 
+    def in_units(self, volume: Tensor) -> Tensor:
+        """A map (D, D, D) scaled so that its low shells have the power that the images show.
+
+        Shells 2 to D / 4, or to where the images' signal falls below a tenth of their noise.
+        """
+        size = volume.shape[-1]
+        signal = self.signal_prior(size).to(volume.device)
+        power = fourier.shell_mean(fourier.rfft(volume, 3).abs().square(), size, 3)
+        noise = self.noise(size).to(volume.device) * size**2
+        clear = (signal > 0.1 * noise)[2 : size // 4].int().cumprod(0).sum().clamp_min(2)
+        shells = slice(2, 2 + int(clear))
+        return volume * (signal[shells].sum() / power[shells].sum().clamp_min(1e-30)).sqrt()
+
     def stack(self, size: int) -> PreprocessedStack:
         return PreprocessedStack(self.particles, self.measurement.gain, Preprocessing(size))
 
@@ -131,12 +144,13 @@ class AscentState:
 
     Attributes:
         done: passes done since the halves were first compared.
-        full: passes over all images among them.
+        full: those among them over all images that did not improve the resolution.
         whole: whether the next one is over all images.
         halves: (2, D, D, D) maps in one frame; a box of their own, the particles' field of view.
         both: (D, D, D) map from the images of both.
         fsc: (D // 2 + 1,) of the halves.
         rings: band in which poses are to be judged next.
+        images_seen: by all steps so far, the climb's too.
         finished: whether nothing is left to do.
     """
 
@@ -147,6 +161,7 @@ class AscentState:
     both: Tensor
     fsc: Tensor
     rings: int
+    images_seen: int
     finished: bool
 
 
@@ -189,10 +204,10 @@ def expect(
     finest = views(levels[-1].nside, device)
     noise = half.noise(size).to(device)
     total, evidence = None, 0.0
-    for part in index.split(_CHUNK):
+    for part in torch.split(index, _CHUNK):
         transfer = ctf(half.particles.ctf[part].to(device), size, stack.pixel_size_A)
         seen = observe(stack.read(part).to(device), transfer, noise, polar)
-        cells = search(seen, references, levels, polar)
+        cells = search(seen, references, levels)
         evidence += float(log_evidence(cells, levels).sum())
         equations = normal_equations(seen, posterior(cells), finest, polar)
         total = equations if total is None else total + equations
@@ -246,6 +261,7 @@ def ascend(
     Raises:
         InputError: an image cannot be used.
     """
+    seen = 0
     with ThreadPoolExecutor(2) as pool:
         if state is None and maps is None:
             climbs = [
@@ -258,24 +274,29 @@ def ascend(
                 if steps[0] is None or steps[1] is None:
                     break
                 pair = (steps[0][0], steps[1][0])
-                evidence = 0.5 * (steps[0][2] + steps[1][2])
-                yield Pass(None, {"phase": "climb", "rings": steps[0][1], "evidence": evidence})
+                seen += sum(min(len(half), config.climb_images) for half in halves)
+                record = {"phase": "climb", "images_seen": seen, "rings": steps[0][1]}
+                yield Pass(None, record | {"evidence": 0.5 * (steps[0][2] + steps[1][2])})
             assert pair is not None
             pixel_size_A = halves[0].stack(pair[0].shape[-1]).pixel_size_A
             alignment = align(pair[1], pair[0], pixel_size_A)
             maps = torch.stack((pair[0], apply_alignment(pair[1], alignment, pixel_size_A)))
         if state is None:
             assert maps is not None
-            state = _begin(maps, halves, config)
+            state = _begin(maps, halves, config, seen)
         while not state.finished:
             state, record = _pass(state, halves, config, seed, device, pool)
             yield Pass(state, record)
 
 
-def _begin(maps: Tensor, halves: tuple[HalfSet, HalfSet], config: AscentConfig) -> AscentState:
+def _begin(
+    maps: Tensor, halves: tuple[HalfSet, HalfSet], config: AscentConfig, images_seen: int
+) -> AscentState:
+    maps = torch.stack([half.in_units(map_) for half, map_ in zip(halves, maps, strict=True)])
     fsc = fourier_shell_correlation(maps[0], maps[1])
     whole = min(len(half) for half in halves) <= config.subset
-    return AscentState(0, 0, whole, maps, maps.mean(0), fsc, believed_rings(fsc), False)
+    rings = believed_rings(fsc)
+    return AscentState(0, 0, whole, maps, maps.mean(0), fsc, rings, images_seen, False)
 
 
 def believed_rings(fsc: Tensor) -> int:
@@ -321,23 +342,27 @@ def _pass(
     prior = _up_to(finest, _prior(fsc, found[0][2]))
     both = _solved(found[0][2] + found[1][2], prior, mask, 0.5 * (maps[0] + maps[1]), config)
     believed = believed_rings(fsc)
-    done, full = state.done + 1, state.full + state.whole
+    images = sum(count for _, count, _, _ in found)
+    better = believed > state.rings
+    done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.full_passes
     after = AscentState(
         done,
         full,
-        state.whole or late or believed <= state.rings,
+        state.whole or late or not better,
         torch.stack(maps),
         both,
         fsc,
         believed,
+        state.images_seen + images,
         full >= config.full_passes or done >= config.iterations,
     )
     pixel_size_A = halves[0].stack(size).pixel_size_A
     return after, {
         "phase": "refine",
         "pass": done,
-        "images": sum(count for _, count, _, _ in found),
+        "images": images,
+        "images_seen": after.images_seen,
         "rings": rings,
         "box_size": size,
         "nside": levels[-1].nside,

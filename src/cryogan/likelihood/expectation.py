@@ -110,28 +110,45 @@ def observe(images: Tensor, transfer: Tensor, noise: Tensor, polar: Polar) -> Ob
 
 @dataclass(frozen=True)
 class Reference:
-    """Central slices of a map in all directions of one level.
+    """Central slices of a map in the directions of one level.
 
     Attributes:
         views: the directions.
-        plane: (V, M') coefficients in the level's band.
-        power: (V, R') mean of |P|² on every ring.
+        band: the rings of the level.
+        spectrum: from `physics.projection.volume_spectrum`.
+        plane: (V, M') coefficients in all directions; None where there are too many to keep.
+        power: (V, R') mean of |P|² on every ring, or None.
     """
 
     views: Views
-    plane: Tensor
-    power: Tensor
+    band: Polar
+    spectrum: Tensor
+    plane: Tensor | None
+    power: Tensor | None
+
+    def take(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (..., M') and powers (..., R') of directions (...)."""
+        if self.plane is not None and self.power is not None:
+            return self.plane[view], self.power[view]
+        needed, place = torch.unique(view, return_inverse=True)
+        plane, power = _slices(self.spectrum, self.band, self.views.frame[needed])
+        return plane[place], power[place]
 
 
-def reference(spectrum: Tensor, polar: Polar, level: Level, chunk: int = 2048) -> Reference:
-    """Slices of `volume_spectrum`'s result."""
+def reference(spectrum: Tensor, polar: Polar, level: Level, most_bytes: float = 2e9) -> Reference:
+    """Slices of `volume_spectrum`'s result; made when asked for if all take over `most_bytes`."""
     directions = views(level.nside, spectrum.device)
     band = polar.within(level.rings)
-    plane = torch.cat([band.slices(spectrum, frame) for frame in directions.frame.split(chunk)])
-    size = torch.where(band.order > 0, 2.0, 1.0)
-    power = plane.new_zeros(len(plane), level.rings, dtype=torch.float32)
-    power.index_add_(1, band.ring - 1, plane.abs().square() * size)
-    return Reference(directions, plane, power)
+    if 8 * len(directions) * len(band.order) > most_bytes:
+        return Reference(directions, band, spectrum, None, None)
+    return Reference(directions, band, spectrum, *_slices(spectrum, band, directions.frame))
+
+
+def _slices(spectrum: Tensor, band: Polar, frame: Tensor) -> tuple[Tensor, Tensor]:
+    plane = torch.cat([band.slices(spectrum, part) for part in torch.split(frame, 1024)])
+    power = plane.new_zeros(len(plane), band.rings, dtype=torch.float32)
+    twice = torch.where(band.order > 0, 2.0, 1.0)
+    return plane, power.index_add_(1, band.ring - 1, plane.abs().square() * twice)
 
 
 @dataclass(frozen=True)
@@ -182,7 +199,6 @@ def search(
     observations: Observations,
     references: Sequence[Reference],
     levels: Sequence[Level],
-    polar: Polar,
     shift_px: Tensor | None = None,
     chunk: int = 16,
 ) -> Cells:
@@ -192,7 +208,6 @@ def search(
         observations: n images.
         references: slices of the map at every level.
         levels: see `levels_for`.
-        polar: the rings.
         shift_px: (n, 2) where the first level's shifts are centred; the origin by default.
         chunk: images at a time.
     """
@@ -201,10 +216,10 @@ def search(
     found = []
     for start in range(0, len(observations), chunk):
         part = observations[start : start + chunk]
-        cells = _coarse(part, shift_px[start : start + chunk], references[0], levels[0], polar)
+        cells = _coarse(part, shift_px[start : start + chunk], references[0], levels[0])
         for number in range(1, len(levels)):
             cells = cells.promising(levels[number - 1].keep)
-            cells = _finer(part, cells, references[number], levels[number], polar)
+            cells = _finer(part, cells, references[number], levels[number])
         found.append(cells)
     return joined(found, 0)
 
@@ -237,22 +252,20 @@ def moved(a: Tensor, shift_px: Tensor, band: Polar) -> Tensor:
         return a[:, None]
     phase = 2.0 * math.pi * shift_px @ band.frequency.T
     samples = band.to_samples(a / band.weight)[:, None] * torch.polar(torch.ones_like(phase), phase)
-    return (band.to_orders(samples.flatten(0, 1)) * band.weight).unflatten(0, phase.shape[:2])
+    return (band.to_orders(samples.flatten(0, 1)) * band.weight).view(*phase.shape[:2], -1)
 
 
-def _coarse(
-    part: Observations, base_px: Tensor, ref: Reference, level: Level, polar: Polar
-) -> Cells:
+def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -> Cells:
     """The best cells of the first level, all of which are judged, order by order."""
-    n, directions = len(part), len(ref.plane)
-    band = polar.within(level.rings)
+    n, directions, band = len(part), len(ref.views), ref.band
+    plane, ref_power = ref.take(torch.arange(directions, device=base_px.device))
     top = max(band.highest_orders)
     psi = in_plane_angles(level.nside, base_px.device)
     phase = psi[:, None] * torch.arange(top + 1, device=psi.device)
     turn = torch.cat((phase.cos(), phase.sin()), dim=1)  # Re(exp(-i m ψ) c)
-    power = 0.5 * part.b[:, : level.rings] @ ref.power.T
+    power = 0.5 * part.b[:, : level.rings] @ ref_power.T
     cross = power.new_empty(2, top + 1, n, directions)
-    p = [torch.view_as_real(ref.plane[:, band.order == m]).flatten(1).T for m in range(top + 1)]
+    p = [torch.view_as_real(plane[:, band.order == m]).flatten(1).T for m in range(top + 1)]
     found = []
     for shift_px in level.shifts_px(psi.device):
         shift_px = (base_px + shift_px)[:, None]
@@ -268,28 +281,28 @@ def _coarse(
     return joined(found, 1).best(level.keep)
 
 
-def _finer(part: Observations, cells: Cells, ref: Reference, level: Level, polar: Polar) -> Cells:
+def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
     """The children of cells: four directions, two in-plane angles, then shifts about the best."""
     device = part.a.device
-    n, kept = cells.view.shape
-    band = polar.within(level.rings)
+    band = ref.band
     base_px = cells.best(1).shift_px  # (n, 1, 2)
     offset_px = level.shifts_px(device)
     a = moved(part.a, base_px + offset_px, band)  # (n, S, M')
     apart = (cells.shift_px - base_px)[:, :, None] - offset_px
     nearest = apart.square().sum(-1).argmin(-1)  # (n, K) number of each cell's shift
-    image = torch.arange(n, device=device)[:, None]
+    image = torch.arange(len(part), device=device)[:, None]
     child = 4 * cells.view[..., None] + torch.arange(4, device=device)  # (n, K, 4)
     psi = cells.psi[..., None] + ref.views.twist[child]
     mine = band.turned(a[image, nearest][:, :, None], -psi)
     # Re(conj P A exp(i m step)), by real products: complex ones would be copied to be conjugated
-    p, mine = torch.view_as_real(ref.plane[child]), torch.view_as_real(mine)
+    plane, power = ref.take(child)
+    p, mine = torch.view_as_real(plane), torch.view_as_real(mine)
     real = p[..., 0] * mine[..., 0] + p[..., 1] * mine[..., 1]
     imaginary = p[..., 0] * mine[..., 1] - p[..., 1] * mine[..., 0]
     half = 0.25 * 2.0 * math.pi / len(in_plane_angles(ref.views.nside // 2, device))
     step = torch.tensor([-half, half], device=device)
     phase = band.order[:, None] * step
-    power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], ref.power[child])
+    power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], power)
     score = real @ phase.cos() + imaginary @ phase.sin() - power[..., None]  # (n, K, 4, 2)
     shape = score.shape
     finer = Cells(
@@ -301,8 +314,9 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level, polar
     if level.shift_steps == 0:
         return finer
     finer = finer.best(level.keep)
-    plane = torch.view_as_real(band.turned(ref.plane[finer.view], finer.psi)).flatten(2)
-    power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], ref.power[finer.view])
+    plane, power = ref.take(finer.view)
+    plane = torch.view_as_real(band.turned(plane, finer.psi)).flatten(2)
+    power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)
     score = plane @ torch.view_as_real(a).flatten(2).mT - power[..., None]  # (n, K, S)
     shape = score.shape
     return Cells(

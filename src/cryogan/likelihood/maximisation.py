@@ -97,7 +97,7 @@ def normal_equations(
     back = _Adjoint(size, padding, device)
     kernel = _Adjoint(2 * size, padding / 2 + 0.5, device)
     k = torch.nn.functional.pad(polar.frequency, (0, 1))
-    used = view.unique()
+    used = torch.unique(view)
     for group in used.split(_VIEWS_AT_ONCE):
         first = int(torch.searchsorted(view, group[0]))
         last = int(torch.searchsorted(view, group[-1], right=True))
@@ -105,7 +105,7 @@ def normal_equations(
         plane = torch.zeros(len(group), len(polar.order), dtype=observations.a.dtype, device=device)
         parents, parent = (group // merge).unique(return_inverse=True)
         power = torch.zeros(len(parents), polar.rings, device=device)
-        for part in torch.arange(first, last, device=device).split(4096):
+        for part in torch.split(torch.arange(first, last, device=device), 4096):
             at = row[part - first]
             centred = moved(observations.a[image[part]], shift_px[part, None], polar)[:, 0]
             turned = polar.turned(centred, -psi[part])
@@ -183,9 +183,7 @@ def solve(
         molecule = limited(volume, torch.ones_like(scale)) * mask
         padded = fourier.crop_or_pad(molecule, 2 * size, 3)
         data = fourier.irfft(fourier.rfft(padded, 3) * transfer, 2 * size, 3)
-        result = (
-            fourier.crop_or_pad(data, size, 3) + limited(molecule, voxels * inverse)
-        ) * mask
+        result = (fourier.crop_or_pad(data, size, 3) + limited(molecule, voxels * inverse)) * mask
         return limited(result, torch.ones_like(scale))
 
     x = limited(start, torch.ones_like(scale))

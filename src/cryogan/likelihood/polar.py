@@ -38,15 +38,14 @@ class Polar:
     box_size: int
     rings: int
     radius_px: float
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
     @cached_property
     def highest_orders(self) -> list[int]:
         """The highest order on each ring."""
         bandwidth = 2.0 * math.pi * self.radius_px / self.box_size
-        return [
-            math.ceil(bandwidth * ring) + min(_MARGIN, 2 + ring) for ring in range(1, self.rings + 1)
-        ]
+        rings = range(1, self.rings + 1)
+        return [math.ceil(bandwidth * ring) + min(_MARGIN, 2 + ring) for ring in rings]
 
     def within(self, rings: int) -> "Polar":
         """The first rings only; their coefficients and samples are the first of these."""
@@ -116,7 +115,7 @@ class Polar:
         """Coefficients (n, M) of samples (n, N)."""
         parts = []
         sizes = [top + 2 for top in self.highest_orders]
-        for part, wave in zip(samples.split(sizes, dim=1), self._waves, strict=True):
+        for part, wave in zip(torch.split(samples, sizes, dim=1), self._waves, strict=True):
             # f(θ + π) = conj f(θ): even orders see the real part only, odd ones the imaginary
             even = part.real.contiguous() @ torch.cat((wave.real[:, ::2], wave.imag[:, ::2]), 1)
             odd = part.imag.contiguous() @ torch.cat((-wave.imag[:, 1::2], wave.real[:, 1::2]), 1)
@@ -130,7 +129,7 @@ class Polar:
         """Samples (n, N) of coefficients (n, M)."""
         parts = []
         sizes = [top + 1 for top in self.highest_orders]
-        for part, wave in zip(coefficients.split(sizes, dim=1), self._waves, strict=True):
+        for part, wave in zip(torch.split(coefficients, sizes, dim=1), self._waves, strict=True):
             twice = torch.where(torch.arange(wave.shape[1], device=part.device) > 0, 2.0, 1.0)
             back = wave.conj().T * twice[:, None]  # (top + 1, T)
             even = (part[:, ::2] @ back[::2]).real

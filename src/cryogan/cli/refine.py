@@ -1,0 +1,136 @@
+"""`cryogan refine`: a run's half maps polished by maximum likelihood."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from cryogan.cli.reading import add_reading_options, device_named, read_input
+from cryogan.errors import InputError
+from cryogan.io.relion import ParticleFile
+from cryogan.likelihood.ascent import AscentConfig
+from cryogan.refinement import RunRecord, half_maps, read_run, refine
+from cryogan.report.page import write_report
+from cryogan.run_folder import open_run_folder
+
+
+def make_parser() -> ArgumentParser:
+    """The command's parser."""
+    parser = ArgumentParser(
+        description="Polish the half maps of a run by maximum likelihood over all poses, each with "
+        "its own half of the particles; their FSC decides what is believed. Writes half maps, the "
+        "map of all particles, FSC and a report. The same command run again goes on where it was "
+        "stopped."
+    )
+    parser.add_argument("run", type=str, help="folder of a finished cryogan reconstruct")
+    parser.add_argument("-o", "--output", type=str, help="output folder (default: RUN/refine)")
+    parser.add_argument(
+        "--particles", type=str, help="particle file, if it is not where the run found it"
+    )
+    add_reading_options(parser)
+    parser.add_argument("--sym", type=str, help="point group (default: that of the run)")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--ascent", type=AscentConfig, default=asdict(AscentConfig()))
+    return parser
+
+
+def run(options: Namespace) -> int:
+    """Run the command."""
+    source = Path(options.run)
+    record = read_run(source)
+    config = settings(options.ascent, record, options.sym)
+    device = device_named(options.device)
+    file = particles_of(record, options)
+    maps = half_maps(source, file.particles)
+    folder = source / "refine" if options.output is None else Path(options.output)
+    about = {"from": str(source.resolve())} | description(file, options, record)
+    open_run_folder(folder, about, config, record.seed, device)
+    return refine_with_bar(file, folder, config, seed=record.seed, device=device, maps=maps)
+
+
+def settings(ascent: AscentConfig, record: RunRecord, symmetry: str | None) -> AscentConfig:
+    """The run's assumptions, and the symmetry if one is asked for."""
+    config = with_assumptions(ascent, record.config)
+    return config if symmetry is None else replace(config, symmetry=symmetry)
+
+
+def with_assumptions(ascent: AscentConfig, config: dict[str, Any]) -> AscentConfig:
+    """What a run's settings assume of mask, shifts and symmetry, where `ascent` has defaults."""
+    default = AscentConfig()
+    names = ("symmetry", "shift_percent", "mask_radius", "mask_edge")
+    inherited = {
+        name: config[name]
+        for name in names
+        if name in config and getattr(ascent, name) == getattr(default, name)
+    }
+    return replace(ascent, **inherited)
+
+
+def particles_of(record: RunRecord, options: Namespace) -> ParticleFile:
+    """The particles of a run, read again.
+
+    Raises:
+        InputError: there are not as many as the run had.
+    """
+    file = read_input(record.star if options.particles is None else options.particles, options)
+    if len(file.particles) != record.count:
+        raise InputError(
+            f"The run was made from {record.count} particles but {len(file.particles)} were read; "
+            "give the same --particles and --ind as then."
+        )
+    return file
+
+
+def description(file: ParticleFile, options: Namespace, record: RunRecord) -> dict[str, Any]:
+    """What `config.json` says about the particles."""
+    star = record.star if options.particles is None else Path(options.particles)
+    return {
+        "star": str(star.resolve()),
+        "index": options.ind,
+        "summary": file.summary,
+        "count": len(file.particles),
+        "box_size": file.particles.box_size,
+        "pixel_size_A": file.particles.pixel_size_A,
+    }
+
+
+def refine_with_bar(
+    file: ParticleFile,
+    folder: Path,
+    config: AscentConfig,
+    *,
+    seed: int,
+    device: str,
+    maps: Any = None,
+) -> int:
+    """`refine` with a line of numbers that matter after every step, and the report."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(file.summary)
+    bar = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with bar:
+        task = bar.add_task("measuring spectra")
+
+        def show(record: dict[str, Any]) -> None:
+            if record["phase"] == "climb":
+                text = f"climb, {record['rings']} rings, log-likelihood {record['evidence']:.1f}"
+            else:
+                text = (
+                    f"pass {record['pass']}: {record['images']} images, {record['rings']} rings, "
+                    f"log-likelihood {record['evidence']:.1f}, half-map FSC 0.143 at "
+                    f"{record['half_map_0.143_A']:.2f} Å"
+                )
+                bar.console.print(text)
+            bar.update(task, description=text)
+
+        resolution = refine(
+            file.particles, folder, config, seed=seed, device=device, maps=maps, show=show
+        )
+    console.print(
+        f"half-map FSC 0.143: {resolution['half_map_0.143']:.2f} Å unmasked, "
+        f"{resolution['half_map_0.143_masked']:.2f} Å masked\n"
+        f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}"
+    )
+    return 0

@@ -1,0 +1,271 @@
+"""Likelihood on disk: refining a run, reconstructing by likelihood, assigning poses."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryogan.errors import InputError
+from cryogan.evaluation.fsc import (
+    corrected_fsc,
+    fourier_shell_correlation,
+    resolution_A,
+    write_fsc_csv,
+)
+from cryogan.evaluation.masks import soft_mask
+from cryogan.files import atomic_path, write_text
+from cryogan.io.mrc import read_map, write_map
+from cryogan.likelihood.ascent import (
+    AscentConfig,
+    AscentState,
+    HalfSet,
+    ascend,
+    believed_rings,
+)
+from cryogan.likelihood.assignment import Assignment, assign, unassigned
+from cryogan.memory import keep_freed_memory
+from cryogan.particles import Particles
+from cryogan.reconstruction import split_halves
+from cryogan.run_folder import forget_after
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `config.json` of a run folder tells about its particles.
+
+    Attributes:
+        star: the particle file.
+        count: number of particles used.
+        seed: of the split into halves.
+        config: settings, as written.
+    """
+
+    star: Path
+    count: int
+    seed: int
+    config: dict[str, Any]
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a finished run.
+
+    Raises:
+        InputError: the folder holds no run, or one that is not finished.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is no run folder: it has no config.json; give the run's folder."
+        )
+    for name in ("half1.mrc", "half2.mrc", "map.mrc"):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} has no {name}: its run is not finished; finish it first by running its "
+                "command again."
+            )
+    try:
+        about = json.loads(path.read_text())
+        star, count = Path(about["particles"]["star"]), int(about["particles"]["count"])
+        return RunRecord(star, count, int(about["seed"]), about["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be understood ({error}); run that command again."
+        ) from error
+
+
+def half_maps(folder: Path, particles: Particles) -> Tensor:
+    """(2, D, D, D) half maps of a run, in one frame.
+
+    Raises:
+        InputError: they do not have the particles' field of view.
+    """
+    maps = [read_map(folder / f"half{number}.mrc") for number in (1, 2)]
+    wanted_A = particles.box_size * particles.pixel_size_A
+    for map_ in maps:
+        found_A = map_.volume.shape[-1] * map_.pixel_size_A
+        if abs(found_A / wanted_A - 1.0) > 0.02:
+            raise InputError(
+                f"The half maps of {folder} are {found_A:.1f} Å wide but the particles "
+                f"{wanted_A:.1f} Å; give the particles that the run was made from."
+            )
+    return torch.stack([map_.volume for map_ in maps])
+
+
+def refine(
+    particles: Particles,
+    folder: Path,
+    config: AscentConfig,
+    *,
+    seed: int,
+    device: str,
+    maps: Tensor | None = None,
+    show: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> dict[str, float]:
+    """Maximise the likelihood of two half-sets and write maps, FSC, log and summary.
+
+    `run_folder.open_run_folder` or the like must have been called. Called again after an
+    interruption, it goes on from the last pass.
+
+    Args:
+        particles: the whole set.
+        folder: where to write.
+        config: settings.
+        seed: of the split into halves, the same as that of `maps`.
+        device: a torch device name.
+        maps: (2, D, D, D) half maps to start from, or None to start from random numbers.
+        show: called with every log record.
+
+    Returns:
+        Resolutions as in `summary.json`.
+
+    Raises:
+        InputError: too few particles, or an image that cannot be used.
+    """
+    if len(particles) < 200:
+        raise InputError(f"{len(particles)} particles are too few; give at least 200.")
+    keep_freed_memory()
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # two halves at a time
+    state_path, log_path = folder / "state.npz", folder / "stats.jsonl"
+    state, spent = _read_state(state_path)
+    forget_after(log_path, 0 if state is None else state.images_seen)
+    wall, cpu = time.perf_counter() - spent[0], time.process_time() - spent[1]
+    halves = [HalfSet.of(particles.subset(index)) for index in split_halves(len(particles), seed)]
+    with log_path.open("a", buffering=1) as log:
+        for step in ascend(
+            (halves[0], halves[1]),
+            config,
+            seed=seed,
+            device=torch.device(device),
+            maps=maps,
+            state=state,
+        ):
+            spent = (time.perf_counter() - wall, time.process_time() - cpu)
+            record = step.record | {"wall_s": spent[0], "cpu_s": spent[1]}
+            log.write(json.dumps(record) + "\n")
+            show(record)
+            if step.state is not None:
+                state = step.state
+                _write_state(state_path, state, spent)
+    assert state is not None
+    return _write_results(folder, state, particles, seed, spent)
+
+
+def _write_state(path: Path, state: AscentState, spent: tuple[float, float]) -> None:
+    values: dict[str, Any] = {
+        field.name: np.asarray(getattr(state, field.name)) for field in fields(state)
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, spent=np.array(spent), **values)
+
+
+def _read_state(path: Path) -> tuple[AscentState | None, tuple[float, float]]:
+    if not path.is_file():
+        return None, (0.0, 0.0)
+    try:
+        with np.load(path) as archive:
+            values: dict[str, Any] = {
+                name: torch.from_numpy(archive[name])
+                if archive[name].ndim
+                else archive[name].item()
+                for name in archive.files
+            }
+        wall_s, cpu_s = values.pop("spent").tolist()
+        return AscentState(**values), (wall_s, cpu_s)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read; delete it to refine from the start.") from error
+
+
+def _write_results(
+    folder: Path, state: AscentState, particles: Particles, seed: int, spent: tuple[float, float]
+) -> dict[str, float]:
+    pixel_size_A = particles.pixel_size_A * particles.box_size / state.both.shape[-1]
+    mask = soft_mask(state.both.cpu(), pixel_size_A)
+    first, second = state.halves.cpu()
+    fsc = fourier_shell_correlation(first, second)
+    masked = corrected_fsc(first, second, mask, torch.Generator().manual_seed(seed))
+    write_map(folder / "half1.mrc", first, pixel_size_A)
+    write_map(folder / "half2.mrc", second, pixel_size_A)
+    write_map(folder / "map.mrc", state.both.cpu(), pixel_size_A)
+    curves = {"half_map": fsc, "half_map_masked": masked}
+    write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
+    resolution = {
+        "half_map_0.143": resolution_A(fsc, 0.143, pixel_size_A),
+        "half_map_0.143_masked": resolution_A(masked, 0.143, pixel_size_A),
+    }
+    summary = {
+        "resolution_A": resolution,
+        "pixel_size_A": pixel_size_A,
+        "nyquist_A": 2 * pixel_size_A,
+        "timings_s": {"total_wall": spent[0], "total_cpu": spent[1]},
+        "images_seen": state.images_seen,
+    }
+    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    return resolution
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Poses of a particle set, and the half of the run that each particle belongs to.
+
+    Attributes:
+        assignment: one row a particle.
+        half: (n,) 1 or 2; None if the particles are not those of the run.
+    """
+
+    assignment: Assignment
+    half: Tensor | None
+
+
+def assign_particles(
+    particles: Particles,
+    folder: Path,
+    run: RunRecord,
+    config: AscentConfig,
+    *,
+    same: bool,
+    device: str,
+    show: Callable[[float], None] = lambda fraction: None,
+) -> Assigned:
+    """Poses of particles against the maps of a run.
+
+    Args:
+        particles: the set.
+        folder: of the run (a reconstruction or a refinement).
+        run: its record.
+        config: mask, shifts, symmetry.
+        same: the particles are those of the run: each is judged by the map of its own half, so
+            that the halves stay independent. Other particles are judged by `map.mrc`.
+        device: a torch device name.
+        show: called with the fraction that is done.
+    """
+    keep_freed_memory()
+    maps = half_maps(folder, particles)
+    rings = believed_rings(fourier_shell_correlation(maps[0], maps[1]))
+    count = len(particles)
+    if same:
+        groups = list(zip(split_halves(count, run.seed), maps, strict=True))
+    else:
+        groups = [(torch.arange(count), read_map(folder / "map.mrc").volume)]
+    result, done = unassigned(count), 0
+
+    def count_up(more: int) -> None:
+        nonlocal done
+        done += more
+        show(done / count)
+
+    for rows, volume in groups:
+        half = HalfSet.of(particles.subset(rows))
+        volume = half.in_units(volume)
+        found = assign(half, volume, rings, config, torch.device(device), count_up)
+        result = result.scattered(rows, found)
+    number = None
+    if same:
+        number = torch.ones(count, dtype=torch.int64)
+        number[groups[1][0]] = 2
+    return Assigned(result, number)
