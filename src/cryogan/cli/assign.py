@@ -21,8 +21,8 @@ def make_parser() -> ArgumentParser:
     """The command's parser."""
     parser = ArgumentParser(
         description="Find where every particle was seen from, given the maps of a run, and how "
-        "sure that is. Writes a RELION star file with all columns of the source and a cryoSPARC .cs "
-        "file beside it. Particles of the run are judged by the map of their own half, and the "
+        "sure that is. Writes a RELION star file with all columns of the source and a cryoSPARC "
+        ".cs file beside it. Particles of the run are judged by the map of their own half, and the "
         "halves are written as rlnRandomSubset; others by the map of all."
     )
     parser.add_argument("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
