@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cryogan import fourier
 from cryogan.models.generator import Generator, Mixture
 from cryogan.models.volume import Volume
 
@@ -110,15 +111,20 @@ def _contrasts(classes: int) -> Tensor:
     return matrix * (math.sqrt(classes) / lengths)
 
 
+_CHANGE = 0.5  # a change of shape, in units of the molecule, from a few shells on
+_SATURATION = 4.0  # cycles per box
+
+
 class Subspace(Generator):
     """`V(z) = V₀ + Σ_k φ_k(z) V_k` with the latent's orthonormal functions φ.
 
     V₀ is the mean over all particles (of equal classes) and Σ ‖V_k‖² the variance. Projection
     is linear: a pose costs one slice of every V_k, whatever the number of different z. V₀ is a
-    `Volume`; V_k have its parametrisation, mask and symmetry. Their parameters count 1 / k
-    (`Latent.falling`): steps of an optimiser that moves all parameters alike then favour smooth
-    paths. They start as noise: at zero, a game that does not know z from 1 - z would give them
-    no direction.
+    `Volume`; V_k have its parametrisation, mask and symmetry. An optimiser that moves all
+    parameters alike needs them in units of what is expected: V_k count 1 / k
+    (`Latent.falling`), so that smooth paths are favoured, and less in the lowest shells, which
+    the motion of a part leaves as they are. They start as noise: at zero, a game that does not
+    know z from 1 - z would give them no direction.
 
     Args:
         mean: V₀, as it is at the start.
@@ -128,6 +134,7 @@ class Subspace(Generator):
     """
 
     falling: Tensor
+    rising: Tensor
 
     def __init__(self, mean: Volume, latent: Latent, basis: int, start: float) -> None:
         super().__init__()
@@ -136,9 +143,17 @@ class Subspace(Generator):
         self.latent = latent
         self.basis = nn.Parameter(start * torch.randn(basis, *mean.parameter.shape))
         self.register_buffer("falling", latent.falling(basis), persistent=False)
+        self.register_buffer("rising", self._rising(), persistent=False)
         self.logits = nn.Parameter(
             torch.zeros(latent.classes), requires_grad=latent.kind == "discrete"
         )
+
+    def _rising(self) -> Tensor:
+        """Expected amplitude of a change of shape, in units of the mean's."""
+        if self.mean.parametrisation == "voxels":
+            return torch.tensor(_CHANGE)
+        shell = fourier.shell_index(self.box_size, 3).float()[..., None]
+        return _CHANGE * shell * (shell.square() + _SATURATION**2).rsqrt()
 
     @property
     def leak(self) -> float:
@@ -152,7 +167,7 @@ class Subspace(Generator):
     def forward(self) -> Tensor:
         """(1 + basis, D, D, D): V₀, V₁ ..."""
         basis = (
-            self.mean.shaped(part * factor)
+            self.mean.shaped(part * (factor * self.rising))
             for part, factor in zip(self.basis, self.falling, strict=True)
         )
         return torch.stack((self.mean(), *basis))
@@ -196,7 +211,8 @@ class Subspace(Generator):
             for parameter, volume, factor in zip(
                 self.basis, snapshot[1:], self.falling, strict=True
             ):
-                parameter.copy_(self.mean.parameters_of(volume) / factor)
+                unit = (factor * self.rising).clamp_min(1e-20)
+                parameter.copy_(self.mean.parameters_of(volume) / unit * (self.rising > 0))
 
     def mean_volume(self, snapshot: Tensor) -> Tensor:
         if self.latent.kind != "discrete":
