@@ -21,10 +21,10 @@ _INSIDE = {
 def in_asymmetric_unit(pose: Pose, symmetry: str) -> Pose:
     """The symmetry-equivalent poses whose viewing directions RELION itself would have given.
 
-    `relion_refine` 3.1.3 samples directions inside one asymmetric unit only. In a local search it
-    takes the equivalent of a prior's direction there, but not that of its in-plane angle, so that
-    poses outside are searched for at wrong in-plane angles. The unit was established from the
-    directions that RELION lists in `run_it001_sampling.star`.
+    `relion_refine` 3.1.3 samples directions inside one asymmetric unit only, and its local searches
+    around poses outside end far away from them (as if the equivalent of the direction were taken
+    but not that of the in-plane angle; `docs/handover.md` has numbers). The unit was established
+    from the directions that RELION lists in `run_it001_sampling.star`.
 
     Args:
         pose: n poses.
