@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -80,6 +81,7 @@ def run(options: Namespace) -> int:
         symmetry=config.symmetry,
         rows=rows,
         half=found.half,
+        class_number=torch.ones(len(file.particles), dtype=torch.int64),
         log_likelihood=assigned.log_likelihood,
         columns={
             "cryoganAngleSpread": assigned.spread_deg,
@@ -93,13 +95,7 @@ def run(options: Namespace) -> int:
     written = [output]
     if found.half is not None:
         written.append(output.with_suffix(".cs"))
-        write_particles(
-            written[-1],
-            file.particles,
-            assigned.pose,
-            half=found.half,
-            class_posterior=assigned.peak,
-        )
+        write_particles(written[-1], file.particles, assigned.pose, half=found.half)
     spread = np.quantile(assigned.spread_deg.numpy(), [0.1, 0.5, 0.9])
     console.print(
         f"spread of angles: median {spread[1]:.1f}°, 10 % to 90 % {spread[0]:.1f}° to "
