@@ -197,6 +197,20 @@ def test_consensus_and_conformations_of_one_box_stay_two_stages():
     assert sum(stage.images for stage in limited.stages) == total
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("hold", [1.0, 1.0, 0.525, 0.05]), ("cosine", [1.0, 0.525, 0.1891, 0.05])],
+)
+def test_learning_rates_are_held_or_fall_at_once(schedule, expected, particles):
+    """Of 1 at the start, the middle, three quarters and the end; cosines to 5 %."""
+    config = replace(TINY, lr_schedule=schedule, volume_lr=1.0, critic_lr=2.0)
+    state, data, _ = begun(particles, config)
+    for fraction, factor in zip((0.0, 0.5, 0.75, 1.0), expected, strict=True):
+        loop._set_learning_rates(state, config, fraction, len(data))
+        assert state.volume_optimiser.param_groups[0]["lr"] == pytest.approx(factor, abs=1e-4)
+        assert state.critic_optimiser.param_groups[0]["lr"] == pytest.approx(2 * factor, abs=2e-4)
+
+
 def test_the_published_preset_has_the_published_networks():
     """Gupta et al. 2020: U-Net, 32 px, 1e5 images; otherwise CryoGAN's recipe."""
     published = HETEROGENEOUS_PRESETS["paper"]

@@ -89,7 +89,8 @@ class TrainingConfig:
             amplitude of every coefficient.
         critic_lr: learning rate of the critic.
         betas: of both Adam optimisers.
-        lr_schedule: "cosine" to 5 % over the whole run, or "epoch": × `lr_epoch_factor` an epoch.
+        lr_schedule: "cosine" to 5 % over the whole run, "hold": constant over its first half and
+            then the same, or "epoch": × `lr_epoch_factor` an epoch.
         lr_epoch_factor: see `lr_schedule`.
         ema_fraction: the volume that is reported is an average over about this fraction of the
             steps so far; 0 for the last volume.
@@ -131,7 +132,7 @@ class TrainingConfig:
     volume_lr: float = 0.1
     critic_lr: float = 3e-3
     betas: tuple[float, float] = (0.5, 0.9)
-    lr_schedule: Literal["cosine", "epoch"] = "cosine"
+    lr_schedule: Literal["cosine", "hold", "epoch"] = "cosine"
     lr_epoch_factor: float = 1.0
     ema_fraction: float = 0.05
 

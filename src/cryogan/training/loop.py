@@ -369,10 +369,12 @@ def _leak(state: TrainingState, steps: int) -> float:
 def _set_learning_rates(
     state: TrainingState, config: TrainingConfig, fraction: float, particle_count: int
 ) -> None:
-    if config.lr_schedule == "cosine":
-        factor = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * fraction))
-    else:
+    if config.lr_schedule == "epoch":
         factor = config.lr_epoch_factor ** (state.images_seen // particle_count)
+    else:
+        hold = 0.5 if config.lr_schedule == "hold" else 0.0
+        falling = max(0.0, fraction - hold) / (1.0 - hold)
+        factor = 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * falling))
     for group in state.critic_optimiser.param_groups:
         group["lr"] = config.critic_lr * factor
     for group in state.volume_optimiser.param_groups:
