@@ -184,6 +184,17 @@ class Cells:
         needed = (best.score >= top - 10.0 - 0.15 * top.clamp_min(0.0)).sum(dim=1)
         return self.best(int(needed.max()))
 
+    def padded(self, count: int) -> "Cells":
+        """With cells of no likelihood up to `count` an image."""
+        more = (0, count - self.score.shape[1])
+        pad = torch.nn.functional.pad
+        return Cells(
+            pad(self.view, more),
+            pad(self.psi, more),
+            pad(self.shift_px, (0, 0, *more)),
+            pad(self.score, more, value=-math.inf),
+        )
+
 
 def joined(cells: Sequence[Cells], dim: int) -> Cells:
     """Cells of more images (dim 0) or more cells of the same images (dim 1)."""
@@ -221,7 +232,8 @@ def search(
             cells = cells.promising(levels[number - 1].keep)
             cells = _finer(part, cells, references[number], levels[number])
         found.append(cells)
-    return joined(found, 0)
+    most = max(cells.score.shape[1] for cells in found)
+    return joined([cells.padded(most) for cells in found], 0)
 
 
 def log_evidence(cells: Cells, levels: Sequence[Level]) -> Tensor:
