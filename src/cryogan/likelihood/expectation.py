@@ -103,7 +103,7 @@ def observe(images: Tensor, transfer: Tensor, noise: Tensor, polar: Polar) -> Ob
     precision = 1.0 / noise.clamp_min(1e-20)
     shells = fourier.shell_index(size, 2, images.device).clamp_max(size // 2)
     filtered = fourier.irfft(fourier.rfft(images) * transfer * precision[shells], size)
-    power = fourier.shell_mean(transfer.square(), size)[:, 1 : polar.rings + 1]
+    power = polar.means(transfer.square()).clamp_min(0.0)
     b = power * precision[1 : polar.rings + 1] * polar.ring_weight
     return Observations(polar.of_images(filtered) * polar.weight, b)
 
