@@ -53,6 +53,11 @@ class Alignment:
     mirrored: bool
     correlation: float
 
+    @classmethod
+    def identity(cls) -> "Alignment":
+        """Nothing is moved."""
+        return cls(torch.eye(3), torch.zeros(3), False, 1.0)
+
     def inverse(self) -> "Alignment":
         """What moves the reference onto the map."""
         sign = -1.0 if self.mirrored else 1.0

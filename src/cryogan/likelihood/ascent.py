@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.errors import InputError
-from cryogan.evaluation.alignment import align, apply_alignment
+from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
 from cryogan.likelihood.expectation import (
     Level,
@@ -41,6 +41,7 @@ from cryogan.particles import Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing
 from cryogan.physics.projection import volume_spectrum
+from cryogan.physics.rotations import angle_between
 from cryogan.symmetry import symmetry_matrices
 from cryogan.training.data import Measurement, at_box, measure
 from cryogan.training.state import shell_amplitude
@@ -334,30 +335,31 @@ def _pass(
         return evidence, len(index), equations, _solved(equations, prior, mask, volume, config)
 
     found = list(pool.map(work, (0, 1)))
-    fsc = fourier_shell_correlation(found[0][3], found[1][3])
+    pixel_size_A = halves[0].stack(size).pixel_size_A
+    # nothing but their common start holds the two frames together
+    drift = refine_alignment(found[1][3], found[0][3], pixel_size_A, Alignment.identity())
+    fsc = fourier_shell_correlation(found[0][3], apply_alignment(found[1][3], drift, pixel_size_A))
     maps = [
         _solved(equations, _up_to(finest, _prior(fsc, equations)), mask, volume, config)
         for _, _, equations, volume in found
     ]
-    prior = _up_to(finest, _prior(fsc, found[0][2]))
-    both = _solved(found[0][2] + found[1][2], prior, mask, 0.5 * (maps[0] + maps[1]), config)
     believed = believed_rings(fsc)
     images = sum(count for _, count, _, _ in found)
     better = believed > state.rings
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.full_passes
+    maps[1] = apply_alignment(maps[1], drift, pixel_size_A)
     after = AscentState(
         done,
         full,
         state.whole or late or not better,
         torch.stack(maps),
-        both,
+        _both(maps, fsc),
         fsc,
         believed,
         state.images_seen + images,
         full >= config.full_passes or done >= config.iterations,
     )
-    pixel_size_A = halves[0].stack(size).pixel_size_A
     return after, {
         "phase": "refine",
         "pass": done,
@@ -366,6 +368,7 @@ def _pass(
         "rings": rings,
         "box_size": size,
         "nside": levels[-1].nside,
+        "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
         "evidence": 0.5 * (found[0][0] + found[1][0]),
         "half_map_0.143_A": resolution_A(fsc, 0.143, pixel_size_A),
     }
@@ -377,6 +380,15 @@ def _prior(fsc: Tensor, equations: NormalEquations) -> Tensor:
     prior = reliable / (1.0 - reliable) / shell_weight(equations)
     prior[0] = prior[1]  # images say nothing about the mean
     return prior
+
+
+def _both(maps: Sequence[Tensor], fsc: Tensor) -> Tensor:
+    """The mean of two half maps, filtered as a map of all images deserves: × 2 / (1 + FSC)."""
+    size = maps[0].shape[-1]
+    shells = fourier.shell_index(size, 3, maps[0].device).clamp_max(size // 2)
+    gain = 2.0 / (1.0 + fsc.nan_to_num().clamp(0.0, 1.0))
+    mean = fourier.rfft(0.5 * (maps[0] + maps[1]), 3)
+    return fourier.irfft(mean * gain[shells].to(mean.device), size, 3)
 
 
 def _up_to(rings: int, prior: Tensor) -> Tensor:

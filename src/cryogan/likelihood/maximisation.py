@@ -74,9 +74,6 @@ class NormalEquations:
             self.backprojection + other.backprojection, self.kernel + other.kernel
         )
 
-    def scaled(self, factor: float) -> "NormalEquations":
-        return NormalEquations(self.backprojection * factor, self.kernel * factor)
-
 
 def normal_equations(
     observations: Observations,

@@ -1,0 +1,217 @@
+"""Whole routes from particles to a refined map: the same star file, judge and CPU time.
+
+- `adversarial`: a short adversarial run (32-px stage), then `cryogan refine`;
+- `likelihood`: `cryogan reconstruct --objective likelihood`, from random numbers;
+- `relion`: RELION 3.1's initial model, then its auto-refinement of two half-sets;
+- `oracle`: `relion_reconstruct --ctf` with the true poses, the bound of the field's own tool.
+
+No symmetry is imposed and particles are known to be centred. Every command pays for its own start
+and reading; CPU time is that of all its processes. Rows are added to `routes_NAME.csv`, one when a
+route ends and, for our routes, one for each of their parts.
+
+    cryogan simulate betagal-64px --condition=-20dB --datadir ../shared/data -o DIR
+    python benchmarks/routes.py DIR -o benchmarks/results --name betagal-20dB --seeds 0 1 2 3 4
+"""
+
+import argparse
+import csv
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cryogan.errors import InputError
+from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.files import atomic_path
+from cryogan.io.mrc import Map, read_map
+from cryogan.io.relion import read_particles
+
+COLUMNS = (
+    "route",
+    "seed",
+    "part",
+    "cpu_s",
+    "wall_s",
+    "truth_fsc_0.5_A",
+    "truth_fsc_0.143_A",
+    "fsc_at_nyquist",
+    "correlation",
+)
+SHORT = "[{box_size: 32, images: 51200, padding: 4.0}]"
+DESCENT = (
+    "--sgd --denovo_3dref --sgd_ini_iter 50 --sgd_inbetween_iter 200 --sgd_fin_iter 50 "
+    "--sgd_ini_resol 35 --sgd_fin_resol 15 --sgd_ini_subset 100 --sgd_fin_subset 500 "
+    "--ctf --K 1 --sym C1 --flatten_solvent --zero_mask --dont_combine_weights_via_disc "
+    "--preread_images --pool 30 --pad 1 --oversampling 1 --healpix_order 1 --j 1 "
+    "--offset_range 0 --offset_step 0.01 --dont_check_norm"
+)
+REFINEMENT = (
+    "--auto_refine --split_random_halves --low_resol_join_halves 40 --ini_high 20 --ctf --sym C1 "
+    "--flatten_solvent --zero_mask --dont_combine_weights_via_disc --preread_images --pool 30 "
+    "--pad 1 --oversampling 1 --healpix_order 2 --auto_local_healpix_order 4 --j 1 "
+    "--norm --scale --offset_range 0 --offset_step 0.01 --dont_check_norm"
+)
+
+
+def spend(command: list[str], folder: Path, log: Path, minutes: float) -> tuple[float, float, bool]:
+    """CPU and wall seconds of a command and its descendants; False if it was stopped in time."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            process.wait(60 * minutes)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            return *_spent(before, started), False
+    if process.returncode != 0:
+        tail = " ".join(log.read_text().split()[-40:])
+        raise InputError(f"{command[0]} stopped ({tail}); try it by hand: {' '.join(command)}")
+    return *_spent(before, started), True
+
+
+def _spent(before: resource.struct_rusage, started: float) -> tuple[float, float]:
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu_s, time.time() - started
+
+
+class Table:
+    """Rows of results, judged and written as they come."""
+
+    def __init__(self, path: Path, truth: Map) -> None:
+        self.path, self.truth = path, truth
+        self.rows: list[dict[str, str]] = []
+        if path.is_file():
+            with path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def add(
+        self, route: str, seed: int, part: str, cpu_s: float, wall_s: float, map_path: Path
+    ) -> None:
+        found = compare_to_truth(read_map(map_path), self.truth)
+        values = (
+            route,
+            seed,
+            part,
+            f"{cpu_s:.1f}",
+            f"{wall_s:.1f}",
+            f"{found.resolution_A(0.5):.2f}",
+            f"{found.resolution_A(0.143):.2f}",
+            f"{float(found.fsc[-2]):.3f}",
+            f"{found.correlation:.3f}",
+        )
+        row = dict(zip(COLUMNS, map(str, values), strict=True))
+        key = ("route", "seed", "part")
+        self.rows = [old for old in self.rows if any(old[name] != row[name] for name in key)]
+        self.rows.append(row)
+        print(row, flush=True)
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def adversarial(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
+    """A short adversarial run, and its refinement."""
+    run, log = work / "run", work / "log.txt"
+    command = [sys.executable, "-m", "cryogan", "reconstruct", str(star), "-o", str(run)]
+    command += ["--training.stages", SHORT, "--seed", str(seed)]
+    first = spend(command, work, log, minutes)
+    table.add("adversarial", seed, "reconstruct", *first[:2], run / "map.mrc")
+    second = spend([sys.executable, "-m", "cryogan", "refine", str(run)], work, log, minutes)
+    total = (first[0] + second[0], first[1] + second[1])
+    table.add("adversarial", seed, "and refine", *total, run / "refine" / "map.mrc")
+
+
+def likelihood(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
+    """Maximum likelihood from random numbers."""
+    run = work / "run"
+    command = [sys.executable, "-m", "cryogan", "reconstruct", str(star), "-o", str(run)]
+    command += ["--objective", "likelihood", "--seed", str(seed)]
+    cpu_s, wall_s, _ = spend(command, work, work / "log.txt", minutes)
+    table.add("likelihood", seed, "reconstruct", cpu_s, wall_s, run / "map.mrc")
+
+
+def relion(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
+    """RELION's initial model and its refinement; what there is when the time is over counts."""
+    particles = read_particles(star).particles
+    diameter = f"{0.85 * particles.box_size * particles.pixel_size_A:.1f}"
+    log = work / "log.txt"
+    common = ["--i", star.name, "--particle_diameter", diameter, "--random_seed", str(seed)]
+    command = ["relion_refine", "--o", str(work / "ini"), *common, *DESCENT.split()]
+    first = spend([*command, "--sgd_write_iter", "10"], star.parent, log, minutes)
+    model = max(work.glob("ini_it*_class001.mrc"))
+    part = "initial model" + ("" if first[2] else " (stopped)")
+    table.add("relion", seed, part, *first[:2], model)
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "relion_refine_mpi"]
+    command += ["--o", str(work / "ref"), "--ref", str(model), *common, *REFINEMENT.split()]
+    second = spend(command, star.parent, log, minutes)
+    total = (first[0] + second[0], first[1] + second[1])
+    if second[2]:
+        table.add("relion", seed, "and refinement", *total, work / "ref_class001.mrc")
+    else:
+        half = max(work.glob("ref_it*_half1_class001.mrc"))
+        table.add("relion", seed, f"and refinement (stopped; {half.name})", *total, half)
+
+
+def oracle(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
+    """The true poses, which no route is told."""
+    output = work / "oracle.mrc"
+    poses = star.parent / "truth" / "poses.star"
+    command = ["relion_reconstruct", "--i", str(poses), "--o", str(output), "--ctf"]
+    cpu_s, wall_s, _ = spend(command, star.parent, work / "log.txt", minutes)
+    table.add("oracle", seed, "true poses", cpu_s, wall_s, output)
+
+
+ROUTES = {
+    "adversarial": adversarial,
+    "likelihood": likelihood,
+    "relion": relion,
+    "oracle": oracle,
+}
+
+
+def main() -> None:
+    """Read the command line; wrong input is one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, metavar="DIR", help="folder of `cryogan simulate`")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--name", required=True, help="of the set, for routes_NAME.csv")
+    parser.add_argument("--routes", nargs="+", choices=list(ROUTES), default=list(ROUTES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="wall minutes of any command at most"
+    )
+    options = parser.parse_args()
+    try:
+        table = Table(
+            options.output / f"routes_{options.name}.csv",
+            read_map(options.data / "truth" / "map.mrc"),
+        )
+        if {"relion", "oracle"} & set(options.routes) and shutil.which("relion_refine") is None:
+            raise InputError("relion_refine is not on the PATH; leave those --routes out.")
+        for route in options.routes:
+            for seed in options.seeds:
+                with tempfile.TemporaryDirectory() as work:
+                    star = (options.data / "particles.star").resolve()
+                    ROUTES[route](star, seed, Path(work), options.minutes, table)
+    except InputError as error:
+        sys.exit(f"routes: {error}")
+
+
+if __name__ == "__main__":
+    main()
