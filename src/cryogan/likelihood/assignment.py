@@ -38,7 +38,7 @@ class Assignment:
         pose: mean pose of the posterior's highest peak.
         spread_deg: (n,) root mean square angle of the whole posterior to that pose, modulo the
             molecule's symmetry, with the size of the grid's cells: never below half its step.
-        shift_spread_A: (n,) the same for shifts.
+        shift_spread_A: (n,) the same for shifts; with a cell's size only if shifts are searched.
         peak: (n,) posterior probability of that peak.
         log_likelihood: (n,) log of the mean likelihood over all poses, over that of noise alone.
     """
@@ -114,6 +114,7 @@ def assign(
     references = [reference(spectrum, polar, level) for level in levels]
     noise = half.noise(size).to(device)
     operators = symmetry_matrices(config.symmetry).to(device)
+    searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
     result = unassigned(len(half))
     for part in torch.split(torch.arange(len(half)), _CHUNK):
         transfer = ctf(half.particles.ctf[part].to(device), size, stack.pixel_size_A)
@@ -121,14 +122,19 @@ def assign(
         cells = search(seen, references, levels)
         finest = views(levels[-1].nside, device)
         evidence = log_evidence(cells, levels)
-        found = _summary(cells, evidence, finest, operators, stack.pixel_size_A)
+        found = _summary(cells, evidence, finest, operators, searched_px, stack.pixel_size_A)
         result = result.scattered(part, found)
         show(len(part))
     return result
 
 
 def _summary(
-    cells: Cells, evidence: Tensor, finest: Views, operators: Tensor, pixel_size_A: float
+    cells: Cells,
+    evidence: Tensor,
+    finest: Views,
+    operators: Tensor,
+    shift_step_px: float,
+    pixel_size_A: float,
 ) -> Assignment:
     cells = cells.best(256)
     weight = torch.softmax(cells.score, dim=1)
@@ -149,10 +155,11 @@ def _summary(
     angle = angle_between(rotation, mean[:, None])
     cell_deg = math.degrees(finest.spacing) / 2.0  # a direction ± s / √6, an angle ± s / √12
     apart = (cells.shift_px - shift_px[:, None]).square().sum(-1)
+    cell_px2 = shift_step_px**2 / 6.0  # ± step / √12 along x and y
     return Assignment(
         Pose(mean.cpu(), (shift_px * pixel_size_A).cpu()),
         ((weight * angle.square()).sum(1) + cell_deg**2).sqrt().cpu(),
-        ((weight * apart).sum(1).sqrt() * pixel_size_A).cpu(),
+        (((weight * apart).sum(1) + cell_px2).sqrt() * pixel_size_A).cpu(),
         peak.cpu(),
         evidence.cpu(),
     )
