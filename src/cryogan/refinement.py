@@ -33,6 +33,7 @@ from cryogan.memory import keep_freed_memory
 from cryogan.particles import Particles
 from cryogan.reconstruction import split_halves
 from cryogan.run_folder import forget_after
+from cryogan.symmetry import symmetry_matrices
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,17 @@ def half_maps(folder: Path, particles: Particles) -> Tensor:
     return torch.stack([map_.volume for map_ in maps])
 
 
+def check_refinable(particles: Particles, config: AscentConfig) -> None:
+    """Refuse what `refine` cannot work with, before anything is written.
+
+    Raises:
+        InputError: too few particles, or an unknown symmetry.
+    """
+    symmetry_matrices(config.symmetry)
+    if len(particles) < 200:
+        raise InputError(f"{len(particles)} particles are too few; give at least 200.")
+
+
 def refine(
     particles: Particles,
     folder: Path,
@@ -109,7 +121,7 @@ def refine(
 ) -> dict[str, float]:
     """Maximise the likelihood of two half-sets and write maps, FSC, log and summary.
 
-    `run_folder.open_run_folder` or the like must have been called. Called again after an
+    `check_refinable` and `run_folder.open_run_folder` must have been called. Called again after an
     interruption, it goes on from the last pass.
 
     Args:
@@ -125,10 +137,8 @@ def refine(
         Resolutions as in `summary.json`.
 
     Raises:
-        InputError: too few particles, or an image that cannot be used.
+        InputError: an image cannot be used.
     """
-    if len(particles) < 200:
-        raise InputError(f"{len(particles)} particles are too few; give at least 200.")
     keep_freed_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # two halves at a time
     state_path, log_path = folder / "state.npz", folder / "stats.jsonl"

@@ -16,6 +16,7 @@ from cryogan.io.cryosparc import write_particles
 from cryogan.io.relion import write_assigned
 from cryogan.likelihood.ascent import AscentConfig
 from cryogan.refinement import assign_particles, read_run
+from cryogan.symmetry import symmetry_matrices
 
 
 def make_parser() -> ArgumentParser:
@@ -47,6 +48,7 @@ def run(options: Namespace) -> int:
     config = settings(AscentConfig(), record, options.sym)
     if options.shift_percent is not None:
         config = replace(config, shift_percent=options.shift_percent)
+    symmetry_matrices(config.symmetry)  # an unknown name is an InputError
     device = device_named(options.device)
     file = read_input(options.particles, options)
     same = (

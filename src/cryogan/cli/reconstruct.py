@@ -18,6 +18,7 @@ from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.ascent import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import Reconstruction, check_count, reconstruct
+from cryogan.refinement import check_refinable
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 from cryogan.symmetry import symmetry_matrices
@@ -107,6 +108,7 @@ def run(options: Namespace) -> int:
     if options.objective == "likelihood":
         _check_likelihood(config, launch, background)
         ascent = with_assumptions(options.ascent, asdict(config))
+        check_refinable(file.particles, ascent)
         open_run_folder(folder, about, ascent, options.seed, device)
         return refine_with_bar(file, folder, ascent, seed=options.seed, device=device)
     open_run_folder(folder, about, config, options.seed, device)

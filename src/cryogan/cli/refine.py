@@ -12,7 +12,7 @@ from cryogan.cli.reading import add_reading_options, device_named, read_input
 from cryogan.errors import InputError
 from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.ascent import AscentConfig
-from cryogan.refinement import RunRecord, half_maps, read_run, refine
+from cryogan.refinement import RunRecord, check_refinable, half_maps, read_run, refine
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 
@@ -44,6 +44,7 @@ def run(options: Namespace) -> int:
     config = settings(options.ascent, record, options.sym)
     device = device_named(options.device)
     file = particles_of(record, options)
+    check_refinable(file.particles, config)
     maps = half_maps(source, file.particles)
     folder = source / "refine" if options.output is None else Path(options.output)
     about = {"from": str(source.resolve())} | description(file, options, record)
