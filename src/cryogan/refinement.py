@@ -168,7 +168,8 @@ def refine(
 
 def _write_state(path: Path, state: AscentState, spent: tuple[float, float]) -> None:
     values: dict[str, Any] = {
-        field.name: np.asarray(getattr(state, field.name)) for field in fields(state)
+        field.name: torch.as_tensor(getattr(state, field.name)).cpu().numpy()
+        for field in fields(state)
     }
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, spent=np.array(spent), **values)
