@@ -1,0 +1,406 @@
+"""The commands of the likelihood, end to end, on a data set that takes seconds."""
+
+import csv
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+
+from cryogan import refinement
+from cryogan.cli import main
+from cryogan.errors import InputError
+from cryogan.io import cryosparc
+from cryogan.io.mrc import read_map, write_map
+from cryogan.io.relion import read_particles, read_poses
+from cryogan.io.star import Table, read_star
+from cryogan.phantom import phantom_map
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.rotations import angle_between
+from cryogan.reconstruction import split_halves
+from cryogan.refinement import read_run
+from cryogan.simulation.in_memory import simulate_particles, write_dataset
+from cryogan.simulation.microscope import random_ctf
+
+COUNT, BOX, PIXEL_SIZE_A, SEED = 301, 16, 12.0, 3
+QUICK = [
+    "--ascent.climb_rings=[5, 6]",
+    "--ascent.climb_steps=3",
+    "--ascent.climb_images=100",
+    "--ascent.iterations=2",
+    "--device=cpu",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads() -> Iterator[None]:
+    """`refine` sets the number of torch's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """301 images of the phantom in 16 px of 12 Å, and the truth."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = torch.Generator().manual_seed(7)
+    volume = phantom_map(BOX, PIXEL_SIZE_A)
+    simulated = simulate_particles(
+        volume,
+        pixel_size_A=PIXEL_SIZE_A,
+        n=COUNT,
+        ctf=random_ctf(COUNT, generator),
+        poses=PoseDistribution(),
+        snr_dB=-5.0,
+        generator=generator,
+    )
+    write_dataset(folder, simulated, volume)
+    return folder
+
+
+def command(dataset: Path, output: Path, *more: str) -> list[str]:
+    star = str(dataset / "particles.star")
+    likelihood = ["--objective", "likelihood", "--seed", str(SEED), *QUICK]
+    return ["reconstruct", star, "-o", str(output), *likelihood, *more]
+
+
+def refining(run: Path, *more: str) -> list[str]:
+    return ["refine", str(run), "--device=cpu", "--ascent.iterations=2", *more]
+
+
+@pytest.fixture(scope="module")
+def reconstructed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from random numbers; not to be written to."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    assert main(command(dataset, folder)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose half maps are the truth with a little noise."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    folder.mkdir()
+    truth = read_map(dataset / "truth" / "map.mrc").volume
+    generator = torch.Generator().manual_seed(5)
+    for name in ("half1", "half2", "map"):
+        noise = 0.05 * torch.randn(truth.shape, generator=generator)
+        write_map(folder / f"{name}.mrc", truth + noise, PIXEL_SIZE_A)
+    about = {
+        "particles": {"star": str((dataset / "particles.star").resolve()), "count": COUNT},
+        "seed": SEED,
+        "config": {"symmetry": "C1", "mask_radius": 0.8, "penalty_weight": 1.0},
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refined(begun: Path) -> Path:
+    assert main(refining(begun)) == 0
+    return begun / "refine"
+
+
+@pytest.fixture(scope="module")
+def assigned(dataset: Path, refined: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    star = tmp_path_factory.mktemp("assigned") / "poses.star"
+    arguments = ["assign", str(dataset / "particles.star"), str(refined), "-o", str(star)]
+    assert main([*arguments, "--device=cpu"]) == 0
+    return star
+
+
+def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The sentence with which a command is refused."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("cryogan: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+def records(folder: Path) -> list[dict[str, object]]:
+    """The log without times."""
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    timed = ("wall_s", "cpu_s")
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+
+
+def particle_table(star: Path) -> Table:
+    return next(table for table in read_star(star) if "rlnImageName" in table)
+
+
+RESULTS = ("half1.mrc", "half2.mrc", "map.mrc", "fsc.csv")
+
+
+# Maps
+
+
+@pytest.mark.parametrize("which", ["reconstructed", "refined"])
+def test_the_run_folder_holds_everything(which: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(which)
+    for name in RESULTS[:3]:
+        with mrcfile.open(folder / name) as file:
+            size = file.data.shape[0]
+            assert file.data.shape == (size,) * 3
+            assert size <= BOX
+            assert float(file.voxel_size.x) == pytest.approx(PIXEL_SIZE_A * BOX / size, rel=1e-5)
+            assert np.isfinite(file.data).all()
+            assert file.data.std() > 0
+    rows = list(csv.DictReader((folder / "fsc.csv").open()))
+    assert len(rows) == size // 2 + 1
+    assert {"half_map", "half_map_masked"} <= rows[0].keys()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert 2 * PIXEL_SIZE_A <= summary["resolution_A"]["half_map_0.143"] <= BOX * PIXEL_SIZE_A
+    about = json.loads((folder / "config.json").read_text())
+    assert about["seed"] == SEED
+    assert about["particles"]["count"] == COUNT
+    log = records(folder)
+    assert [record["phase"] for record in log].count("refine") in (1, 2)
+    assert [record["phase"] for record in log].count("climb") == (
+        6 if which == "reconstructed" else 0
+    )
+    seen = [record["images_seen"] for record in log]
+    assert seen == sorted(set(seen))
+    assert summary["images_seen"] == seen[-1]
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_refined_maps_are_better(begun: Path, refined: Path, dataset: Path) -> None:
+    """Correlations with the truth: 0.914 of the noisy map it began with, 0.962 in the end."""
+    truth = read_map(dataset / "truth" / "map.mrc").volume
+
+    def correlation(path: Path) -> float:
+        return float(torch.corrcoef(torch.stack((read_map(path).volume, truth)).flatten(1))[0, 1])
+
+    before, after = correlation(begun / "map.mrc"), correlation(refined / "map.mrc")
+    assert before < 0.92
+    assert after > 0.95
+
+
+def test_what_the_run_assumed_is_kept(refined: Path) -> None:
+    about = json.loads((refined / "config.json").read_text())
+    assert about["config"]["mask_radius"] == 0.8
+    assert about["config"]["iterations"] == 2
+    assert about["particles"]["from"].endswith("/run")
+
+
+@pytest.mark.parametrize("lost", [[], ["state.npz"]])
+def test_the_same_command_again_gives_the_same_files(
+    lost: list[str], begun: Path, refined: Path, tmp_path: Path
+) -> None:
+    """From the last pass if maps are missing, from the start if that is."""
+    folder = tmp_path / "refine"
+    shutil.copytree(refined, folder)
+    for name in (*RESULTS, "summary.json", *lost):
+        (folder / name).unlink()
+    assert main(refining(begun, "-o", str(folder))) == 0
+    for name in RESULTS:
+        assert (folder / name).read_bytes() == (refined / name).read_bytes(), name
+    assert records(folder) == records(refined)
+
+
+def test_a_run_stopped_twice_gives_the_maps_of_one_never_stopped(
+    reconstructed: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after a step of the climb, which begins again, and after a pass: one log."""
+    folder = tmp_path / "run"
+    ascend = refinement.ascend
+
+    def stopped_after(count: int) -> Callable[..., Iterator[object]]:
+        def some(*arguments: object, **named: object) -> Iterator[object]:
+            yield from itertools.islice(ascend(*arguments, **named), count)
+            raise SystemExit("stopped")
+
+        return some
+
+    for count in (4, 7):
+        monkeypatch.setattr(refinement, "ascend", stopped_after(count))
+        with pytest.raises(SystemExit, match="stopped"):
+            main(command(dataset, folder))
+        assert not (folder / "map.mrc").exists()
+        assert len(records(folder)) == count
+    monkeypatch.setattr(refinement, "ascend", ascend)
+    assert main(command(dataset, folder)) == 0
+    for name in RESULTS:
+        assert (folder / name).read_bytes() == (reconstructed / name).read_bytes(), name
+    assert records(folder) == records(reconstructed)
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    begun: Path, refined: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in refined.iterdir() if path.is_file()}
+    sentence = refusal(capsys, refining(begun, "--ascent.subset=100"))
+    assert "already holds another run" in sentence
+    assert before == {path.name: path.read_bytes() for path in refined.iterdir() if path.is_file()}
+
+
+# Poses
+
+
+def test_the_star_file_keeps_its_source_and_gains_poses(dataset: Path, assigned: Path) -> None:
+    before, after = particle_table(dataset / "particles.star"), particle_table(assigned)
+    own = {"rlnRandomSubset", "rlnClassNumber", "rlnLogLikeliContribution", "cryoganAngleSpread"}
+    own |= {"cryoganShiftSpreadAngst", "cryoganPeakProbability"}
+    posed = {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"}
+    assert set(after.columns) == set(before.columns) | own | posed
+    for label in set(before.columns) - posed - own - {"rlnImageName"}:
+        assert after.columns[label] == before.columns[label], label
+    particles = read_particles(assigned).particles
+    original = read_particles(dataset / "particles.star").particles
+    some = torch.tensor([0, 17, COUNT - 1])
+    assert torch.equal(particles.stack.read(some), original.stack.read(some))
+    peak = np.array(after.columns["cryoganPeakProbability"], dtype=float)
+    assert ((peak > 0) & (peak < 1 + 1e-5)).all()
+
+
+def test_halves_are_those_of_the_run(assigned: Path) -> None:
+    first, second = split_halves(COUNT, SEED)
+    half = np.array(particle_table(assigned).columns["rlnRandomSubset"], dtype=int)
+    assert np.flatnonzero(half == 1).tolist() == sorted(first.tolist())
+    assert np.flatnonzero(half == 2).tolist() == sorted(second.tolist())
+
+
+def test_poses_are_right(dataset: Path, assigned: Path) -> None:
+    """The maps are in the frame of the truth; the median error measured is 6.8°."""
+    pose, truth = read_poses(assigned), read_poses(dataset / "truth" / "poses.star")
+    error_deg = angle_between(pose.rotation, truth.rotation)
+    assert float(error_deg.median()) < 10.0
+    assert not pose.shift_A.any()
+    spread = np.array(particle_table(assigned).columns["cryoganAngleSpread"], dtype=float)
+    assert 0.5 < float(error_deg.square().mean().sqrt()) / np.sqrt((spread**2).mean()) < 2.0
+
+
+def test_the_cs_file_says_the_same(assigned: Path) -> None:
+    pose, wanted = cryosparc.read_poses(assigned.with_suffix(".cs")), read_poses(assigned)
+    assert float(angle_between(pose.rotation, wanted.rotation).max()) < 0.05
+    split = np.load(assigned.with_suffix(".cs"))["alignments3D/split"]
+    half = np.array(particle_table(assigned).columns["rlnRandomSubset"], dtype=int)
+    assert (split == half - 1).all()
+
+
+def test_other_particles_are_judged_by_the_whole_map(
+    dataset: Path, refined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A part of the set: no halves, no .cs file; rows in the order asked for."""
+    rows = list(range(200, 0, -4))
+    (tmp_path / "rows.txt").write_text("".join(f"{row}\n" for row in rows))
+    star = tmp_path / "poses.star"
+    arguments = ["assign", str(dataset / "particles.star"), str(refined), "-o", str(star)]
+    assert main([*arguments, "--ind", str(tmp_path / "rows.txt"), "--device=cpu"]) == 0
+    assert "not the particles of the run" in capsys.readouterr().out
+    table = particle_table(star)
+    assert "rlnRandomSubset" not in table
+    assert not star.with_suffix(".cs").exists()
+    truth = read_poses(dataset / "truth" / "poses.star").rotation[rows]
+    error_deg = angle_between(read_poses(star).rotation, truth)
+    assert float(error_deg.median()) < 10.0
+
+
+# Refusals
+
+
+def test_what_is_no_finished_run_is_refused(
+    dataset: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    star = str(dataset / "particles.star")
+    output = str(tmp_path / "poses.star")
+    assert "no run folder" in refusal(capsys, ["refine", str(tmp_path)])
+    assert "no run folder" in refusal(capsys, ["assign", star, str(tmp_path), "-o", output])
+    partial = tmp_path / "partial"
+    shutil.copytree(begun, partial, ignore=shutil.ignore_patterns("half2.mrc", "refine"))
+    for arguments in (["refine", str(partial)], ["assign", star, str(partial), "-o", output]):
+        sentence = refusal(capsys, arguments)
+        assert "no half2.mrc" in sentence
+        assert "not finished" in sentence
+    shutil.copy(begun / "half2.mrc", partial)
+    (partial / "config.json").write_text('{"seed": 1}')
+    assert "cannot be understood" in refusal(capsys, ["refine", str(partial)])
+    with pytest.raises(InputError, match="cannot be understood"):
+        read_run(partial)
+    assert not (partial / "refine").exists()
+    assert not (tmp_path / "poses.star").exists()
+
+
+def test_other_particles_cannot_be_refined(
+    dataset: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.txt").write_text("".join(f"{row}\n" for row in range(250)))
+    output = tmp_path / "out"
+    extra = ["--ind", str(tmp_path / "rows.txt"), "-o", str(output)]
+    sentence = refusal(capsys, refining(begun, *extra))
+    assert "301 particles but 250" in sentence
+    assert not output.exists()
+
+
+def test_maps_of_another_field_of_view_are_refused(
+    dataset: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(begun, run, ignore=shutil.ignore_patterns("refine"))
+    for name in RESULTS[:3]:
+        write_map(run / name, read_map(begun / name).volume, 1.1 * PIXEL_SIZE_A)
+    assert "211.2 Å wide but the particles 192.0 Å" in refusal(capsys, refining(run))
+    assert not (run / "refine").exists()
+
+
+def test_assigned_poses_need_a_folder(
+    dataset: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    star = str(dataset / "particles.star")
+    output = tmp_path / "none" / "poses.star"
+    sentence = refusal(capsys, ["assign", star, str(begun), "-o", str(output)])
+    assert str(output) in sentence
+    assert "does not exist" in sentence
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--model", "heterogeneous"], "leave out --model heterogeneous"),
+        (["--noise-patches", "PATCHES"], "leave out --noise-patches"),
+        (["--ind", "FEW"], "give at least 200"),
+        (["--sym", "Q9"], "'Q9'"),
+        (["--ascent.symmetry", "Q9"], "'Q9'"),
+    ],
+)
+def test_what_the_likelihood_cannot_do_is_refused_before_anything_is_written(
+    extra: list[str],
+    words: str,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "few.txt").write_text("".join(f"{row}\n" for row in range(199)))
+    paths = {"PATCHES": str(dataset / "particles.mrcs"), "FEW": str(tmp_path / "few.txt")}
+    output = tmp_path / "run"
+    extra = [paths.get(word, word) for word in extra]
+    assert words in refusal(capsys, command(dataset, output, *extra))
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("name", ["refine", "assign"])
+def test_an_unknown_symmetry_is_refused_before_any_long_work(
+    name: str,
+    dataset: Path,
+    begun: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refinement.HalfSet, "of", lambda particles: pytest.fail("long work"))
+    output = tmp_path / "out"
+    arguments = {
+        "refine": ["refine", str(begun), "-o", str(output)],
+        "assign": ["assign", str(dataset / "particles.star"), str(begun), "-o", str(output)],
+    }[name]
+    assert "'Q9'" in refusal(capsys, [*arguments, "--sym", "Q9"])
+    assert not output.exists()
