@@ -1,5 +1,6 @@
 """Likelihood on disk: refining a run, reconstructing by likelihood, assigning poses."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -43,14 +44,23 @@ class RunRecord:
     Attributes:
         star: the particle file.
         count: number of particles used.
+        rows: digest of the rows that --ind chose (`rows_digest`); None for all.
         seed: of the split into halves.
         config: settings, as written.
     """
 
     star: Path
     count: int
+    rows: str | None
     seed: int
     config: dict[str, Any]
+
+
+def rows_digest(rows: Tensor | None) -> str | None:
+    """A short name for a choice of rows; None for all."""
+    if rows is None:
+        return None
+    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -73,7 +83,8 @@ def read_run(folder: Path) -> RunRecord:
     try:
         about = json.loads(path.read_text())
         star, count = Path(about["particles"]["star"]), int(about["particles"]["count"])
-        return RunRecord(star, count, int(about["seed"]), about["config"])
+        rows = about["particles"].get("rows")
+        return RunRecord(star, count, rows, int(about["seed"]), about["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be understood ({error}); run that command again."
@@ -140,7 +151,8 @@ def refine(
         InputError: an image cannot be used.
     """
     keep_freed_memory()
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # two halves at a time
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))  # two halves at a time
     state_path, log_path = folder / "state.npz", folder / "stats.jsonl"
     state, spent = _read_state(state_path)
     forget_after(log_path, 0 if state is None else state.images_seen)
@@ -162,6 +174,7 @@ def refine(
             if step.state is not None:
                 state = step.state
                 _write_state(state_path, state, spent)
+    torch.set_num_threads(threads)
     assert state is not None
     return _write_results(folder, state, particles, seed, spent)
 

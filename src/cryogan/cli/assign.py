@@ -9,13 +9,13 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cryogan.cli.reading import add_reading_options, device_named, read_index, read_input
+from cryogan.cli.reading import add_reading_options, chosen_rows, device_named, read_input
 from cryogan.cli.refine import settings
 from cryogan.errors import InputError
 from cryogan.io.cryosparc import write_particles
 from cryogan.io.relion import write_assigned
 from cryogan.likelihood.ascent import AscentConfig
-from cryogan.refinement import assign_particles, read_run
+from cryogan.refinement import assign_particles, read_run, rows_digest
 from cryogan.symmetry import symmetry_matrices
 
 
@@ -51,9 +51,11 @@ def run(options: Namespace) -> int:
     symmetry_matrices(config.symmetry)  # an unknown name is an InputError
     device = device_named(options.device)
     file = read_input(options.particles, options)
+    rows = chosen_rows(options)
     same = (
         Path(options.particles).resolve() == record.star.resolve()
         and len(file.particles) == record.count
+        and rows_digest(rows) == record.rows
     )
     console = Console(highlight=False, soft_wrap=True)
     console.print(file.summary)
@@ -75,7 +77,6 @@ def run(options: Namespace) -> int:
             show=lambda fraction: bar.update(task, completed=fraction),
         )
     assigned = found.assignment
-    rows = None if options.ind is None else read_index(Path(options.ind))
     write_assigned(
         output,
         options.particles,

@@ -25,13 +25,18 @@ def add_reading_options(parser: ArgumentParser) -> None:
     )
 
 
+def chosen_rows(options: Namespace) -> torch.Tensor | None:
+    """The rows that --ind names, or None."""
+    return None if options.ind is None else read_index(Path(options.ind))
+
+
 def read_input(star: Path | str, options: Namespace) -> ParticleFile:
     """The particles of a star file, read as the options say."""
     return read_particles(
         star,
         datadir=options.datadir,
         strip_prefix=options.strip_prefix,
-        index=None if options.ind is None else read_index(Path(options.ind)),
+        index=chosen_rows(options),
         pixel_size_A=options.apix,
         invert=options.invert,
     )

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cryogan.cli.reading import add_reading_options, device_named, read_input
+from cryogan.cli.reading import add_reading_options, chosen_rows, device_named, read_input
 from cryogan.cli.refine import refine_with_bar, with_assumptions
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack
@@ -18,7 +18,7 @@ from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.ascent import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import Reconstruction, check_count, reconstruct
-from cryogan.refinement import check_refinable
+from cryogan.refinement import check_refinable, rows_digest
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 from cryogan.symmetry import symmetry_matrices
@@ -99,6 +99,7 @@ def run(options: Namespace) -> int:
     about = {
         "star": str(Path(options.particles).resolve()),
         "index": options.ind,
+        "rows": rows_digest(chosen_rows(options)),
         "noise_patches": options.noise_patches,
         "summary": file.summary,
         "count": len(file.particles),

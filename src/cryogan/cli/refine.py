@@ -8,11 +8,18 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cryogan.cli.reading import add_reading_options, device_named, read_input
+from cryogan.cli.reading import add_reading_options, chosen_rows, device_named, read_input
 from cryogan.errors import InputError
 from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.ascent import AscentConfig
-from cryogan.refinement import RunRecord, check_refinable, half_maps, read_run, refine
+from cryogan.refinement import (
+    RunRecord,
+    check_refinable,
+    half_maps,
+    read_run,
+    refine,
+    rows_digest,
+)
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 
@@ -74,13 +81,17 @@ def particles_of(record: RunRecord, options: Namespace) -> ParticleFile:
     """The particles of a run, read again.
 
     Raises:
-        InputError: there are not as many as the run had.
+        InputError: they are not those of the run.
     """
     file = read_input(record.star if options.particles is None else options.particles, options)
     if len(file.particles) != record.count:
         raise InputError(
             f"The run was made from {record.count} particles but {len(file.particles)} were read; "
             "give the same --particles and --ind as then."
+        )
+    if rows_digest(chosen_rows(options)) != record.rows:
+        raise InputError(
+            "The run was made from other rows of the particle file; give the same --ind as then."
         )
     return file
 
@@ -91,6 +102,7 @@ def description(file: ParticleFile, options: Namespace, record: RunRecord) -> di
     return {
         "star": str(star.resolve()),
         "index": options.ind,
+        "rows": record.rows,
         "summary": file.summary,
         "count": len(file.particles),
         "box_size": file.particles.box_size,

@@ -63,6 +63,9 @@ class AscentConfig:
         climb_rings: bands of the climb from random numbers, first and last, in Fourier pixels.
         climb_steps: batches in every band.
         climb_images: images in a batch.
+        climb_sharpness: posteriors are raised to this power in the first band, to get ever sharper
+            up to the sixth, from which on they are what they are. Random numbers would otherwise
+            be believed, and what is found first would stay.
         symmetry: point group (RELION's name).
         shift_percent: largest shift along x and y, in percent of the box.
         mask_radius: radius of the soft ball mask, as a fraction of half the box.
@@ -73,8 +76,9 @@ class AscentConfig:
     subset: int = 2500
     full_passes: int = 1
     climb_rings: tuple[int, int] = (5, 13)
-    climb_steps: int = 4
-    climb_images: int = 1000
+    climb_steps: int = 6
+    climb_images: int = 500
+    climb_sharpness: float = 0.2
     symmetry: str = "C1"
     shift_percent: float = 0.0
     mask_radius: float = 0.85
@@ -88,6 +92,10 @@ class AscentConfig:
         if not 3 <= first <= last:
             raise InputError(
                 f"climb_rings is {first} to {last}; give two rings, the first at least 3."
+            )
+        if not 0.0 < self.climb_sharpness <= 1.0:
+            raise InputError(
+                f"climb_sharpness is {self.climb_sharpness}; give a power above 0, at most 1."
             )
         if not 0.0 <= self.shift_percent <= 50.0:
             raise InputError(
@@ -186,7 +194,13 @@ def polar_for(size: int, rings: int, config: AscentConfig, device: torch.device)
 
 
 def expect(
-    half: HalfSet, volume: Tensor, index: Tensor, levels: Sequence[Level], rings: int, polar: Polar
+    half: HalfSet,
+    volume: Tensor,
+    index: Tensor,
+    levels: Sequence[Level],
+    rings: int,
+    polar: Polar,
+    sharpness: float = 1.0,
 ) -> tuple[float, NormalEquations]:
     """Mean log-likelihood of the images of `index`, and what they say about the map.
 
@@ -197,6 +211,7 @@ def expect(
         levels: of the search.
         rings: coefficients beyond this band are not believed in `volume`.
         polar: the rings that the map is to be made of.
+        sharpness: power that posteriors are raised to.
     """
     size, device = polar.box_size, volume.device
     stack = half.stack(size)
@@ -210,7 +225,7 @@ def expect(
         seen = observe(stack.read(part).to(device), transfer, noise, polar)
         cells = search(seen, references, levels)
         evidence += float(log_evidence(cells, levels).sum())
-        equations = normal_equations(seen, posterior(cells), finest, polar)
+        equations = normal_equations(seen, posterior(cells, sharpness=sharpness), finest, polar)
         total = equations if total is None else total + equations
     assert total is not None
     return evidence / len(index), total
@@ -233,9 +248,10 @@ def climb(
         levels = levels_for(polar, config.shift_percent / 100.0 * size)[:1]
         levels = [replace(levels[0], rings=rings, keep=128)]
         prior = _up_to(rings, signal)
+        sharpness = config.climb_sharpness ** max(0.0, 1.0 - (rings - first) / 5)
         for _ in range(config.climb_steps):
             index = torch.randperm(len(half), generator=generator)[: config.climb_images]
-            evidence, equations = expect(half, volume, index, levels, rings, polar)
+            evidence, equations = expect(half, volume, index, levels, rings, polar, sharpness)
             volume = _solved(equations, prior, mask, volume, config)
             yield volume, rings, evidence
 

@@ -62,6 +62,8 @@ def levels_for(polar: Polar, shift_px: float, rings: int | None = None) -> list[
         last = radians_per_ring * rings <= 3.0 or nside >= 256
         band = rings if last else min(rings, math.floor(3.6 / radians_per_ring))
         step_px = polar.box_size / (2.7 * band)
+        if levels:  # finer than before, also where the band is the same
+            step_px = min(step_px, 0.7 * levels[-1].shift_step_px)
         steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
         levels.append(Level(nside, band, 24 if nside == 8 else 8, step_px, steps))
         if last:
@@ -242,9 +244,9 @@ def log_evidence(cells: Cells, levels: Sequence[Level]) -> Tensor:
     Cells that were not kept count nothing.
     """
     finest = levels[-1]
-    shifts = 1
+    shifts = 1.0
     for level in levels:
-        refinement = round(level.shift_step_px / finest.shift_step_px) ** 2
+        refinement = (level.shift_step_px / finest.shift_step_px) ** 2
         shifts = max(shifts, refinement * (2 * level.shift_steps + 1) ** 2)
     angles = len(in_plane_angles(finest.nside, cells.score.device))
     poses = 12 * finest.nside**2 * angles * shifts
@@ -287,9 +289,10 @@ def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -
             torch.mm(torch.view_as_real(mine).flatten(1), p[m], out=cross[0, m])
             torch.mm(torch.view_as_real(-1j * mine).flatten(1), p[m], out=cross[1, m])
         score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, directions) - power
-        best = score.permute(1, 2, 0).reshape(n, -1).topk(level.keep, dim=1)
+        score = score.permute(1, 2, 0).reshape(n, -1)
+        best = score.topk(min(level.keep, score.shape[1]), dim=1)
         view, angle = best.indices // len(psi), psi[best.indices % len(psi)]
-        found.append(Cells(view, angle, shift_px.expand(n, level.keep, 2), best.values))
+        found.append(Cells(view, angle, shift_px.expand(*view.shape, 2), best.values))
     return joined(found, 1).best(level.keep)
 
 

@@ -41,9 +41,12 @@ class Posterior:
     weight: Tensor
 
 
-def posterior(cells: Cells, least: float = 3e-3) -> Posterior:
-    """Probabilities of cells, all alike before the image was seen; those below `least` go."""
-    weight = torch.softmax(cells.score, dim=1)
+def posterior(cells: Cells, least: float = 3e-3, sharpness: float = 1.0) -> Posterior:
+    """Probabilities of cells, all alike before the image was seen, to the power `sharpness`.
+
+    Those below `least` go.
+    """
+    weight = torch.softmax(sharpness * cells.score, dim=1)
     chosen = weight >= least
     weight = torch.where(chosen, weight, 0.0)
     weight = weight / weight.sum(dim=1, keepdim=True)

@@ -196,7 +196,8 @@ class Polar:
         top = max(self.highest_orders)
         phase = psi[..., None] * torch.arange(top + 1, device=psi.device)
         turn = torch.polar(torch.ones_like(phase), phase)
-        return coefficients * turn[..., self.order]
+        turned: Tensor = coefficients * turn[..., self.order]
+        return turned
 
 
 @lru_cache(maxsize=32)
