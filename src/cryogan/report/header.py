@@ -29,7 +29,8 @@ def header(run: RunFolder) -> str:
         device = f"on {run.config['device']}" if "device" in run.config else ""
         facts.append((duration(wall_s), "wall time", device))
     if seen is not None:
-        facts.append((f"{seen:,.0f}", "images seen", "by the critics, with repeats"))
+        by = "by all passes" if _by_likelihood(run) else "by the critics"
+        facts.append((f"{seen:,.0f}", "images seen", f"{by}, with repeats"))
     return (
         f'<div class="overline">cryogan reconstruction report</div>\n'
         f"<h1>{escape(run.path.resolve().name)}</h1>\n"
@@ -75,7 +76,13 @@ def _verdict(run: RunFolder) -> str:
         known = (
             f" The map agrees with the known structure to {angstrom(truth)} (FSC = 0.5, no mask)."
         )
-    return f"One map from {images}, without estimating a pose. {half}{known}"
+    how = "by likelihood over all poses" if _by_likelihood(run) else "without estimating a pose"
+    return f"One map from {images}, {how}. {half}{known}"
+
+
+def _by_likelihood(run: RunFolder) -> bool:
+    """Whether the settings are those of `cryogan refine` rather than of a game with a critic."""
+    return "climb_rings" in mapping(run.config, "config")
 
 
 def _half_map_sentence(value_A: float | None, *, box_A: float, nyquist_A: float) -> str:
