@@ -242,13 +242,14 @@ the ball mask (see the defaults), and that the volume and both log-scales start 
 
 HETEROGENEOUS = TrainingConfig(
     stages=(
-        Stage(box_size=20, images=102_400, padding=4.0, consensus=True),
-        Stage(box_size=20, images=128_000, padding=4.0),
-        Stage(box_size=32, images=256_000, padding=4.0),
+        Stage(box_size=20, images=64_000, consensus=True),
+        Stage(box_size=20, images=153_600),
+        Stage(box_size=32, images=256_000),
     ),
     generator="subspace",
     penalty_weight=0.001,
     volume_lr=0.02,
+    critic_lr=6e-3,
 )
 """Conformations: a mean volume first, then a path, both at low resolution; then finer ones."""
 
