@@ -366,7 +366,6 @@ def test_assigned_poses_need_a_folder(
     ("extra", "words"),
     [
         (["--model", "heterogeneous"], "leave out --model heterogeneous"),
-        (["--noise-patches", "PATCHES"], "leave out --noise-patches"),
         (["--ind", "FEW"], "give at least 200"),
         (["--sym", "Q9"], "'Q9'"),
         (["--ascent.symmetry", "Q9"], "'Q9'"),
@@ -380,9 +379,8 @@ def test_what_the_likelihood_cannot_do_is_refused_before_anything_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "few.txt").write_text("".join(f"{row}\n" for row in range(199)))
-    paths = {"PATCHES": str(dataset / "particles.mrcs"), "FEW": str(tmp_path / "few.txt")}
     output = tmp_path / "run"
-    extra = [paths.get(word, word) for word in extra]
+    extra = [str(tmp_path / "few.txt") if word == "FEW" else word for word in extra]
     assert words in refusal(capsys, command(dataset, output, *extra))
     assert not output.exists()
 
@@ -396,7 +394,7 @@ def test_an_unknown_symmetry_is_refused_before_any_long_work(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(refinement.HalfSet, "of", lambda particles: pytest.fail("long work"))
+    monkeypatch.setattr(refinement.HalfSet, "of", lambda *given: pytest.fail("long work"))
     output = tmp_path / "out"
     arguments = {
         "refine": ["refine", str(begun), "-o", str(output)],

@@ -32,6 +32,7 @@ from cryogan.likelihood.ascent import (
 from cryogan.likelihood.assignment import Assignment, assign, unassigned
 from cryogan.memory import keep_freed_memory
 from cryogan.particles import Particles
+from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import split_halves
 from cryogan.run_folder import forget_after
 from cryogan.symmetry import symmetry_matrices
@@ -44,6 +45,7 @@ class RunRecord:
     Attributes:
         star: the particle file.
         count: number of particles used.
+        noise_patches: stack of background patches, or None.
         rows: digest of the rows that --ind chose (`rows_digest`); None for all.
         seed: of the split into halves.
         config: settings, as written.
@@ -51,6 +53,7 @@ class RunRecord:
 
     star: Path
     count: int
+    noise_patches: Path | None
     rows: str | None
     seed: int
     config: dict[str, Any]
@@ -84,7 +87,9 @@ def read_run(folder: Path) -> RunRecord:
         about = json.loads(path.read_text())
         star, count = Path(about["particles"]["star"]), int(about["particles"]["count"])
         rows = about["particles"].get("rows")
-        return RunRecord(star, count, rows, int(about["seed"]), about["config"])
+        patches = about["particles"].get("noise_patches")
+        patches = None if patches is None else Path(patches)
+        return RunRecord(star, count, patches, rows, int(about["seed"]), about["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be understood ({error}); run that command again."
@@ -128,6 +133,7 @@ def refine(
     seed: int,
     device: str,
     maps: Tensor | None = None,
+    background: BackgroundPatches | None = None,
     show: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> dict[str, float]:
     """Maximise the likelihood of two half-sets and write maps, FSC, log and summary.
@@ -142,6 +148,7 @@ def refine(
         seed: of the split into halves, the same as that of `maps`.
         device: a torch device name.
         maps: (2, D, D, D) half maps to start from, or None to start from random numbers.
+        background: patches whose spectrum is that of the noise, or None to find it in the images.
         show: called with every log record.
 
     Returns:
@@ -157,7 +164,10 @@ def refine(
     state, spent = _read_state(state_path)
     forget_after(log_path, 0 if state is None else state.images_seen)
     wall, cpu = time.perf_counter() - spent[0], time.process_time() - spent[1]
-    halves = [HalfSet.of(particles.subset(index)) for index in split_halves(len(particles), seed)]
+    halves = [
+        HalfSet.of(particles.subset(index), background)
+        for index in split_halves(len(particles), seed)
+    ]
     with log_path.open("a", buffering=1) as log:
         for step in ascend(
             (halves[0], halves[1]),
@@ -254,6 +264,7 @@ def assign_particles(
     *,
     same: bool,
     device: str,
+    background: BackgroundPatches | None = None,
     show: Callable[[float], None] = lambda fraction: None,
 ) -> Assigned:
     """Poses of particles against the maps of a run.
@@ -266,6 +277,7 @@ def assign_particles(
         same: the particles are those of the run: each is judged by the map of its own half, so
             that the halves stay independent. Other particles are judged by `map.mrc`.
         device: a torch device name.
+        background: as for `refine`.
         show: called with the fraction that is done.
     """
     keep_freed_memory()
@@ -284,7 +296,7 @@ def assign_particles(
         show(done / count)
 
     for rows, volume in groups:
-        half = HalfSet.of(particles.subset(rows))
+        half = HalfSet.of(particles.subset(rows), background)
         volume = half.in_units(volume)
         found = assign(half, volume, rings, config, torch.device(device), count_up)
         result = result.scattered(rows, found)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cryogan.cli.reading import add_reading_options, chosen_rows, device_named, read_input
-from cryogan.cli.refine import settings
+from cryogan.cli.refine import background_of, settings
 from cryogan.errors import InputError
 from cryogan.io.cryosparc import write_particles
 from cryogan.io.relion import write_assigned
@@ -74,6 +74,7 @@ def run(options: Namespace) -> int:
             config,
             same=same,
             device=device,
+            background=background_of(record, file),
             show=lambda fraction: bar.update(task, completed=fraction),
         )
     assigned = found.assignment

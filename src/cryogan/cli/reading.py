@@ -7,7 +7,9 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from cryogan.errors import InputError
+from cryogan.io.mrc import MrcStack
 from cryogan.io.relion import ParticleFile, read_particles
+from cryogan.physics.noise import BackgroundPatches
 
 
 def add_reading_options(parser: ArgumentParser) -> None:
@@ -61,6 +63,17 @@ def read_index(path: Path) -> torch.Tensor:
             "must not share an image; give every row once."
         )
     return torch.from_numpy(numbers.astype(np.int64))
+
+
+def read_background(path: Path, file: ParticleFile) -> BackgroundPatches:
+    """Noise patches that fit the particles."""
+    stack = MrcStack.open(path, sign=-1.0 if file.inverted else 1.0)
+    if stack.box_size != file.particles.box_size:
+        raise InputError(
+            f"{path} has box {stack.box_size} but the particles have {file.particles.box_size}; "
+            "cut both at the same size."
+        )
+    return BackgroundPatches(stack)
 
 
 def device_named(name: str) -> str:

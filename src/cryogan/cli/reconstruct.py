@@ -10,10 +10,15 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cryogan.cli.reading import add_reading_options, chosen_rows, device_named, read_input
+from cryogan.cli.reading import (
+    add_reading_options,
+    chosen_rows,
+    device_named,
+    read_background,
+    read_input,
+)
 from cryogan.cli.refine import refine_with_bar, with_assumptions
 from cryogan.errors import InputError
-from cryogan.io.mrc import MrcStack
 from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.ascent import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
@@ -100,18 +105,22 @@ def run(options: Namespace) -> int:
         "star": str(Path(options.particles).resolve()),
         "index": options.ind,
         "rows": rows_digest(chosen_rows(options)),
-        "noise_patches": options.noise_patches,
+        "noise_patches": None
+        if options.noise_patches is None
+        else str(Path(options.noise_patches).resolve()),
         "summary": file.summary,
         "count": len(file.particles),
         "box_size": file.particles.box_size,
         "pixel_size_A": file.particles.pixel_size_A,
     }
     if options.objective == "likelihood":
-        _check_likelihood(config, launch, background)
+        _check_likelihood(config, launch)
         ascent = with_assumptions(options.ascent, asdict(config))
         check_refinable(file.particles, ascent)
         open_run_folder(folder, about, ascent, options.seed, device)
-        return refine_with_bar(file, folder, ascent, seed=options.seed, device=device)
+        return refine_with_bar(
+            file, folder, ascent, seed=options.seed, device=device, background=background
+        )
     open_run_folder(folder, about, config, options.seed, device)
     console = Console(highlight=False, soft_wrap=True)
     console.print(file.summary)
@@ -139,19 +148,13 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _check_likelihood(
-    config: TrainingConfig, launch: Launch | None, background: BackgroundPatches | None
-) -> None:
+def _check_likelihood(config: TrainingConfig, launch: Launch | None) -> None:
     if config.generator != "volume":
         raise InputError(
             "--objective likelihood knows one structure only; leave out --model heterogeneous."
         )
     if launch is not None:
         raise InputError("--objective likelihood runs in one process; start it without torchrun.")
-    if background is not None:
-        raise InputError(
-            "--objective likelihood measures its noise on the particles; leave out --noise-patches."
-        )
 
 
 def _assist(options: Namespace, config: TrainingConfig, launch: Launch) -> int:
@@ -175,7 +178,7 @@ def _read_input(options: Namespace) -> tuple[ParticleFile, BackgroundPatches | N
     file = read_input(options.particles, options)
     if options.noise_patches is None:
         return file, None
-    return file, _read_background(Path(options.noise_patches), file)
+    return file, read_background(Path(options.noise_patches), file)
 
 
 def reconstruct_with_bar(
@@ -222,13 +225,3 @@ def reconstruct_with_bar(
             place=place,
             show=show,
         )
-
-
-def _read_background(path: Path, file: ParticleFile) -> BackgroundPatches:
-    stack = MrcStack.open(path, sign=-1.0 if file.inverted else 1.0)
-    if stack.box_size != file.particles.box_size:
-        raise InputError(
-            f"{path} has box {stack.box_size} but the particles have {file.particles.box_size}; "
-            "cut both at the same size."
-        )
-    return BackgroundPatches(stack)

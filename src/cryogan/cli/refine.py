@@ -7,11 +7,19 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
-from cryogan.cli.reading import add_reading_options, chosen_rows, device_named, read_input
+from cryogan.cli.reading import (
+    add_reading_options,
+    chosen_rows,
+    device_named,
+    read_background,
+    read_input,
+)
 from cryogan.errors import InputError
 from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.ascent import AscentConfig
+from cryogan.physics.noise import BackgroundPatches
 from cryogan.refinement import (
     RunRecord,
     check_refinable,
@@ -56,7 +64,20 @@ def run(options: Namespace) -> int:
     folder = source / "refine" if options.output is None else Path(options.output)
     about = {"from": str(source.resolve())} | description(file, options, record)
     open_run_folder(folder, about, config, record.seed, device)
-    return refine_with_bar(file, folder, config, seed=record.seed, device=device, maps=maps)
+    return refine_with_bar(
+        file,
+        folder,
+        config,
+        seed=record.seed,
+        device=device,
+        maps=maps,
+        background=background_of(record, file),
+    )
+
+
+def background_of(record: RunRecord, file: ParticleFile) -> BackgroundPatches | None:
+    """The noise patches that the run was made with, read again."""
+    return None if record.noise_patches is None else read_background(record.noise_patches, file)
 
 
 def settings(ascent: AscentConfig, record: RunRecord, symmetry: str | None) -> AscentConfig:
@@ -103,6 +124,7 @@ def description(file: ParticleFile, options: Namespace, record: RunRecord) -> di
         "star": str(star.resolve()),
         "index": options.ind,
         "rows": record.rows,
+        "noise_patches": None if record.noise_patches is None else str(record.noise_patches),
         "summary": file.summary,
         "count": len(file.particles),
         "box_size": file.particles.box_size,
@@ -117,7 +139,8 @@ def refine_with_bar(
     *,
     seed: int,
     device: str,
-    maps: Any = None,
+    maps: Tensor | None = None,
+    background: BackgroundPatches | None = None,
 ) -> int:
     """`refine` with a line of numbers that matter after every step, and the report."""
     console = Console(highlight=False, soft_wrap=True)
@@ -139,7 +162,14 @@ def refine_with_bar(
             bar.update(task, description=text)
 
         resolution = refine(
-            file.particles, folder, config, seed=seed, device=device, maps=maps, show=show
+            file.particles,
+            folder,
+            config,
+            seed=seed,
+            device=device,
+            maps=maps,
+            background=background,
+            show=show,
         )
     console.print(
         f"half-map FSC 0.143: {resolution['half_map_0.143']:.2f} Å unmasked, "

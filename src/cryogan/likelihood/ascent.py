@@ -40,6 +40,7 @@ from cryogan.models.volume import rescale_volume, symmetrise
 from cryogan.particles import Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing
+from cryogan.physics.noise import BackgroundPatches
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import angle_between
 from cryogan.symmetry import symmetry_matrices
@@ -116,8 +117,9 @@ class HalfSet:
     measurement: Measurement
 
     @classmethod
-    def of(cls, particles: Particles) -> "HalfSet":
-        return cls(particles, measure(particles, None))
+    def of(cls, particles: Particles, background: BackgroundPatches | None = None) -> "HalfSet":
+        """Measure its spectra; the noise has the shape of the background's, if there is one."""
+        return cls(particles, measure(particles, background))
 
     def __len__(self) -> int:
         return len(self.particles)
