@@ -64,8 +64,9 @@ class AscentConfig:
         climb_rings: bands of the climb from random numbers, first and last, in Fourier pixels.
         climb_steps: batches in every band.
         climb_images: images in a batch.
-        climb_sharpness: posteriors are raised to this power in the first band, to get ever sharper
-            up to the sixth, from which on they are what they are. Random numbers would otherwise
+        climb_nats: posteriors of the climb are softened, raised to a power below 1, so that the
+            best pose of the average image explains no more than this (log-likelihood over that of
+            noise alone): in the first band, and from the sixth on. Random numbers would otherwise
             be believed, and what is found first would stay.
         symmetry: point group (RELION's name).
         shift_percent: largest shift along x and y, in percent of the box.
@@ -79,7 +80,7 @@ class AscentConfig:
     climb_rings: tuple[int, int] = (5, 13)
     climb_steps: int = 6
     climb_images: int = 500
-    climb_sharpness: float = 0.2
+    climb_nats: tuple[float, float] = (12.0, 120.0)
     symmetry: str = "C1"
     shift_percent: float = 0.0
     mask_radius: float = 0.85
@@ -94,9 +95,10 @@ class AscentConfig:
             raise InputError(
                 f"climb_rings is {first} to {last}; give two rings, the first at least 3."
             )
-        if not 0.0 < self.climb_sharpness <= 1.0:
+        if not 0.0 < self.climb_nats[0] <= self.climb_nats[1]:
             raise InputError(
-                f"climb_sharpness is {self.climb_sharpness}; give a power above 0, at most 1."
+                f"climb_nats is {self.climb_nats[0]:g} to {self.climb_nats[1]:g}; give two "
+                "positive numbers, the larger last."
             )
         if not 0.0 <= self.shift_percent <= 50.0:
             raise InputError(
@@ -202,7 +204,7 @@ def expect(
     levels: Sequence[Level],
     rings: int,
     polar: Polar,
-    sharpness: float = 1.0,
+    nats: float = math.inf,
 ) -> tuple[float, NormalEquations]:
     """Mean log-likelihood of the images of `index`, and what they say about the map.
 
@@ -213,7 +215,7 @@ def expect(
         levels: of the search.
         rings: coefficients beyond this band are not believed in `volume`.
         polar: the rings that the map is to be made of.
-        sharpness: power that posteriors are raised to.
+        nats: posteriors are softened so that the best pose explains no more than this.
     """
     size, device = polar.box_size, volume.device
     stack = half.stack(size)
@@ -227,6 +229,8 @@ def expect(
         seen = observe(stack.read(part).to(device), transfer, noise, polar)
         cells = search(seen, references, levels)
         evidence += float(log_evidence(cells, levels).sum())
+        explained = float(cells.score.amax(dim=1).mean())
+        sharpness = 1.0 if explained <= nats else nats / explained
         equations = normal_equations(seen, posterior(cells, sharpness=sharpness), finest, polar)
         total = equations if total is None else total + equations
     assert total is not None
@@ -250,10 +254,11 @@ def climb(
         levels = levels_for(polar, config.shift_percent / 100.0 * size)[:1]
         levels = [replace(levels[0], rings=rings, keep=128)]
         prior = _up_to(rings, signal)
-        sharpness = config.climb_sharpness ** max(0.0, 1.0 - (rings - first) / 5)
+        soft, sharp = config.climb_nats
+        nats = soft * (sharp / soft) ** min(1.0, (rings - first) / 5)
         for _ in range(config.climb_steps):
             index = torch.randperm(len(half), generator=generator)[: config.climb_images]
-            evidence, equations = expect(half, volume, index, levels, rings, polar, sharpness)
+            evidence, equations = expect(half, volume, index, levels, rings, polar, nats)
             volume = _solved(equations, prior, mask, volume, config)
             yield volume, rings, evidence
 
