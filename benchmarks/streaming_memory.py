@@ -3,8 +3,9 @@
 The images are noise (what a step costs does not depend on them), written to DIR once and used
 again; the system is asked to forget the file before each run, so that the disk is measured too.
 Training runs in a fresh process as a half-set's does, on the whole set, with the default memory
-for images, at a batch of 64 and padding 2; and on 1,024 of the images, which fit into that memory,
-for comparison. Rows of `streaming_memory.csv`: peak resident memory, wall and CPU seconds a step
+for images, at a batch of 64 and padding 2; on 1,024 of the images, which fit into that memory, for
+comparison; and on all with the default's own stages and batches, shortened, whose boxes are
+smaller. Rows of `streaming_memory.csv`: peak resident memory, wall and CPU seconds a step
 (the reading thread's included), and the share of a step spent waiting for real images; the first
 step (allocation) is left out.
 
@@ -19,6 +20,7 @@ import resource
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -90,8 +92,8 @@ class Waiting:
         kind.batches = timed
 
 
-def run(star: Path, count: int, steps: int, threads: int) -> dict[str, str | float]:
-    """A row of the table."""
+def run(star: Path, count: int, steps: int, threads: int, default: bool) -> dict[str, str | float]:
+    """A row of the table; steps are those of the last stage."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     waiting = Waiting()
@@ -101,25 +103,30 @@ def run(star: Path, count: int, steps: int, threads: int) -> dict[str, str | flo
     config = TrainingConfig(
         stages=(Stage(BOX, (steps + 1) * BATCH, padding=2.0),), critic="template", batch_size=BATCH
     )
+    if default:
+        config = TrainingConfig()
+        short = (steps + 1) * config.batch_size
+        config = replace(config, stages=tuple(replace(s, images=short) for s in config.stages))
     device = torch.device("cpu")
     for progress in train(particles, config, seed=0, device=device, log_every=1):
         if progress.state.step == 1:
             begun, begun_cpu = time.perf_counter(), time.process_time()
+            waiting.seconds.clear()
     seconds = (time.perf_counter() - begun) / steps
     cpu_seconds = (time.process_time() - begun_cpu) / steps
     kind = type(progress.data.images).__name__.removesuffix("Images").lower()
     return {
         "images": count,
         "kind": kind,
-        "box_size": BOX,
-        "batch_size": BATCH,
+        "box_size": progress.data.box_size,
+        "batch_size": config.batch_size,
         "steps": steps,
         "images_GB": round(4 * count * BOX**2 / 1e9, 3),
         "memory_GB": config.memory_GB,
         "peak_rss_GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
         "wall_s_per_step": round(seconds, 2),
         "cpu_s_per_step": round(cpu_seconds, 2),
-        "waiting_share": round(sum(waiting.seconds[1 : steps + 1]) / steps / seconds, 4),
+        "waiting_share": round(sum(waiting.seconds[:steps]) / steps / seconds, 4),
     }
 
 
@@ -133,10 +140,10 @@ def main() -> None:
     options = parser.parse_args()
     star = write_set(options.data)
     rows = []
-    for count in (HELD, COUNT):
+    for count, default in ((HELD, False), (COUNT, False), (COUNT, True)):
         forget(options.data / "particles.mrcs")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            row = pool.submit(run, star, count, options.steps, options.threads).result()
+            row = pool.submit(run, star, count, options.steps, options.threads, default).result()
         print(row, flush=True)
         rows.append(row)
     with (
