@@ -15,13 +15,13 @@ from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.likelihood.ascent import (
     AscentConfig,
     AscentState,
-    HalfSet,
     Pass,
     ascend,
     believed_rings,
     box_for,
 )
 from cryogan.likelihood.assignment import Assignment, assign, levels_of_assignment, unassigned
+from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.views import views
 from cryogan.models.volume import rescale_volume
 from cryogan.particles import Pose

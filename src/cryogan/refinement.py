@@ -25,11 +25,11 @@ from cryogan.io.mrc import read_map, write_map
 from cryogan.likelihood.ascent import (
     AscentConfig,
     AscentState,
-    HalfSet,
     ascend,
     believed_rings,
 )
 from cryogan.likelihood.assignment import Assignment, assign, unassigned
+from cryogan.likelihood.half_set import HalfSet
 from cryogan.memory import keep_freed_memory
 from cryogan.particles import Particles
 from cryogan.physics.noise import BackgroundPatches

@@ -64,7 +64,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
         "--noise-patches",
         type=str,
         help="stack of particle-free background patches, same box, pixel size and contrast as "
-        "the particles, used as noise",
+        "the particles, used as noise (by --objective likelihood: for its spectrum)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 ...")

@@ -23,10 +23,10 @@ from cryogan.likelihood.expectation import (
     Level,
     levels_for,
     log_evidence,
-    observe,
     reference,
     search,
 )
+from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.maximisation import (
     NormalEquations,
     normal_equations,
@@ -37,16 +37,9 @@ from cryogan.likelihood.maximisation import (
 from cryogan.likelihood.polar import Polar
 from cryogan.likelihood.views import views
 from cryogan.models.volume import rescale_volume, symmetrise
-from cryogan.particles import Particles
-from cryogan.physics.ctf import ctf
-from cryogan.physics.imaging import Preprocessing
-from cryogan.physics.noise import BackgroundPatches
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import angle_between
 from cryogan.symmetry import symmetry_matrices
-from cryogan.training.data import Measurement, at_box, measure
-from cryogan.training.state import shell_amplitude
-from cryogan.training.stream import PreprocessedStack
 
 _CHUNK = 8192
 _PADDING = 2.0
@@ -107,51 +100,6 @@ class AscentConfig:
 
 
 @dataclass(frozen=True)
-class HalfSet:
-    """One half of the particles with what was measured on it.
-
-    Attributes:
-        particles: its images.
-        measurement: spectra and unit.
-    """
-
-    particles: Particles
-    measurement: Measurement
-
-    @classmethod
-    def of(cls, particles: Particles, background: BackgroundPatches | None = None) -> "HalfSet":
-        """Measure its spectra; the noise has the shape of the background's, if there is one."""
-        return cls(particles, measure(particles, background))
-
-    def __len__(self) -> int:
-        return len(self.particles)
-
-    def noise(self, size: int) -> Tensor:
-        """(size // 2 + 1,) power at a box."""
-        return at_box(self.measurement.spectra.noise, size)
-
-    def signal_prior(self, size: int) -> Tensor:
-        """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone."""
-        return shell_amplitude(at_box(self.measurement.spectra.signal, size), size).square()
-
-    def in_units(self, volume: Tensor) -> Tensor:
-        """A map (D, D, D) scaled so that its low shells have the power that the images show.
-
-        Shells 2 to D / 4, or to where the images' signal falls below a tenth of their noise.
-        """
-        size = volume.shape[-1]
-        signal = self.signal_prior(size).to(volume.device)
-        power = fourier.shell_mean(fourier.rfft(volume, 3).abs().square(), size, 3)
-        noise = self.noise(size).to(volume.device) * size**2
-        clear = (signal > 0.1 * noise)[2 : size // 4].int().cumprod(0).sum().clamp_min(2)
-        shells = slice(2, 2 + int(clear))
-        return volume * (signal[shells].sum() / power[shells].sum().clamp_min(1e-30)).sqrt()
-
-    def stack(self, size: int) -> PreprocessedStack:
-        return PreprocessedStack(self.particles, self.measurement.gain, Preprocessing(size))
-
-
-@dataclass(frozen=True)
 class AscentState:
     """What a pass starts from; with the particles and the seed it decides all that follows.
 
@@ -160,9 +108,7 @@ class AscentState:
         full: those among them over all images that did not improve the resolution.
         whole: whether the next one is over all images.
         halves: (2, D, D, D) maps in one frame; a box of their own, the particles' field of view.
-        both: (D, D, D) map from the images of both.
         fsc: (D // 2 + 1,) of the halves.
-        rings: band in which poses are to be judged next.
         images_seen: by all steps so far, the climb's too.
         finished: whether nothing is left to do.
     """
@@ -171,11 +117,23 @@ class AscentState:
     full: int
     whole: bool
     halves: Tensor
-    both: Tensor
     fsc: Tensor
-    rings: int
     images_seen: int
     finished: bool
+
+    @property
+    def rings(self) -> int:
+        """The band in which poses are to be judged next."""
+        return believed_rings(self.fsc)
+
+    @property
+    def both(self) -> Tensor:
+        """(D, D, D) mean of the halves, filtered as a map of all images is: × 2 / (1 + FSC)."""
+        size = self.halves.shape[-1]
+        shells = fourier.shell_index(size, 3, self.halves.device).clamp_max(size // 2)
+        gain = 2.0 / (1.0 + self.fsc.nan_to_num().clamp(0.0, 1.0))
+        mean = fourier.rfft(self.halves.mean(0), 3)
+        return fourier.irfft(mean * gain[shells].to(mean.device), size, 3)
 
 
 @dataclass(frozen=True)
@@ -217,16 +175,13 @@ def expect(
         polar: the rings that the map is to be made of.
         nats: posteriors are softened so that the best pose explains no more than this.
     """
-    size, device = polar.box_size, volume.device
-    stack = half.stack(size)
+    device = volume.device
     spectrum = volume_spectrum(_within(volume, rings), _PADDING)
     references = [reference(spectrum, polar, level) for level in levels]
     finest = views(levels[-1].nside, device)
-    noise = half.noise(size).to(device)
     total, evidence = None, 0.0
     for part in torch.split(index, _CHUNK):
-        transfer = ctf(half.particles.ctf[part].to(device), size, stack.pixel_size_A)
-        seen = observe(stack.read(part).to(device), transfer, noise, polar)
+        seen = half.observed(part, polar, device)
         cells = search(seen, references, levels)
         evidence += float(log_evidence(cells, levels).sum())
         explained = float(cells.score.amax(dim=1).mean())
@@ -319,8 +274,7 @@ def _begin(
     maps = torch.stack([half.in_units(map_) for half, map_ in zip(halves, maps, strict=True)])
     fsc = fourier_shell_correlation(maps[0], maps[1])
     whole = min(len(half) for half in halves) <= config.subset
-    rings = believed_rings(fsc)
-    return AscentState(0, 0, whole, maps, maps.mean(0), fsc, rings, images_seen, False)
+    return AscentState(0, 0, whole, maps, fsc, images_seen, False)
 
 
 def believed_rings(fsc: Tensor) -> int:
@@ -366,9 +320,8 @@ def _pass(
         _solved(equations, _up_to(finest, _prior(fsc, equations)), mask, volume, config)
         for _, _, equations, volume in found
     ]
-    believed = believed_rings(fsc)
     images = sum(count for _, count, _, _ in found)
-    better = believed > state.rings
+    better = believed_rings(fsc) > state.rings
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.full_passes
     maps[1] = apply_alignment(maps[1], drift, pixel_size_A)
@@ -377,9 +330,7 @@ def _pass(
         full,
         state.whole or late or not better,
         torch.stack(maps),
-        _both(maps, fsc),
         fsc,
-        believed,
         state.images_seen + images,
         full >= config.full_passes or done >= config.iterations,
     )
@@ -403,15 +354,6 @@ def _prior(fsc: Tensor, equations: NormalEquations) -> Tensor:
     prior = reliable / (1.0 - reliable) / shell_weight(equations)
     prior[0] = prior[1]  # images say nothing about the mean
     return prior
-
-
-def _both(maps: Sequence[Tensor], fsc: Tensor) -> Tensor:
-    """The mean of two half maps, filtered as a map of all images deserves: × 2 / (1 + FSC)."""
-    size = maps[0].shape[-1]
-    shells = fourier.shell_index(size, 3, maps[0].device).clamp_max(size // 2)
-    gain = 2.0 / (1.0 + fsc.nan_to_num().clamp(0.0, 1.0))
-    mean = fourier.rfft(0.5 * (maps[0] + maps[1]), 3)
-    return fourier.irfft(mean * gain[shells].to(mean.device), size, 3)
 
 
 def _up_to(rings: int, prior: Tensor) -> Tensor:

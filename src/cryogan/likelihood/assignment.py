@@ -8,20 +8,19 @@ import roma
 import torch
 from torch import Tensor
 
-from cryogan.likelihood.ascent import AscentConfig, HalfSet, box_for, polar_for
+from cryogan.likelihood.ascent import AscentConfig, box_for, polar_for
 from cryogan.likelihood.expectation import (
     Cells,
     Level,
     levels_for,
     log_evidence,
-    observe,
     reference,
     search,
 )
+from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.views import Views, views
 from cryogan.models.volume import rescale_volume
 from cryogan.particles import Pose
-from cryogan.physics.ctf import ctf
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import angle_between
 from cryogan.symmetry import symmetry_matrices
@@ -109,20 +108,18 @@ def assign(
     """
     size, levels = levels_of_assignment(rings, config, half.particles.box_size)
     polar = polar_for(size, levels[-1].rings, config, device)
-    stack = half.stack(size)
+    pixel_size_A = half.stack(size).pixel_size_A
     spectrum = volume_spectrum(rescale_volume(volume.to(device), size), 2.0)
     references = [reference(spectrum, polar, level) for level in levels]
-    noise = half.noise(size).to(device)
     operators = symmetry_matrices(config.symmetry).to(device)
     searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
     result = unassigned(len(half))
     for part in torch.split(torch.arange(len(half)), _CHUNK):
-        transfer = ctf(half.particles.ctf[part].to(device), size, stack.pixel_size_A)
-        seen = observe(stack.read(part).to(device), transfer, noise, polar)
+        seen = half.observed(part, polar, device)
         cells = search(seen, references, levels)
         finest = views(levels[-1].nside, device)
         evidence = log_evidence(cells, levels)
-        found = _summary(cells, evidence, finest, operators, searched_px, stack.pixel_size_A)
+        found = _summary(cells, evidence, finest, operators, searched_px, pixel_size_A)
         result = result.scattered(part, found)
         show(len(part))
     return result

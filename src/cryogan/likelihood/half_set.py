@@ -1,0 +1,70 @@
+"""One half of the particles, its units, and its images as the likelihood needs them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.likelihood.expectation import Observations, observe
+from cryogan.likelihood.polar import Polar
+from cryogan.particles import Particles
+from cryogan.physics.ctf import ctf
+from cryogan.physics.imaging import Preprocessing
+from cryogan.physics.noise import BackgroundPatches
+from cryogan.training.data import Measurement, at_box, measure
+from cryogan.training.state import shell_amplitude
+from cryogan.training.stream import PreprocessedStack
+
+
+@dataclass(frozen=True)
+class HalfSet:
+    """One half of the particles with what was measured on it.
+
+    Attributes:
+        particles: its images.
+        measurement: spectra and unit.
+    """
+
+    particles: Particles
+    measurement: Measurement
+
+    @classmethod
+    def of(cls, particles: Particles, background: BackgroundPatches | None = None) -> "HalfSet":
+        """Measure its spectra; the noise has the shape of the background's, if there is one."""
+        return cls(particles, measure(particles, background))
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def noise(self, size: int) -> Tensor:
+        """(size // 2 + 1,) power at a box."""
+        return at_box(self.measurement.spectra.noise, size)
+
+    def signal_prior(self, size: int) -> Tensor:
+        """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone."""
+        return shell_amplitude(at_box(self.measurement.spectra.signal, size), size).square()
+
+    def in_units(self, volume: Tensor) -> Tensor:
+        """A map (D, D, D) scaled so that its low shells have the power that the images show.
+
+        Shells 2 to D / 4, or to where the images' signal falls below a tenth of their noise.
+        """
+        size = volume.shape[-1]
+        signal = self.signal_prior(size).to(volume.device)
+        power = fourier.shell_mean(fourier.rfft(volume, 3).abs().square(), size, 3)
+        noise = self.noise(size).to(volume.device) * size**2
+        clear = (signal > 0.1 * noise)[2 : size // 4].int().cumprod(0).sum().clamp_min(2)
+        shells = slice(2, 2 + int(clear))
+        return volume * (signal[shells].sum() / power[shells].sum().clamp_min(1e-30)).sqrt()
+
+    def stack(self, size: int) -> PreprocessedStack:
+        return PreprocessedStack(self.particles, self.measurement.gain, Preprocessing(size))
+
+    def observed(self, index: Tensor, polar: Polar, device: torch.device) -> Observations:
+        """The images of `index` ((n,) int64) as the likelihood needs them."""
+        stack = self.stack(polar.box_size)
+        ctf_params = self.particles.ctf[index].to(device)
+        transfer = ctf(ctf_params, polar.box_size, stack.pixel_size_A)
+        noise = self.noise(polar.box_size).to(device)
+        return observe(stack.read(index).to(device), transfer, noise, polar)
