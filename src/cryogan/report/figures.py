@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 import torch
 
 from cryogan import fourier
+from cryogan.report.conformation_files import FloatArray
 from cryogan.report.isosurface import Isosurface
-from cryogan.report.run_folder import FloatArray, FSCTable
+from cryogan.report.run_folder import FSCTable
 
 INK = "#1c2733"
 FAINT = "#d9dfe5"
@@ -55,7 +56,7 @@ def curve_label(name: str) -> str:
     return html.escape(words)
 
 
-def _style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
+def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
@@ -133,7 +134,7 @@ def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Fi
                 }
             }
         )
-    _style(figure, 500, showlegend=False)
+    style(figure, 500, showlegend=False)
     figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})
     return figure
 
@@ -189,7 +190,7 @@ def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go
     for candidate in RESOLUTION_TICKS_A:
         if 1 / candidate <= end and (not ticks or 1 / candidate - 1 / ticks[-1] > 0.055 * end):
             ticks.append(candidate)
-    _style(
+    style(
         figure,
         400,
         hovermode="x unified",
@@ -234,7 +235,7 @@ def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
             line={"color": colour, "width": 2},
             hovertemplate="%{y:.3g}",
         )
-    _style(figure, 300, hovermode="x unified", legend={"x": 1, "xanchor": "right", "y": 0.98})
+    style(figure, 300, hovermode="x unified", legend={"x": 1, "xanchor": "right", "y": 0.98})
     figure.update_xaxes(title_text="spatial frequency (cycles per pixel of the critic's images)")
     figure.update_yaxes(title_text="mean power", type="log", dtick="D2")
     return figure
@@ -292,7 +293,7 @@ def training_figure(stats: dict[str, list[dict[str, Any]]]) -> go.Figure | None:
             annotation={"text": html.escape(label), "font": {"size": 11, "color": "#6b7885"}},
             annotation_position="top right",
         )
-    _style(figure, 60 + 190 * len(present), hovermode="x unified")
+    style(figure, 60 + 190 * len(present), hovermode="x unified")
     figure.update_xaxes(title_text="images seen", anchor="free", position=0.0, rangemode="tozero")
     return figure
 

@@ -29,7 +29,7 @@ def header(run: RunFolder) -> str:
         device = f"on {run.config['device']}" if "device" in run.config else ""
         facts.append((duration(wall_s), "wall time", device))
     if seen is not None:
-        by = "by all passes" if _by_likelihood(run) else "by the critics"
+        by = "by all passes" if run.by_likelihood else "by the critics"
         facts.append((f"{seen:,.0f}", "images seen", f"{by}, with repeats"))
     return (
         f'<div class="overline">cryogan reconstruction report</div>\n'
@@ -76,13 +76,16 @@ def _verdict(run: RunFolder) -> str:
         known = (
             f" The map agrees with the known structure to {angstrom(truth)} (FSC = 0.5, no mask)."
         )
-    how = "by likelihood over all poses" if _by_likelihood(run) else "without estimating a pose"
-    return f"One map from {images}, {how}. {half}{known}"
+    how = "by likelihood over all poses" if run.by_likelihood else "without estimating a pose"
+    return f"{_what(run)} from {images}, {how}. {half}{known}"
 
 
-def _by_likelihood(run: RunFolder) -> bool:
-    """Whether the settings are those of `cryogan refine` rather than of a game with a critic."""
-    return "climb_rings" in mapping(run.config, "config")
+def _what(run: RunFolder) -> str:
+    if run.conformations is None:
+        return "One map"
+    count = len(run.conformations.names)
+    kind = {"path": "conformations along a path", "classes": "classes", "grid": "conformations"}
+    return f"{count} {kind[run.conformations.kind]}, and their mean map,"
 
 
 def _half_map_sentence(value_A: float | None, *, box_A: float, nyquist_A: float) -> str:

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from cryogan import fourier
-from cryogan.report.run_folder import FloatArray
+from cryogan.report.conformation_files import FloatArray
 
 GreyRange = tuple[float, float]
 
-# Larger images are Fourier-cropped to this many pixels, to keep the page light.
+# Larger images are Fourier-cropped to this many pixels, to keep the page light (by default).
 MAX_PIXELS = 128
 
 
@@ -26,10 +26,10 @@ def grey_range(images: FloatArray, tail: float = 0.002) -> GreyRange:
     return float(low), float(high)
 
 
-def grey_png(image: FloatArray, limits: GreyRange) -> str:
-    """An image (d, d), first row on top, as a `data:image/png` address."""
-    if max(image.shape) > MAX_PIXELS:
-        image = fourier.resample(torch.from_numpy(np.ascontiguousarray(image)), MAX_PIXELS).numpy()
+def grey_png(image: FloatArray, limits: GreyRange, max_pixels: int = MAX_PIXELS) -> str:
+    """An image (d, d), first row on top, as a `data:image/png` address; larger ones are cropped."""
+    if max(image.shape) > max_pixels:
+        image = fourier.resample(torch.from_numpy(np.ascontiguousarray(image)), max_pixels).numpy()
     low, high = limits
     scaled = (np.nan_to_num(image) - low) / max(high - low, 1e-12)
     pixels = (scaled.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)

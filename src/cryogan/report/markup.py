@@ -1,6 +1,7 @@
 """Pieces of HTML and the formatting of numbers; every text that goes in is escaped."""
 
 import html
+import json
 import math
 from typing import Any
 
@@ -15,6 +16,12 @@ def section(title: str, body: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>"
 
 
+def script_json(div_id: str, data: Any) -> str:
+    """Data for the page's JavaScript, which no text inside can end."""
+    text = json.dumps(data).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{div_id}">{text}</script>'
+
+
 def missing(what: str) -> str:
     """The line that stands where something was left out."""
     return f'<p class="missing">Left out: {escape(what)}.</p>'
@@ -26,6 +33,16 @@ def table(rows: list[tuple[str, str]]) -> str:
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows
     )
     return f"<table>{cells}</table>"
+
+
+def wide_table(heads: list[str], rows: list[list[str]]) -> str:
+    """A table with a heading a column; the first column names the rows."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    lines = [
+        [f"<th>{escape(row[0])}</th>", *(f"<td>{escape(x)}</td>" for x in row[1:])] for row in rows
+    ]
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def mapping(parent: dict[str, Any], key: str) -> dict[str, Any]:

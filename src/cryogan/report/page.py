@@ -9,6 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from cryogan.files import write_text
 from cryogan.report import figures, template
+from cryogan.report.conformations import conformations, viewer_script
 from cryogan.report.header import header
 from cryogan.report.isosurface import (
     DEFAULT_LEVEL,
@@ -18,6 +19,7 @@ from cryogan.report.isosurface import (
     level_enclosing,
 )
 from cryogan.report.markup import duration, escape, mapping, missing, number, section, table
+from cryogan.report.passes import passes
 from cryogan.report.resolution import resolution
 from cryogan.report.run_folder import MAP_NAMES, RunFolder, read_run_folder
 from cryogan.report.strips import (
@@ -26,8 +28,10 @@ from cryogan.report.strips import (
     sections_and_projections,
 )
 
-# All meshes of a page together (24 bytes a vertex), so that it stays under about 12 MB.
+# All meshes of a page together (24 bytes a vertex), so that it stays under about 12 MB; with a
+# series of maps, which needs up to 3 MB, under about 10 MB.
 MAX_VERTICES = 220_000
+MAX_VERTICES_BESIDE_SERIES = 50_000
 
 # Protein of partial specific volume 0.73 cm³/g fills 1.21 Å³ a dalton.
 PROTEIN_A3_PER_DA = 1.21
@@ -47,12 +51,19 @@ def write_report(run_folder: Path) -> Path:
         header(run),
         section("Structure", _structure(run)),
         section("Sections and projections", sections_and_projections(run)),
-        section("Resolution", resolution(run)),
-        section("Real beside simulated images", real_and_simulated(run)),
-        section("Training", _training(run)),
-        section("The molecule appearing", molecule_appearing(run)),
-        section("Details", _details(run)),
     ]
+    if run.conformations is not None:
+        sections.append(section("Conformations", conformations(run)))
+    sections.append(section("Resolution", resolution(run)))
+    if run.by_likelihood:
+        sections.append(section("Passes", passes(run)))
+    else:
+        sections += [
+            section("Real beside simulated images", real_and_simulated(run)),
+            section("Training", _training(run)),
+            section("The molecule appearing", molecule_appearing(run)),
+        ]
+    sections.append(section("Details", _details(run)))
     path = run_folder / "report.html"
     write_text(
         path,
@@ -61,7 +72,9 @@ def write_report(run_folder: Path) -> Path:
             style=template.STYLE,
             plotly=get_plotlyjs(),
             body="\n".join(sections),
-            behaviour=template.BEHAVIOUR,
+            behaviour=template.BEHAVIOUR
+            if run.conformations is None
+            else template.BEHAVIOUR + viewer_script(),
         ),
     )
     return path
@@ -76,7 +89,8 @@ def _structure(run: RunFolder) -> str:
         return missing("map.mrc is flat, so it has no surface")
     volumes_A3 = [enclosed_volume_A3(map_.volume, level, map_.pixel_size_A) for level in levels]
     columns = {name: run.maps[name] for name in ("map", "truth") if name in run.maps}
-    budget = MAX_VERTICES // (len(columns) * len(levels))
+    vertices = MAX_VERTICES if run.conformations is None else MAX_VERTICES_BESIDE_SERIES
+    budget = vertices // (len(columns) * len(levels))
     surfaces = {"map": isosurfaces(map_.volume, map_.pixel_size_A, levels, budget)}
     if "truth" in columns:
         truth, size_A = columns["truth"].volume, columns["truth"].pixel_size_A

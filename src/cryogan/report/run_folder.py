@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryogan.errors import InputError
 from cryogan.io.mrc import Map, read_map
-
-FloatArray = NDArray[np.float64]
+from cryogan.report.conformation_files import Conformations, FloatArray, read_conformations
 
 MAP_FILES = {
     "map": "map.mrc",
@@ -54,6 +52,8 @@ class RunFolder:
         maps: those of map, half1, half2 and truth that are there.
         fsc: `fsc.csv`, or None.
         stats: name of a sub-folder → the records of its `stats.jsonl`, one a line.
+        passes: the records of the folder's own `stats.jsonl`, which a likelihood run writes.
+        conformations: the series of maps in `conformations/`, or None.
         examples: arrays (n, d, d) of `examples.npz`: real, clean, ctf, noisy.
         progress: arrays of `progress.npz`: images_seen (m,), slices (m, 3, d, d).
     """
@@ -64,8 +64,16 @@ class RunFolder:
     maps: dict[str, Map]
     fsc: FSCTable | None
     stats: dict[str, list[dict[str, Any]]]
+    passes: list[dict[str, Any]]
+    conformations: Conformations | None
     examples: dict[str, FloatArray]
     progress: dict[str, FloatArray]
+
+    @property
+    def by_likelihood(self) -> bool:
+        """Whether the settings are those of `cryogan refine`, not of a game with a critic."""
+        settings = self.config.get("config")
+        return isinstance(settings, dict) and "climb_rings" in settings
 
 
 def read_run_folder(path: Path) -> RunFolder:
@@ -91,6 +99,8 @@ def read_run_folder(path: Path) -> RunFolder:
         },
         fsc=_read_fsc(path / "fsc.csv"),
         stats={run.name: _read_stats(run / "stats.jsonl") for run in runs},
+        passes=_read_stats(path / "stats.jsonl"),
+        conformations=read_conformations(path / "conformations"),
         examples=_read_first_arrays(
             runs, "examples.npz", {"real": 3, "clean": 3, "ctf": 3, "noisy": 3}
         ),
@@ -135,7 +145,9 @@ def _read_fsc(path: Path) -> FSCTable | None:
 
 
 def _read_stats(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a log; a line cut short by a killed run is left out."""
+    """The JSON objects of a log, if there is one; a line cut short by a killed run is left out."""
+    if not path.is_file():
+        return []
     records = []
     for line in path.read_text().splitlines():
         try:

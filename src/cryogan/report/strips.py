@@ -4,9 +4,10 @@ import numpy as np
 
 from cryogan.io.mrc import Map
 from cryogan.report import figures
+from cryogan.report.conformation_files import FloatArray
 from cryogan.report.images import GreyRange, grey_png, grey_range
 from cryogan.report.markup import escape, missing
-from cryogan.report.run_folder import MAP_NAMES, FloatArray, RunFolder
+from cryogan.report.run_folder import MAP_NAMES, RunFolder
 
 # Columns of a strip of pictures; one with fewer leaves the rest of the width empty.
 MIN_COLUMNS, MAX_COLUMNS = 6, 8

@@ -44,19 +44,33 @@ pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px
 .level input { width: 100%; accent-color: var(--accent); }
 .scenes { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; text-align: center;
   font-size: 13px; font-weight: 600; margin-top: 10px; }
+.player { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1.1fr); gap: 0 32px;
+  align-items: start; margin-top: 12px; }
+.player canvas { width: 100%; aspect-ratio: 1; display: block; cursor: grab; touch-action: none; }
+.player .level { grid-template-columns: 64px 72px 1fr; }
+.player button { font: inherit; font-size: 13px; padding: 3px 0; border: 1px solid var(--line);
+  border-radius: 6px; background: var(--wash); color: var(--accent); cursor: pointer; }
+.state-label { margin: 12px 0 0; font-size: 14px; font-variant-numeric: tabular-nums; }
+.sections { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+.figures { margin-top: 8px; }
+.figures > div { min-width: 0; }
+.figures > .wide { grid-column: 1 / -1; }
+details { margin-top: 18px; }
+summary { cursor: pointer; font-size: 14px; font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { font-weight: 600; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }
 .tables { display: grid; grid-template-columns: 1fr 1fr; gap: 0 40px; align-items: start; }
-@media (max-width: 760px) { .tables { grid-template-columns: 1fr; } main { padding: 24px 16px; } }
+@media (max-width: 760px) { .tables, .player { grid-template-columns: minmax(0, 1fr); }
+  main { padding: 24px 16px; } }
 @media print {
   body { font-size: 11.5px; }
   main { max-width: none; padding: 0; }
   .card, .strip, .js-plotly-plot, tr, pre { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  .modebar, .level input { display: none !important; }
+  .modebar, .level input, .play { display: none !important; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
