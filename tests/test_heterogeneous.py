@@ -159,8 +159,17 @@ def test_the_path_begins_at_the_consensus_volume(particles):
     [
         ({"latent": "discrete", "classes": 1}, "classes is 1; give 2 to batch_size"),
         ({"latent": "discrete", "classes": 9}, "classes is 9; give 2 to batch_size"),
-        ({"basis": 0}, "basis is 0, and a latent 'uniform' needs at least 1"),
-        ({"latent": "circle", "basis": 1}, "basis is 1, and a latent 'circle' needs at least 2"),
+        ({"basis": 0}, "basis is 0, and a latent 'uniform' needs a basis of at least 1"),
+        (
+            {"latent": "circle", "basis": 1},
+            "basis is 1, and a latent 'circle' needs a basis of at least 2",
+        ),
+        (
+            {"latent": "discrete", "basis": 3},
+            "basis is 3, but the volumes beside the mean of 2 classes",
+        ),
+        ({"classes": 3}, "classes is 3, but the latent is not discrete"),
+        ({"generator": "volume", "latent": "circle"}, "latent is 'circle', but a single volume"),
         ({"stages": (Stage(16, 48, consensus=True),)}, "must come first and leave"),
         ({"stages": (Stage(16, 48), Stage(16, 48, consensus=True))}, "must come first and leave"),
     ],
@@ -176,6 +185,7 @@ def test_settings_that_do_not_fit_are_named(change, sentence):
         ({"latent": "circle"}, "lives on a line, and the latent is 'circle'"),
         ({"stages": (Stage(24, 48),)}, "one stage with a box that is a multiple of 16"),
         ({"volumes_per_step": 3}, "cannot be shared equally by 3 volumes"),
+        ({"symmetry": "D2"}, "symmetry is D2, which the U-Net cannot impose"),
     ],
 )
 def test_settings_that_do_not_fit_a_u_net_are_named(change, sentence):
@@ -187,6 +197,14 @@ def test_fewer_images_than_classes_are_refused(particles):
     config = replace(TINY, latent="discrete", classes=5)
     with pytest.raises(InputError, match="fewer than two batches"):
         check_count(particles.subset(torch.arange(8)), config)
+
+
+def test_particles_too_small_for_a_u_net_are_refused(particles):
+    """Stages are limited to the particles' 24 px, which a U-Net cannot halve four times."""
+    config = replace(UNET, stages=(Stage(32, 48),))
+    with pytest.raises(InputError, match="a multiple of 16, and the particles' 24 px are fewer"):
+        loop.limited_to(config, particles.box_size)
+    assert loop.limited_to(UNET, particles.box_size) == UNET
 
 
 def test_consensus_and_conformations_of_one_box_stay_two_stages():
@@ -337,8 +355,19 @@ def test_the_model_decides_the_defaults(preset, dataset, capsys):
     assert f"generator: {HETEROGENEOUS_PRESETS[preset].generator}\n" in printed
 
 
-def test_one_class_is_refused_in_one_sentence(dataset, tmp_path, capsys):
-    extra = ["--training.latent=discrete", "--training.classes=1"]
-    assert main(command(dataset, tmp_path / "run", *extra)) == 2
-    assert "classes is 1" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (["--training.latent=discrete", "--training.classes=1"], "classes is 1"),
+        (["--training.classes=5"], "classes is 5, but the latent is not discrete"),
+        (["--training.generator=unet"], "in one stage with a box that is a multiple of 16"),
+        (["--training.batch_size=101", "--training.latent=discrete"], "fewer than two batches"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(extra, sentence, dataset, tmp_path, capsys):
+    stages = "--training.stages=[{box_size: 16, images: 404}, {box_size: 24, images: 404}]"
+    assert main([*command(dataset, tmp_path / "run"), stages, *extra]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
     assert not (tmp_path / "run").exists()

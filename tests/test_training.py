@@ -643,11 +643,51 @@ def test_example_images_show_both_streams(particles):
         ({"templates": 0}, "templates is 0"),
         ({"shift_percent": 60.0}, "shift_percent is 60"),
         ({"shift_percent": float("nan")}, "shift_percent is nan"),
+        ({"stages": (Stage(16, 1000, padding=0.9),)}, "Stage 1 has padding 0.9"),
+        ({"stages": (Stage(16, 1000, padding=9.0),)}, "Stage 1 has padding 9.0"),
+        ({"volume_lr": 0.0}, "volume_lr is 0.0; give a positive number"),
+        ({"critic_lr": math.inf}, "critic_lr is inf"),
+        ({"basis_start": -0.1}, "basis_start is -0.1"),
+        ({"view_sigma": 0.0}, "view_sigma is 0.0"),
+        ({"power_limit": 0.0}, "power_limit is 0.0"),
+        ({"penalty_weight": -1.0}, "penalty_weight is -1.0"),
+        ({"lr_epoch_factor": 1.5}, "lr_epoch_factor is 1.5"),
+        ({"ema_fraction": 1.1}, "ema_fraction is 1.1"),
+        ({"band": 0.2}, "band is 0.2"),
+        ({"band": 1.01}, "band is 1.01"),
+        ({"mask_radius": 0.0}, "mask_radius is 0.0"),
+        ({"mask_edge": -0.1}, "mask_edge is -0.1"),
+        ({"window_radius": 3.0}, "window_radius is 3.0"),
+        ({"memory_GB": -1.0}, "memory_GB is -1.0"),
+        ({"betas": (0.5, 1.0)}, "betas is 0.5, 1.0"),
+        ({"betas": (-0.1, 0.9)}, "betas is -0.1, 0.9"),
     ],
 )
 def test_wrong_settings_are_named(change, sentence):
-    with pytest.raises(InputError, match=sentence):
+    """In one sentence."""
+    with pytest.raises(InputError, match=sentence) as caught:
         replace(TrainingConfig(), **change)
+    assert str(caught.value).endswith(".")
+    assert ". " not in str(caught.value)
+
+
+def test_extreme_settings_that_fit_are_taken():
+    """The ends of the ranges, and None where it means: not at all."""
+    replace(
+        TrainingConfig(),
+        stages=(Stage(16, 1000, padding=1.0), Stage(16, 1000, padding=8.0)),
+        betas=(0.0, 0.999),
+        band=1.0,
+        mask_radius=2.0,
+        mask_edge=0.0,
+        window_radius=None,
+        power_limit=None,
+        penalty_weight=0.0,
+        lr_epoch_factor=1.0,
+        ema_fraction=0.0,
+        memory_GB=0.0,
+        shift_percent=50.0,
+    )
 
 
 def test_the_published_preset_is_the_published_recipe():

@@ -1,9 +1,35 @@
 """What a training run is told: frozen, and written into every run folder."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from cryogan.errors import InputError
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (
+        ("batch_size", "critic_steps", "penalty_every", "critic_channels", "templates"),
+        lambda x: x >= 1,
+        "at least 1",
+    ),
+    (("volume_lr", "critic_lr", "basis_start"), lambda x: 0 < x < math.inf, "a positive number"),
+    (("view_sigma", "power_limit"), lambda x: 0 < x < math.inf, "a positive number"),
+    (("penalty_weight",), lambda x: 0 <= x < math.inf, "0 (no penalty) or more"),
+    (("settled_fsc",), lambda x: 0 < x <= 1, "a correlation above 0, at most 1"),
+    (("lr_epoch_factor",), lambda x: 0 < x <= 1, "a factor above 0, at most 1"),
+    (("ema_fraction",), lambda x: 0 <= x <= 1, "a fraction of the steps from 0 to 1"),
+    (("band",), lambda x: 0.25 <= x <= 1, "a fraction of the Nyquist frequency from 0.25 to 1"),
+    (
+        ("mask_radius", "window_radius"),
+        lambda x: 0 < x <= 2,
+        "a fraction of half the box above 0, at most 2",
+    ),
+    (("mask_edge",), lambda x: 0 <= x <= 1, "a fraction of half the box from 0 to 1"),
+    (("shift_percent",), lambda x: 0 <= x <= 50, "a percentage of the box from 0 to 50"),
+    (("memory_GB",), lambda x: x >= 0, "0 (stream everything) or more"),
+)
+"""Settings of `TrainingConfig`, what fits, and how to say it; None is always allowed."""
 
 
 @dataclass(frozen=True)
@@ -139,34 +165,42 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise InputError("The configuration has no training stage; give at least one.")
+        for names, fits, wanted in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not fits(value):
+                    raise InputError(f"{name} is {value}; give {wanted}.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(
+                f"betas is {self.betas[0]}, {self.betas[1]}; give two numbers from 0 to below 1."
+            )
         for number, stage in enumerate(self.stages, start=1):
             if stage.box_size < 16 or stage.box_size % 2:
                 raise InputError(
                     f"Stage {number} has box size {stage.box_size}; give an even number of at "
                     "least 16."
                 )
+            if not 1 <= stage.padding <= 8:
+                raise InputError(
+                    f"Stage {number} has padding {stage.padding}; give a number from 1 to 8."
+                )
             if stage.images < self.batch_size * self.critic_steps:
                 raise InputError(
                     f"Stage {number} shows {stage.images} images, fewer than one step's "
                     f"{self.batch_size * self.critic_steps}; give more."
                 )
-        for name in ("batch_size", "critic_steps", "penalty_every", "critic_channels", "templates"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
+        if self.generator == "volume" and self.latent != "uniform":
+            raise InputError(
+                f"latent is '{self.latent}', but a single volume has none; give --model "
+                "heterogeneous for conformations or classes."
+            )
+        if self.classes != TrainingConfig.classes and self.latent != "discrete":
+            raise InputError(
+                f"classes is {self.classes}, but the latent is not discrete; give --model "
+                "heterogeneous and --training.latent discrete for classes."
+            )
         if self.generator != "volume":
             self._check_conformations()
-        if not 0.0 < self.settled_fsc <= 1.0:
-            raise InputError(
-                f"settled_fsc is {self.settled_fsc}; give a correlation above 0, at most 1."
-            )
-        if not self.view_sigma > 0:
-            raise InputError(f"view_sigma is {self.view_sigma}; give a positive number.")
-        if not self.memory_GB >= 0:
-            raise InputError(f"memory_GB is {self.memory_GB}; give 0 (stream everything) or more.")
-        if not 0.0 <= self.shift_percent <= 50.0:
-            raise InputError(
-                f"shift_percent is {self.shift_percent}; give a percentage of the box from 0 to 50."
-            )
 
     def _check_conformations(self) -> None:
         if self.latent == "discrete" and not 2 <= self.classes <= self.batch_size:
@@ -174,11 +208,16 @@ class TrainingConfig:
                 f"classes is {self.classes}; give 2 to batch_size ({self.batch_size}) classes, or "
                 "--model homogeneous for a single volume."
             )
+        if self.latent == "discrete" and self.basis != TrainingConfig.basis:
+            raise InputError(
+                f"basis is {self.basis}, but the volumes beside the mean of {self.classes} classes "
+                f"are {self.classes - 1}; give --training.classes alone, or another latent."
+            )
         least = 2 if self.latent in ("uniform2d", "circle") else 1
         if self.latent != "discrete" and self.basis < least:
             raise InputError(
-                f"basis is {self.basis}, and a latent '{self.latent}' needs at least {least} "
-                "volumes beside the mean; give more."
+                f"basis is {self.basis}, and a latent '{self.latent}' needs a basis of at least "
+                f"{least}; give more."
             )
         alone = [stage.consensus for stage in self.stages]
         if alone[-1] or alone != sorted(alone, reverse=True):
@@ -192,10 +231,15 @@ class TrainingConfig:
                     f"The U-Net lives on a line, and the latent is '{self.latent}'; give "
                     "--training.latent uniform or --training.generator subspace."
                 )
+            if self.symmetry != "C1":
+                raise InputError(
+                    f"symmetry is {self.symmetry}, which the U-Net cannot impose; give C1 or "
+                    "--training.generator subspace."
+                )
             if len(self.stages) > 1 or self.stages[0].box_size % 16:
                 raise InputError(
                     "The U-Net is trained in one stage with a box that is a multiple of 16; give "
-                    "one such stage."
+                    "one such stage, as --preset paper does."
                 )
             if self.volumes_per_step < 1 or self.batch_size % self.volumes_per_step:
                 raise InputError(

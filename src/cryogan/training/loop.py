@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.errors import InputError
 from cryogan.memory import return_freed_memory
 from cryogan.models.generator import ALIKE, Mixture
 from cryogan.particles import CTFParams, Particles, Pose
@@ -57,10 +58,24 @@ def limited_to(config: TrainingConfig, box_size: int) -> TrainingConfig:
     """The same settings for images of `box_size`: no stage has a larger box, all have even ones.
 
     Stages that come to have the same box are made one, unless conformations begin with one.
+
+    Raises:
+        InputError: no training is possible in that box.
     """
+    even = box_size - box_size % 2
+    if even < 16:
+        raise InputError(
+            f"The particles have a box of {box_size} px; give particles of at least 16 px."
+        )
+    if config.generator == "unet" and even < config.stages[0].box_size and even % 16:
+        raise InputError(
+            f"The U-Net needs a box that is a multiple of 16, and the particles' {box_size} px are "
+            f"fewer than the stage's {config.stages[0].box_size}; give a stage of "
+            f"{even - even % 16} px, or --training.generator subspace."
+        )
     stages: list[Stage] = []
     for stage in config.stages:
-        stage = replace(stage, box_size=min(stage.box_size, box_size - box_size % 2))
+        stage = replace(stage, box_size=min(stage.box_size, even))
         last = stages[-1] if stages else None
         if last and (last.box_size, last.consensus) == (stage.box_size, stage.consensus):
             stages[-1] = replace(last, images=last.images + stage.images)
