@@ -1,6 +1,7 @@
 """Conformations: latents, subspace, U-Net, their images, and the path that is reported."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -275,20 +276,15 @@ def test_a_u_net_goes_on_from_its_snapshot(generator):
 # The path that is reported
 
 
-class Line:
-    """A generator whose volumes lie on a straight line, at place(z)."""
-
-    def __init__(self, place, kind="uniform"):
-        self.latent, self.place = Latent(kind), place
-        self.direction = torch.randn(8, 8, 8, generator=torch.Generator().manual_seed(1))
-
-    def volumes(self, snapshot, latent):
-        return snapshot * self.place(latent)[:, :, None, None] * self.direction
+def line(place):
+    """Volumes on a straight line, at place(z)."""
+    direction = torch.randn(8, 8, 8, generator=torch.Generator().manual_seed(1))
+    return lambda latent: place(latent)[:, :, None, None] * direction
 
 
 def test_maps_lie_at_equal_steps_of_change_and_weigh_what_they_span():
     """place(z) = z²: the middle of piece i is at z = sqrt((i + ½) / n)."""
-    found = conformations(Line(torch.square), torch.ones(()), 10)
+    found = conformations(LATENTS["uniform"], line(torch.square), 10)
     middle = ((torch.arange(10) + 0.5) / 10).sqrt()
     edge = (torch.arange(11) / 10).sqrt()
     torch.testing.assert_close(found.latents[:, 0], middle, atol=2e-3, rtol=0)
@@ -299,7 +295,7 @@ def test_maps_lie_at_equal_steps_of_change_and_weigh_what_they_span():
 
 
 def test_without_motion_maps_lie_at_equal_steps_of_the_latent():
-    found = conformations(Line(torch.zeros_like), torch.ones(()), 4)
+    found = conformations(LATENTS["uniform"], line(torch.zeros_like), 4)
     torch.testing.assert_close(found.latents[:, 0], (torch.arange(4) + 0.5) / 4)
     torch.testing.assert_close(found.weights, torch.full((4,), 0.25))
 
@@ -308,15 +304,18 @@ def test_classes_are_reported_with_their_populations(generator):
     made = subspace("discrete", basis=4)
     with torch.no_grad():
         made.logits.copy_(torch.tensor([0.1, 0.2, 0.3, 0.25, 0.15]).log())
-    found = conformations(made, made.snapshot().detach(), 20)
+    volumes = partial(made.volumes, made.snapshot().detach())
+    found = conformations(made.latent, volumes, 20, made.populations())
+    assert torch.equal(found.volumes, volumes(made.latent.grid(0)))
     assert found.latents[:, 0].tolist() == [0, 1, 2, 3, 4]
     torch.testing.assert_close(found.weights, torch.tensor([0.1, 0.2, 0.3, 0.25, 0.15]))
-    assert found.volumes.shape == (5, 16, 16, 16)
+    equal = conformations(made.latent, volumes, 20)
+    torch.testing.assert_close(equal.weights, torch.full((5,), 0.2))
 
 
 def test_a_square_is_reported_as_a_grid():
     made = subspace("uniform2d")
-    found = conformations(made, made.snapshot().detach(), 20)
+    found = conformations(made.latent, partial(made.volumes, made.snapshot().detach()), 20)
     assert found.latents.shape == (16, 2)
     assert len({tuple(point) for point in found.latents.tolist()}) == 16
     assert float(found.weights.sum()) == pytest.approx(1.0)

@@ -12,16 +12,11 @@ from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.evaluation.alignment import align, apply_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation
-from cryogan.likelihood.ascent import (
-    AscentConfig,
-    AscentState,
-    Pass,
-    ascend,
-    believed_rings,
-    box_for,
-)
+from cryogan.likelihood.ascent import AscentState, Pass, ascend, believed_rings
 from cryogan.likelihood.assignment import Assignment, assign, levels_of_assignment, unassigned
+from cryogan.likelihood.config import AscentConfig, box_for
 from cryogan.likelihood.half_set import HalfSet
+from cryogan.likelihood.landscape import SINGLE, Landscape
 from cryogan.likelihood.views import views
 from cryogan.models.volume import rescale_volume
 from cryogan.particles import Pose
@@ -114,15 +109,17 @@ def test_settings_that_cannot_be(settings: dict[str, int], words: str) -> None:
 
 
 def test_nothing_assigned_and_rows_put_in() -> None:
-    before = unassigned(5)
-    some = Assignment(
-        Pose(2.0 * torch.eye(3).repeat(2, 1, 1), torch.ones(2, 2)), *torch.full((4, 2), 3.0)
-    )
+    prior = torch.tensor([0.25, 0.75])
+    before = unassigned(5, Landscape(torch.zeros(2, 1), torch.ones(2, 1), prior, torch.ones(1, 1)))
+    pose = Pose(2.0 * torch.eye(3).repeat(2, 1, 1), torch.ones(2, 2))
+    some = Assignment(pose, *torch.full((4, 2), 3.0), torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
     after = before.scattered(torch.tensor([4, 1]), some)
     assert after.spread_deg.tolist() == [0.0, 3.0, 0.0, 0.0, 3.0]
     assert after.pose.rotation[1, 0, 0] == 2.0
     assert after.pose.shift_A.sum(1).tolist() == [0.0, 2.0, 0.0, 0.0, 2.0]
+    assert after.node[:, 0].tolist() == [0.25, 0.5, 0.25, 0.25, 1.0]
     assert before.spread_deg.tolist() == [0.0] * 5
+    assert before.node.tolist() == [[0.25, 0.75]] * 5
 
 
 @pytest.mark.parametrize(
@@ -140,8 +137,9 @@ def test_poses_are_found_and_spreads_are_true(
     truth = half.in_units(phantom_map(BOX, PIXEL_A, symmetry=symmetry))
     config = AscentConfig(symmetry=symmetry)
     count: list[int] = []
-    assigned = assign(half, truth, 11, config, CPU, count.append)
+    assigned = assign(half, truth[None], SINGLE, 11, config, CPU, count.append)
     assert sum(count) == 200
+    torch.testing.assert_close(assigned.node, torch.ones(200, 1))
     error = errors_deg(assigned, found.pose, symmetry)
     assert float(error.median()) < median_deg
     assert 0.5 < rms(error) / rms(assigned.spread_deg) < 2.0
@@ -160,9 +158,9 @@ def test_copies_of_a_symmetric_molecule_do_not_widen_the_spread() -> None:
     """Judged without its symmetry, a D2 molecule leaves four poses to choose from."""
     found = simulated(60, 0.0, symmetry="D2")
     half = HalfSet.of(found.particles)
-    truth = half.in_units(phantom_map(BOX, PIXEL_A, symmetry="D2"))
-    symmetric = assign(half, truth, 9, AscentConfig(symmetry="D2"), CPU)
-    plain = assign(half, truth, 9, AscentConfig(), CPU)
+    truth = half.in_units(phantom_map(BOX, PIXEL_A, symmetry="D2"))[None]
+    symmetric = assign(half, truth, SINGLE, 9, AscentConfig(symmetry="D2"), CPU)
+    plain = assign(half, truth, SINGLE, 9, AscentConfig(), CPU)
     assert float(symmetric.spread_deg.median()) < 5.0
     assert float(plain.spread_deg.median()) > 30.0
     assert float(symmetric.peak.median()) > 0.99
@@ -173,8 +171,9 @@ def test_shifts_are_found() -> None:
     """Medians measured: 3.0° and 1.3 Å, where cells of the grid are 3.2 Å."""
     found = simulated(60, -2.0, shift_px=2.0)
     half = HalfSet.of(found.particles)
-    truth = half.in_units(phantom_map(BOX, PIXEL_A))
-    assigned = assign(half, truth, 11, AscentConfig(shift_percent=100.0 * 2.0 / BOX), CPU)
+    truth = half.in_units(phantom_map(BOX, PIXEL_A))[None]
+    config = AscentConfig(shift_percent=100.0 * 2.0 / BOX)
+    assigned = assign(half, truth, SINGLE, 11, config, CPU)
     apart_A = (assigned.pose.shift_A - found.pose.shift_A).norm(dim=1)
     assert float(errors_deg(assigned, found.pose).median()) < 5.0
     assert float(apart_A.median()) < 2.0
@@ -219,7 +218,7 @@ def test_the_molecule_comes_from_random_numbers(climbed: list[Pass]) -> None:
 
     Measured: correlation 0.79, FSC with the truth 0.98, 0.92, 0.82 in shells 1, 2, 3.
     """
-    both = last_state(climbed).both
+    (both,) = last_state(climbed).both
     pixel_A = PIXEL_A * BOX / both.shape[-1]
     truth = rescale_volume(phantom_map(BOX, PIXEL_A), both.shape[-1])
     alignment = align(both, truth, pixel_A)
@@ -245,7 +244,9 @@ def test_the_log_tells_what_was_done(climbed: list[Pass]) -> None:
         assert state.images_seen == each.record["images_seen"]
         assert state.finished == (each is passes[-1])
         assert state.halves.shape == (2, *state.both.shape)
-        assert believed_rings(state.fsc) == state.rings
+        assert state.fsc.shape == (1, state.both.shape[-1] // 2 + 1)
+        assert believed_rings(state.fsc[0]) == state.rings
+        assert state.prior.tolist() == [1.0]
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def refined(halves: tuple[HalfSet, HalfSet]) -> tuple[Tensor, AscentConfig, list
     band = fourier.band_mask(BOX, 5.5, 3)
     blurred = fourier.irfft(fourier.rfft(truth, 3) * band, BOX, 3)
     config = AscentConfig(iterations=3, subset=150)
-    maps = torch.stack((blurred, 7.0 * blurred))
+    maps = torch.stack((blurred, 7.0 * blurred))[:, None]
     return maps, config, run(halves, config, maps=maps)
 
 
@@ -263,7 +264,7 @@ def test_refinement_finds_what_the_start_did_not_have(
     refined: tuple[Tensor, AscentConfig, list[Pass]],
 ) -> None:
     _, _, steps = refined
-    both = last_state(steps).both
+    (both,) = last_state(steps).both
     truth = rescale_volume(phantom_map(BOX, PIXEL_A), both.shape[-1])
     fsc = fourier_shell_correlation(both, truth)
     assert float(fsc[1:8].min()) > 0.95  # 0.978 measured

@@ -1,6 +1,7 @@
 """Normal equations and their solution against explicit sums and dense linear algebra."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cryogan.likelihood.maximisation import (
     NormalEquations,
     Posterior,
     normal_equations,
+    pairs,
     posterior,
     shell_weight,
     solve,
@@ -39,15 +41,28 @@ def some_observations(n: int, generator: torch.Generator) -> Observations:
 
 
 def some_poses(
-    count: int, images: int, nside: int, generator: torch.Generator, shift_px: float = 1.5
+    count: int,
+    images: int,
+    nside: int,
+    generator: torch.Generator,
+    components: int = 1,
+    shift_px: float = 1.5,
 ) -> Posterior:
-    """Weighted poses in no order; some images have several, some views are used twice."""
+    """Weighted poses in no order; some images have several, some views are used twice.
+
+    Each has three conformations of random amounts and probabilities.
+    """
+    share = torch.rand(count, 3, 1, generator=generator)
+    amounts = torch.randn(count, 3, components, generator=generator)
+    amounts[..., 0] = 1.0
+    first, second = pairs(components)
     return Posterior(
         torch.randint(images, (count,), generator=generator),
         torch.randint(12 * nside**2, (count,), generator=generator),
         2.0 * math.pi * torch.rand(count, generator=generator),
         shift_px * (2.0 * torch.rand(count, 2, generator=generator) - 1.0),
-        torch.rand(count, generator=generator),
+        (share * amounts).sum(1),
+        (share * amounts[..., first] * amounts[..., second]).sum(1),
     )
 
 
@@ -57,72 +72,96 @@ def rotations(poses: Posterior, nside: int) -> Tensor:
     return views(nside, CPU).frame[poses.view] @ turn
 
 
-def smooth_volume(generator: torch.Generator) -> Tensor:
-    noise = torch.randn(BOX, BOX, BOX, generator=generator)
+def smooth_volumes(count: int, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(count, BOX, BOX, BOX, generator=generator)
     gain = torch.exp(-(fourier.shell_index(BOX, 3) / 4.0).square())
     return fourier.irfft(fourier.rfft(noise, 3) * gain, BOX, 3) * fourier.soft_disc(BOX, 5, 2, 3)
 
 
-def convolved(equations: NormalEquations, volume: Tensor) -> Tensor:
-    size = volume.shape[-1]
-    padded = fourier.rfft(fourier.crop_or_pad(volume, 2 * size, 3), 3)
-    wide = fourier.irfft(padded * fourier.rfft(equations.kernel, 3), 2 * size, 3)
-    return fourier.crop_or_pad(wide, size, 3)
+def convolved(equations: NormalEquations, volumes: Tensor) -> Tensor:
+    """(C, D, D, D) sums over l of k_kl * V_l."""
+    count, size = len(volumes), volumes.shape[-1]
+    padded = fourier.rfft(fourier.crop_or_pad(volumes, 2 * size, 3), 3)
+    kernels = dict(zip(zip(*pairs(count), strict=True), equations.kernel, strict=True))
+    kernels = {(int(k), int(other)): kernel for (k, other), kernel in kernels.items()}
+    total = torch.zeros_like(volumes)
+    for k in range(count):
+        for other in range(count):
+            kernel = kernels[min(k, other), max(k, other)]
+            wide = fourier.irfft(padded[other] * fourier.rfft(kernel, 3), 2 * size, 3)
+            total[k] += fourier.crop_or_pad(wide, size, 3)
+    return total
 
 
 def expected(
-    volume: Tensor, seen: Observations, poses: Posterior, nside: int
+    volumes: Tensor, seen: Observations, poses: Posterior, nside: int
 ) -> tuple[Tensor, ...]:
-    """Σ γ Re⟨P, A⟩ and ½ Σ γ ⟨|P|², B⟩, pose by pose, from slices of the volume."""
+    """Σ γ φ_k Re⟨P_k, A⟩ and ½ Σ γ φ_k φ_l Re⟨P_k, B P_l⟩, pose by pose, from slices of volumes."""
     frame = views(nside, CPU).frame[poses.view]
-    plane = POLAR.turned(POLAR.slices(volume_spectrum(volume), frame), poses.psi)
+    plane = torch.stack(
+        [
+            POLAR.turned(POLAR.slices(volume_spectrum(volume), frame), poses.psi)
+            for volume in volumes
+        ]
+    )
     a = moved(seen.a[poses.image], poses.shift_px[:, None], POLAR)[:, 0]
-    cross = (poses.weight[:, None] * (plane.conj() * a).real).sum()
-    twice = torch.where(POLAR.order > 0, 2.0, 1.0)
-    b = seen.b[poses.image][:, POLAR.ring - 1] * twice
-    return cross, 0.5 * (poses.weight[:, None] * b * plane.abs().square()).sum()
+    cross = (poses.amount.T[..., None] * (plane.conj() * a).real).sum()
+    b = seen.b[poses.image][:, POLAR.ring - 1] * torch.where(POLAR.order > 0, 2.0, 1.0)
+    quadratic = torch.zeros(())
+    for pair, (k, other) in enumerate(zip(*pairs(len(volumes)), strict=True)):
+        times = 0.5 if k == other else 1.0  # kl and lk
+        product = (b * (plane[k].conj() * plane[other]).real).sum(1)
+        quadratic = quadratic + times * (poses.product[:, pair] * product).sum()
+    return cross, quadratic
 
 
 # Equations
 
 
-@pytest.mark.parametrize("nside", [2, 16])
-def test_backprojection_is_the_adjoint_of_slices(nside: int, generator: torch.Generator) -> None:
-    """⟨V, s⟩ = Σ γ Re⟨slice(V), A⟩ for any volume, to rounding."""
+@pytest.mark.parametrize(("nside", "components"), [(2, 1), (16, 1), (4, 3)])
+def test_backprojection_is_the_adjoint_of_slices(
+    nside: int, components: int, generator: torch.Generator
+) -> None:
+    """Σ ⟨V_k, s_k⟩ = Σ γ φ_k Re⟨slice(V_k), A⟩ for any volumes, to rounding."""
     seen = some_observations(5, generator)
-    poses = some_poses(40, 5, nside, generator)
+    poses = some_poses(40, 5, nside, generator, components)
     equations = normal_equations(seen, poses, views(nside, CPU), POLAR)
-    for _ in range(3):
-        volume = torch.randn(BOX, BOX, BOX, generator=generator)
-        wanted = float(expected(volume, seen, poses, nside)[0])
-        found = float((volume * equations.backprojection).sum())
-        scale = float(volume.norm() * equations.backprojection.norm())
+    for only in range(components):
+        volumes = torch.zeros(components, BOX, BOX, BOX)
+        volumes[only] = torch.randn(BOX, BOX, BOX, generator=generator)
+        wanted = float(expected(volumes, seen, poses, nside)[0])
+        found = float((volumes * equations.backprojection).sum())
+        scale = float(volumes.norm() * equations.backprojection[only].norm())
         assert found == pytest.approx(wanted, abs=1e-5 * scale)
         assert abs(wanted) > 1e-4 * scale
 
 
-@pytest.mark.parametrize("nside", [2, 16, 32])
-def test_kernel_stands_for_all_slices(nside: int, generator: torch.Generator) -> None:
-    """k * V against the derivative of ½ Σ γ ⟨|slice(V)|², B⟩: what interpolation leaves.
+@pytest.mark.parametrize(("nside", "components"), [(2, 1), (16, 1), (32, 1), (4, 3)])
+def test_kernel_stands_for_all_slices(
+    nside: int, components: int, generator: torch.Generator
+) -> None:
+    """Σ k_kl * V_l against the derivative of ½ Σ γ φ_k φ_l Re⟨slice(V_k), B slice(V_l)⟩.
 
-    At nside 32 weights are put on the directions of the level above.
+    What is left is what interpolation leaves. From nside 16 on weights are put on the directions of
+    the level above.
     """
     seen = some_observations(5, generator)
-    poses = some_poses(300, 5, nside, generator)
-    volume = smooth_volume(generator).requires_grad_()
-    (wanted,) = torch.autograd.grad(expected(volume, seen, poses, nside)[1], volume)
+    poses = some_poses(300, 5, nside, generator, components)
+    volumes = smooth_volumes(components, generator).requires_grad_()
+    (wanted,) = torch.autograd.grad(expected(volumes, seen, poses, nside)[1], volumes)
     equations = normal_equations(seen, poses, views(nside, CPU), POLAR)
     inside = fourier.soft_disc(BOX, 5, 2, 3)
-    found = convolved(equations, volume.detach())
-    error = float(((found - wanted) * inside).norm() / (wanted * inside).norm())
-    assert error < (0.02 if nside < 32 else 0.05)
+    found = convolved(equations, volumes.detach())
+    for mine, theirs in zip(found, wanted, strict=True):
+        error = float(((mine - theirs) * inside).norm() / (theirs * inside).norm())
+        assert error < (0.02 if nside < 16 else 0.05)
 
 
 def test_kernel_is_symmetric(generator: torch.Generator) -> None:
     equations = normal_equations(
         some_observations(3, generator), some_poses(20, 3, 2, generator), views(2, CPU), POLAR
     )
-    inner = equations.kernel[1:, 1:, 1:]  # index 0 has no partner
+    inner = equations.kernel[0, 1:, 1:, 1:]  # index 0 has no partner
     scale = float(inner.abs().max())
     torch.testing.assert_close(inner, inner.flip((0, 1, 2)), atol=1e-5 * scale, rtol=0)
     assert float(inner.argmax()) == (inner.numel() - 1) / 2  # lag 0
@@ -130,7 +169,7 @@ def test_kernel_is_symmetric(generator: torch.Generator) -> None:
 
 def test_equations_of_parts_add_up(generator: torch.Generator) -> None:
     """Poses in any order, in one call or in two."""
-    seen, poses = some_observations(4, generator), some_poses(30, 4, 4, generator)
+    seen, poses = some_observations(4, generator), some_poses(30, 4, 4, generator, 2)
     whole = normal_equations(seen, poses, views(4, CPU), POLAR)
     order = torch.randperm(30, generator=generator)
     parts = [
@@ -149,90 +188,108 @@ def test_posteriors_are_normalised_without_unlikely_cells() -> None:
     score = torch.tensor([[0.0, -1.0, -20.0], [-5.0, 2.0, -math.inf]])
     shift_px = torch.arange(12.0).view(2, 3, 2)
     cells = Cells(torch.arange(6).view(2, 3), 0.1 * torch.arange(6.0).view(2, 3), shift_px, score)
-    found = posterior(cells)
+    amount = torch.softmax(score, dim=1)[..., None] * torch.tensor([1.0, -3.0])
+    product = torch.softmax(score, dim=1)[..., None] * torch.tensor([1.0, -3.0, 10.0])
+    found = posterior(cells, amount, product)
     assert found.image.tolist() == [0, 0, 1]
     assert found.view.tolist() == [0, 1, 4]
     assert found.shift_px.tolist() == [[0.0, 1.0], [2.0, 3.0], [8.0, 9.0]]
     odds = math.exp(-1.0)
-    wanted = [1.0 / (1.0 + odds), odds / (1.0 + odds), 1.0]
-    assert found.weight.tolist() == pytest.approx(wanted, rel=1e-6)
-    assert len(posterior(cells, least=0.0).weight) == 6
+    wanted = torch.tensor([1.0 / (1.0 + odds), odds / (1.0 + odds), 1.0])[:, None]
+    torch.testing.assert_close(found.amount, wanted * torch.tensor([1.0, -3.0]))
+    torch.testing.assert_close(found.product, wanted * torch.tensor([1.0, -3.0, 10.0]))
+    assert len(posterior(cells, amount, product, least=0.0).amount) == 6
 
 
 # Solution
 
 
 class Dense:
-    """The same problem as matrices over all voxels, float64.
+    """The same problem as matrices over all voxels of all components, float64.
 
-    The least of `½⟨V, k * V⟩ - ⟨V, s⟩ + ½ Σ |F|² / prior` over V = mask · (band-limited x).
+    The least of `½ Σ⟨V_k, k_kl * V_l⟩ - Σ⟨V_k, s_k⟩ + ½ Σ |F_k|² / prior_k` over V_k = mask ·
+    (band-limited x_k).
     """
 
     def __init__(self, equations: NormalEquations, prior: Tensor, mask: Tensor) -> None:
-        size = mask.shape[-1]
+        size, count = mask.shape[-1], len(prior)
         axis = np.arange(size) - size // 2
         voxel = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
         transform = np.exp(-2j * np.pi * voxel @ voxel.T / size)  # symmetric
         shell = np.round(np.linalg.norm(voxel, axis=1)).astype(int)
-        of_shell = prior.double().numpy()[np.minimum(shell, size // 2)]
-        inside = (shell <= size // 2) & (of_shell > 0)
-        inverse = np.where(inside, 1.0 / np.maximum(of_shell, 1e-30), 0.0)
-        limit = (transform.conj() @ (inside[:, None] * transform)).real / size**3
         lag = voxel[:, None] - voxel[None] + size
-        kernel = equations.kernel.double().numpy()[lag[..., 0], lag[..., 1], lag[..., 2]]
-        self.system = kernel + (transform.conj() @ (inverse[:, None] * transform)).real
+        kernels = equations.kernel.double().numpy()[:, lag[..., 0], lag[..., 1], lag[..., 2]]
+        blocks = [[np.zeros((size**3, size**3))] * count for _ in range(count)]
+        for kernel, k, other in zip(kernels, *pairs(count), strict=True):
+            blocks[k][other] = kernel
+            blocks[other][k] = kernel
+        basis = np.zeros((count, size**3, count, size**3))
+        for k in range(count):
+            of_shell = prior[k].double().numpy()[np.minimum(shell, size // 2)]
+            inside = (shell <= size // 2) & (of_shell > 0)
+            inverse = np.where(inside, 1.0 / np.maximum(of_shell, 1e-30), 0.0)
+            own = (transform.conj() @ (inverse[:, None] * transform)).real
+            blocks[k][k] = blocks[k][k] + own
+            limit = (transform.conj() @ (inside[:, None] * transform)).real / size**3
+            basis[k, :, k] = mask.double().numpy().reshape(-1, 1) * limit
+        self.shape = (count, size, size, size)
+        self.system = np.block(blocks)
         self.right = equations.backprojection.double().numpy().reshape(-1)
-        self.basis = mask.double().numpy().reshape(-1, 1) * limit
+        self.basis = basis.reshape(count * size**3, -1)
 
-    def objective(self, volume: Tensor) -> float:
-        v = volume.double().numpy().reshape(-1)
+    def objective(self, volumes: Tensor) -> float:
+        v = volumes.double().numpy().reshape(-1)
         return float(0.5 * v @ self.system @ v - v @ self.right)
 
     def solution(self) -> Tensor:
         """Directions that hardly count (below 1e-7 of the others) are left out."""
         system = self.basis.T @ self.system @ self.basis
         x = np.linalg.lstsq(system, self.basis.T @ self.right, rcond=1e-7)[0]
-        size = round(len(x) ** (1 / 3))
-        return torch.from_numpy(self.basis @ x).float().view(size, size, size)
+        return torch.from_numpy(self.basis @ x).float().view(self.shape)
 
 
-@pytest.fixture
-def tiny(generator: torch.Generator) -> NormalEquations:
+def tiny(components: int, generator: torch.Generator) -> NormalEquations:
     """512 voxels, 12 images of noise, 600 poses."""
     polar = Polar(8, 3, 3.6, CPU)
     images = torch.randn(12, 8, 8, generator=generator)
     filters = ctf(CTFParams.constant(12, defocus_u_A=torch.linspace(1e4, 2e4, 12)), 8, 20.0)
     seen = observe(images, filters, torch.ones(5), polar)
-    return normal_equations(seen, some_poses(600, 12, 4, generator), views(4, CPU), polar)
+    poses = some_poses(600, 12, 4, generator, components)
+    return normal_equations(seen, poses, views(4, CPU), polar)
 
 
-TINY_PRIOR = torch.tensor([100.0, 100.0, 60.0, 30.0, 0.0])  # the last shell is not there
+TINY_PRIOR = torch.tensor([[100.0, 100.0, 60.0, 30.0, 0.0], [20.0, 20.0, 50.0, 10.0, 0.0]])
+"""The last shell is not there."""
 
 
+@pytest.mark.parametrize("components", [1, 2])
 def test_solution_is_that_of_dense_least_squares(
-    tiny: NormalEquations, generator: torch.Generator
+    components: int, generator: torch.Generator
 ) -> None:
-    """Without a mask all that is solved for counts: the same map, wherever it starts."""
+    """Without a mask all that is solved for counts: the same maps, wherever they start."""
+    equations, prior = tiny(components, generator), TINY_PRIOR[:components]
     everything = torch.ones(8, 8, 8)
-    wanted = Dense(tiny, TINY_PRIOR, everything).solution()
-    for start in (torch.zeros(8, 8, 8), torch.randn(8, 8, 8, generator=generator)):
-        found = solve(tiny, TINY_PRIOR, everything, start, iterations=40)
+    wanted = Dense(equations, prior, everything).solution()
+    shape = (components, 8, 8, 8)
+    for start in (torch.zeros(shape), torch.randn(shape, generator=generator)):
+        found = solve(equations, prior, everything, start, iterations=40)
         assert float((found - wanted).norm() / wanted.norm()) < 1e-4
-    bold = Dense(tiny, 10.0 * TINY_PRIOR, everything).solution()
+    bold = Dense(equations, 10.0 * prior, everything).solution()
     assert float((bold - wanted).norm() / wanted.norm()) > 0.1  # the prior is felt
 
 
-def test_solution_inside_a_mask_is_approached(tiny: NormalEquations) -> None:
+def test_solution_inside_a_mask_is_approached(generator: torch.Generator) -> None:
     """Masked, many directions hardly count and are left to later iterations.
 
     Of what the dense solution gains on images of noise, 71 % after 12 and 95 % after 200.
     """
     mask = fourier.soft_disc(8, 2.5, 1.0, 3)
-    problem = Dense(tiny, TINY_PRIOR, mask)
+    equations, prior = tiny(1, generator), TINY_PRIOR[:1]
+    problem = Dense(equations, prior, mask)
     gain = []
     for iterations in (3, 12, 50, 200):
-        found = solve(tiny, TINY_PRIOR, mask, torch.zeros(8, 8, 8), iterations)
-        assert not found[mask == 0].any()
+        found = solve(equations, prior, mask, torch.zeros(1, 8, 8, 8), iterations)
+        assert not found[0, mask == 0].any()
         gain.append(problem.objective(found) / problem.objective(problem.solution()))
     assert 0.3 < gain[0] < gain[1] < gain[2] < gain[3] < 1.0 + 1e-6
     assert gain[1] > 0.6
@@ -242,9 +299,9 @@ def test_solution_inside_a_mask_is_approached(tiny: NormalEquations) -> None:
 def test_nothing_is_said_beyond_the_prior(generator: torch.Generator) -> None:
     seen, poses = some_observations(4, generator), some_poses(30, 4, 2, generator)
     equations = normal_equations(seen, poses, views(2, CPU), POLAR)
-    prior = torch.where(torch.arange(BOX // 2 + 1) <= 4, 100.0, 0.0)
+    prior = torch.where(torch.arange(BOX // 2 + 1) <= 4, 100.0, 0.0)[None]
     full = torch.ones(BOX, BOX, BOX)
-    found = solve(equations, prior, full, torch.randn(full.shape, generator=generator))
+    (found,) = solve(equations, prior, full, torch.randn(1, *full.shape, generator=generator))
     power = fourier.shell_mean(fourier.rfft(found, 3).abs().square(), BOX, 3)
     assert float(power[5:].max()) < 1e-8 * float(power[1:5].min())
 
@@ -259,7 +316,8 @@ def test_images_of_known_poses_give_back_the_map(generator: torch.Generator) -> 
         torch.randint(12 * nside**2, (n,), generator=generator),
         torch.randint(count, (n,), generator=generator) * (2.0 * math.pi / count),
         2.0 * torch.rand(n, 2, generator=generator) - 1.0,
-        torch.ones(n),
+        torch.ones(n, 1),
+        torch.ones(n, 1),
     )
     filters = ctf(CTFParams.constant(n, defocus_u_A=torch.linspace(1e4, 2.5e4, n)), BOX, PIXEL_A)
     images = form_images(
@@ -272,19 +330,20 @@ def test_images_of_known_poses_give_back_the_map(generator: torch.Generator) -> 
     noise = torch.full((BOX // 2 + 1,), 0.01 * float(images.var()))
     seen = observe(images, filters, noise, POLAR)
     equations = normal_equations(seen, poses, views(nside, CPU), POLAR)
-    assert bool((shell_weight(equations)[1:RINGS] > 0).all())
+    assert bool((shell_weight(equations)[0, 1:RINGS] > 0).all())
     power = fourier.shell_mean(fourier.rfft(truth, 3).abs().square(), BOX, 3)
     prior = torch.where(torch.arange(BOX // 2 + 1) <= RINGS, power, 0.0)
     mask = fourier.soft_disc(BOX, 6.0, 1.5, 3)
-    found = solve(equations, prior, mask, torch.zeros_like(mask), iterations=30)
+    nothing = torch.zeros(1, BOX, BOX, BOX)
+    (found,) = solve(equations, prior[None], mask, nothing, iterations=30)
     fsc = fourier_shell_correlation(found, truth)
     assert float(fsc[1:RINGS].min()) > 0.99
     product = fourier.rfft(found, 3) * fourier.rfft(truth, 3).conj()
     gain = fourier.shell_mean(product.real, BOX, 3) / power
     torch.testing.assert_close(gain[1:RINGS], torch.ones(RINGS - 1), atol=0.05, rtol=0)
     # turned the wrong way, the same images give another map
-    wrong = Posterior(poses.image, poses.view, -poses.psi, poses.shift_px, poses.weight)
-    other = solve(
-        normal_equations(seen, wrong, views(nside, CPU), POLAR), prior, mask, torch.zeros_like(mask)
+    wrong = replace(poses, psi=-poses.psi)
+    (other,) = solve(
+        normal_equations(seen, wrong, views(nside, CPU), POLAR), prior[None], mask, nothing
     )
     assert float(fourier_shell_correlation(other, truth)[4:RINGS].max()) < 0.8

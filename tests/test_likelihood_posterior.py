@@ -102,6 +102,12 @@ def explicit(images: Tensor, filters: Tensor) -> Tensor:
     return torch.stack(scores)
 
 
+def probability(cells: Cells) -> tuple[Tensor, Tensor]:
+    """(n, K, 1) posteriors of poses: amounts and products of one structure."""
+    weight = torch.softmax(cells.score, dim=1)[..., None]
+    return weight, weight
+
+
 def in_order(cells: Cells) -> Tensor:
     """Scores (n, 672) of all poses, in the order of `explicit`."""
     number = 14 * cells.view + (cells.psi * 14 / (2.0 * math.pi)).round().long()
@@ -254,10 +260,10 @@ def test_images_that_need_more_cells_than_others(generator: torch.Generator) -> 
         count = cells.score.shape[1]
         torch.testing.assert_close(together.score[i : i + 1, :count], cells.score)
         assert bool(together.score[i, count:].isneginf().all())
-    found = posterior(together)
+    found = posterior(together, *probability(together))
     assert torch.equal(found.image.unique(), torch.arange(8))
     torch.testing.assert_close(
-        torch.zeros(8).index_add_(0, found.image, found.weight), torch.ones(8)
+        torch.zeros(8).index_add_(0, found.image, found.amount[:, 0]), torch.ones(8)
     )
     assert bool(log_evidence(together, levels).isfinite().all())
 
@@ -358,11 +364,12 @@ def test_derivative_of_the_evidence(generator: torch.Generator) -> None:
         return float(log_evidence(cells, [GLOBAL]).double().sum()), cells
 
     _, cells = evidence(volume)
-    equations = normal_equations(seen, posterior(cells, least=0.0), views(2, CPU), POLAR)
+    poses = posterior(cells, *probability(cells), least=0.0)
+    equations = normal_equations(seen, poses, views(2, CPU), POLAR)
     padded = fourier.crop_or_pad(volume, 2 * BOX, 3)
-    kernel = fourier.rfft(equations.kernel, 3)
+    kernel = fourier.rfft(equations.kernel[0], 3)
     convolved = fourier.irfft(fourier.rfft(padded, 3) * kernel, 2 * BOX, 3)
-    slope = equations.backprojection - fourier.crop_or_pad(convolved, BOX, 3)
+    slope = equations.backprojection[0] - fourier.crop_or_pad(convolved, BOX, 3)
     inside = fourier.soft_disc(BOX, 8.0, 2.0, 3)
     rough = torch.randn(BOX, BOX, BOX, generator=generator) * inside
     for direction in (volume, slope * inside, rough):

@@ -365,7 +365,6 @@ def test_assigned_poses_need_a_folder(
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--model", "heterogeneous"], "leave out --model heterogeneous"),
         (["--ind", "FEW"], "give at least 200"),
         (["--sym", "Q9"], "'Q9'"),
         (["--ascent.symmetry", "Q9"], "'Q9'"),

@@ -5,11 +5,36 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cryogan.evaluation.conformations import compare_series
 from cryogan.evaluation.series import Series
 from cryogan.files import write_text
 from cryogan.io.mrc import write_map
 
 _COMPONENTS = 6  # of the principal component analysis, at most
+
+
+def numbered_series(
+    volumes: Tensor, pixel_size_A: float, weights: Tensor, latents: Tensor
+) -> Series:
+    """Volumes (n, D, D, D) with their weights (n,) and latents (n, d), as `vol_000.mrc` ..."""
+    return Series(
+        [f"vol_{number:03d}.mrc" for number in range(len(volumes))],
+        volumes,
+        pixel_size_A,
+        weights.double() / float(weights.sum()),
+        latents.double(),
+    )
+
+
+def agreement(first: Series, second: Series) -> dict[str, float | None]:
+    """How well the conformations of two halves agree, for `summary.json`."""
+    found = compare_series(second, first)
+    return {
+        "halves_mean_fsc_0.5_A": found.mean_resolution_A(),
+        "halves_motion_fsc_0.5_A": found.motion_resolution_A,
+        "amplitude_half1": found.true_diversity.amplitude,
+        "amplitude_half2": found.diversity.amplitude,
+    }
 
 
 def write_conformations(folder: Path, series: Series, *, path: bool) -> None:

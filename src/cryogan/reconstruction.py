@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,10 @@ import numpy as np
 import torch
 
 from cryogan import fourier
-from cryogan.conformation_folder import write_conformations
+from cryogan.conformation_folder import agreement, numbered_series, write_conformations
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import half_map_comparison
-from cryogan.evaluation.conformations import compare_series
 from cryogan.evaluation.fsc import resolution_A, write_fsc_csv
-from cryogan.evaluation.series import Series
 from cryogan.files import atomic_path, write_text
 from cryogan.io.mrc import write_map
 from cryogan.memory import keep_freed_memory
@@ -40,7 +39,7 @@ from cryogan.training.team import ALONE, Place, Team
 
 _CHECKPOINT_EVERY_S = 60.0
 _PROGRESS_PICTURES = 40
-_CONFORMATIONS = 20
+CONFORMATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -191,25 +190,11 @@ def _write_conformations(
             volumes, latents, weights = (
                 torch.from_numpy(archive[name]) for name in ("volumes", "latents", "weights")
             )
-        both.append(
-            Series(
-                [f"vol_{number:03d}.mrc" for number in range(len(volumes))],
-                torch.stack([_limited(volume, run.config.band) for volume in volumes]),
-                pixel_size_A,
-                weights.double() / float(weights.sum()),
-                latents.double(),
-            )
-        )
-    first, second = both
+        volumes = torch.stack([_limited(volume, run.config.band) for volume in volumes])
+        both.append(numbered_series(volumes, pixel_size_A, weights, latents))
     is_path = runs[0].config.latent in ("uniform", "circle")
-    write_conformations(folder / "conformations", first, path=is_path)
-    agreement = compare_series(second, first)
-    return {
-        "halves_mean_fsc_0.5_A": agreement.mean_resolution_A(),
-        "halves_motion_fsc_0.5_A": agreement.motion_resolution_A,
-        "amplitude_half1": agreement.true_diversity.amplitude,
-        "amplitude_half2": agreement.diversity.amplitude,
-    }
+    write_conformations(folder / "conformations", both[0], path=is_path)
+    return agreement(both[0], both[1])
 
 
 def _collect(runs: list[HalfRun]) -> tuple[list[torch.Tensor], float, int, dict[str, float]]:
@@ -416,7 +401,10 @@ def train_half(
 def _save_conformations(path: Path, progress: Progress) -> None:
     volume, snapshot = progress.state.volume, progress.state.average
     if isinstance(volume, Subspace | UNet):
-        found = conformations(volume, snapshot, _CONFORMATIONS)
+        shares = volume.populations() if isinstance(volume, Subspace) else None
+        found = conformations(
+            volume.latent, partial(volume.volumes, snapshot), CONFORMATIONS, shares
+        )
         _save_arrays(path, volumes=found.volumes, latents=found.latents, weights=found.weights)
 
 

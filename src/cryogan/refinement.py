@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryogan.conformation_folder import agreement, numbered_series, write_conformations
 from cryogan.errors import InputError
 from cryogan.evaluation.fsc import (
     corrected_fsc,
@@ -20,22 +21,20 @@ from cryogan.evaluation.fsc import (
     write_fsc_csv,
 )
 from cryogan.evaluation.masks import soft_mask
+from cryogan.evaluation.series import Series
 from cryogan.files import atomic_path, write_text
 from cryogan.io.mrc import read_map, write_map
-from cryogan.likelihood.ascent import (
-    AscentConfig,
-    AscentState,
-    ascend,
-    believed_rings,
-)
+from cryogan.likelihood.ascent import AscentState, ascend, believed_rings
 from cryogan.likelihood.assignment import Assignment, assign, unassigned
+from cryogan.likelihood.config import AscentConfig
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.memory import keep_freed_memory
 from cryogan.particles import Particles
 from cryogan.physics.noise import BackgroundPatches
-from cryogan.reconstruction import split_halves
-from cryogan.run_folder import forget_after
+from cryogan.reconstruction import CONFORMATIONS, split_halves
+from cryogan.run_folder import forget_after, read_conformations
 from cryogan.symmetry import symmetry_matrices
+from cryogan.training.series import conformations
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,51 @@ def half_maps(folder: Path, particles: Particles) -> Tensor:
     return torch.stack([map_.volume for map_ in maps])
 
 
+def half_components(
+    folder: Path, particles: Particles, config: AscentConfig
+) -> tuple[Tensor, Tensor | None]:
+    """Components of both halves of a run (2, C, D, D, D), and populations (classes,) if it has any.
+
+    Those that the likelihood has found, as they are; or each half's map, and what the maps of
+    `conformations/` are in terms of the latent's functions, the same for both. The half maps alone
+    (C = 1) if one structure is wanted or the run has no conformations.
+
+    Raises:
+        InputError: maps cannot be read, or do not belong to the particles or to one another.
+    """
+    maps = half_maps(folder, particles)
+    if config.components == 1 or not (folder / "conformations").is_dir():
+        return maps[:, None], None
+    series = read_conformations(folder / "conformations")
+    classes = config.latent == "discrete"
+    if (
+        series.coordinate.shape[1] != config.space.dimension
+        or classes != bool(series.coordinate.max() > 1 or len(series) == config.classes)
+        or len(series) < config.components
+    ):
+        raise InputError(
+            f"The {len(series)} maps in {folder / 'conformations'} are not of a latent "
+            f"'{config.latent}'"
+            + (f" with {config.classes} classes" if classes else "")
+            + "; leave --ascent.latent and --ascent.classes as the run had them."
+        )
+    populations = series.weight.float() if classes else None
+    state, _ = _read_state(folder / "state.npz")
+    if state is not None and state.halves.shape[1] == config.components:
+        return state.halves, populations
+    if series.volumes.shape[-1] != maps.shape[-1]:
+        raise InputError(
+            f"The maps in {folder / 'conformations'} have another box than those of {folder}; "
+            "run the reconstruction again."
+        )
+    amounts = config.space.amounts(series.coordinate.float(), config.components).double()
+    fitted = torch.linalg.pinv(amounts) @ series.volumes.double().flatten(1)
+    components = fitted.float().view(-1, *maps.shape[1:])
+    components[0] -= series.mean.to(components)  # which each half's own map takes the place of
+    own = torch.nn.functional.pad(maps[:, None], (0,) * 6 + (0, len(components) - 1))
+    return components + own, populations
+
+
 def check_refinable(particles: Particles, config: AscentConfig) -> None:
     """Refuse what `refine` cannot work with, before anything is written.
 
@@ -133,6 +177,7 @@ def refine(
     seed: int,
     device: str,
     maps: Tensor | None = None,
+    populations: Tensor | None = None,
     background: BackgroundPatches | None = None,
     show: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> dict[str, float]:
@@ -147,7 +192,8 @@ def refine(
         config: settings.
         seed: of the split into halves, the same as that of `maps`.
         device: a torch device name.
-        maps: (2, D, D, D) half maps to start from, or None to start from random numbers.
+        maps: (2, C, D, D, D) from `half_components`, or None to start from random numbers.
+        populations: (classes,) that come with them.
         background: patches whose spectrum is that of the noise, or None to find it in the images.
         show: called with every log record.
 
@@ -175,6 +221,7 @@ def refine(
             seed=seed,
             device=torch.device(device),
             maps=maps,
+            populations=populations,
             state=state,
         ):
             spent = (time.perf_counter() - wall, time.process_time() - cpu)
@@ -186,7 +233,7 @@ def refine(
                 _write_state(state_path, state, spent)
     torch.set_num_threads(threads)
     assert state is not None
-    return _write_results(folder, state, particles, seed, spent)
+    return _write_results(folder, state, particles, config, seed, spent)
 
 
 def _write_state(path: Path, state: AscentState, spent: tuple[float, float]) -> None:
@@ -216,31 +263,63 @@ def _read_state(path: Path) -> tuple[AscentState | None, tuple[float, float]]:
 
 
 def _write_results(
-    folder: Path, state: AscentState, particles: Particles, seed: int, spent: tuple[float, float]
+    folder: Path,
+    state: AscentState,
+    particles: Particles,
+    config: AscentConfig,
+    seed: int,
+    spent: tuple[float, float],
 ) -> dict[str, float]:
-    pixel_size_A = particles.pixel_size_A * particles.box_size / state.both.shape[-1]
-    mask = soft_mask(state.both.cpu(), pixel_size_A)
-    first, second = state.halves.cpu()
+    both = state.both.cpu()
+    pixel_size_A = particles.pixel_size_A * particles.box_size / both.shape[-1]
+    landscape = config.landscape(len(both), state.prior)
+
+    def mean(components: Tensor) -> Tensor:
+        return torch.einsum("c,czyx->zyx", landscape.average, components.cpu())
+
+    first, second = (mean(components) for components in state.halves)
+    mask = soft_mask(mean(both), pixel_size_A)
     fsc = fourier_shell_correlation(first, second)
     masked = corrected_fsc(first, second, mask, torch.Generator().manual_seed(seed))
     write_map(folder / "half1.mrc", first, pixel_size_A)
     write_map(folder / "half2.mrc", second, pixel_size_A)
-    write_map(folder / "map.mrc", state.both.cpu(), pixel_size_A)
+    write_map(folder / "map.mrc", mean(both), pixel_size_A)
     curves = {"half_map": fsc, "half_map_masked": masked}
     write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
     resolution = {
         "half_map_0.143": resolution_A(fsc, 0.143, pixel_size_A),
         "half_map_0.143_masked": resolution_A(masked, 0.143, pixel_size_A),
     }
-    summary = {
+    summary: dict[str, Any] = {
         "resolution_A": resolution,
         "pixel_size_A": pixel_size_A,
         "nyquist_A": 2 * pixel_size_A,
         "timings_s": {"total_wall": spent[0], "total_cpu": spent[1]},
         "images_seen": state.images_seen,
     }
+    if len(both) > 1:
+        summary["conformations"] = _write_conformations(folder, state, config, pixel_size_A)
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
     return resolution
+
+
+def _write_conformations(
+    folder: Path, state: AscentState, config: AscentConfig, pixel_size_A: float
+) -> dict[str, float | None]:
+    """Write those of all particles; how well the halves agree."""
+    space = config.space
+
+    def series(components: Tensor) -> Series:
+        def volumes(latent: Tensor) -> Tensor:
+            amounts = space.amounts(latent, len(components)).to(components)
+            return torch.einsum("lc,czyx->lzyx", amounts, components)
+
+        found = conformations(space, volumes, CONFORMATIONS, state.prior)
+        return numbered_series(found.volumes, pixel_size_A, found.weights, found.latents)
+
+    is_path = config.latent in ("uniform", "circle")
+    write_conformations(folder / "conformations", series(state.both), path=is_path)
+    return agreement(series(state.halves[0]), series(state.halves[1]))
 
 
 @dataclass(frozen=True)
@@ -250,10 +329,15 @@ class Assigned:
     Attributes:
         assignment: one row a particle.
         half: (n,) 1 or 2; None if the particles are not those of the run.
+        class_number: (n,) most probable class of a discrete latent, counted from 1; else 1.
+        latent_columns: (n,) columns by name: mean latent and spread along each axis, or the
+            probability of the class; none for one structure.
     """
 
     assignment: Assignment
     half: Tensor | None
+    class_number: Tensor
+    latent_columns: dict[str, Tensor]
 
 
 def assign_particles(
@@ -281,27 +365,42 @@ def assign_particles(
         show: called with the fraction that is done.
     """
     keep_freed_memory()
-    maps = half_maps(folder, particles)
-    rings = believed_rings(fourier_shell_correlation(maps[0], maps[1]))
+    maps, populations = half_components(folder, particles, config)
+    landscape = config.landscape(maps.shape[1], populations)
+    rings = believed_rings(fourier_shell_correlation(maps[0, 0], maps[1, 0]))
     count = len(particles)
-    if same:
-        groups = list(zip(split_halves(count, run.seed), maps, strict=True))
-    else:
-        groups = [(torch.arange(count), read_map(folder / "map.mrc").volume)]
-    result, done = unassigned(count), 0
+    groups = list(zip(split_halves(count, run.seed), maps, strict=True))
+    if not same:
+        components = maps.mean(0)
+        average = torch.einsum("c,czyx->zyx", landscape.average, components)
+        components[0] += read_map(folder / "map.mrc").volume - average
+        groups = [(torch.arange(count), components)]
+    result, done = unassigned(count, landscape), 0
 
     def count_up(more: int) -> None:
         nonlocal done
         done += more
         show(done / count)
 
-    for rows, volume in groups:
+    for rows, components in groups:
         half = HalfSet.of(particles.subset(rows), background)
-        volume = half.in_units(volume)
-        found = assign(half, volume, rings, config, torch.device(device), count_up)
+        components = half.components_in_units(components)
+        found = assign(half, components, landscape, rings, config, torch.device(device), count_up)
         result = result.scattered(rows, found)
     number = None
     if same:
         number = torch.ones(count, dtype=torch.int64)
         number[groups[1][0]] = 2
-    return Assigned(result, number)
+    one = torch.ones(count, dtype=torch.int64)
+    if len(landscape.prior) == 1:
+        return Assigned(result, number, one, {})
+    if config.latent == "discrete":
+        best = result.node.max(dim=1)
+        columns = {"cryoganClassProbability": best.values}
+        return Assigned(result, number, best.indices + 1, columns)
+    columns = {}
+    mean, spread = config.space.moments(result.node, landscape.latent)
+    for axis in range(mean.shape[1]):
+        columns[f"cryoganLatent{axis}"] = mean[:, axis]
+        columns[f"cryoganLatentSpread{axis}"] = spread[:, axis]
+    return Assigned(result, number, one, columns)

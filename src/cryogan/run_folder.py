@@ -22,7 +22,7 @@ from cryogan.evaluation.fsc import write_fsc_csv
 from cryogan.evaluation.series import Series
 from cryogan.files import write_text
 from cryogan.io.mrc import read_map, write_map
-from cryogan.likelihood.ascent import AscentConfig
+from cryogan.likelihood.config import AscentConfig
 from cryogan.simulation.table import read_columns
 from cryogan.training.config import TrainingConfig
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,7 +13,7 @@ from cryogan.cli.refine import background_of, settings
 from cryogan.errors import InputError
 from cryogan.io.cryosparc import write_particles
 from cryogan.io.relion import write_assigned
-from cryogan.likelihood.ascent import AscentConfig
+from cryogan.likelihood.config import AscentConfig
 from cryogan.refinement import assign_particles, read_run, rows_digest
 from cryogan.symmetry import symmetry_matrices
 
@@ -85,13 +84,14 @@ def run(options: Namespace) -> int:
         symmetry=config.symmetry,
         rows=rows,
         half=found.half,
-        class_number=torch.ones(len(file.particles), dtype=torch.int64),
+        class_number=found.class_number,
         log_likelihood=assigned.log_likelihood,
         columns={
             "cryoganAngleSpread": assigned.spread_deg,
             "cryoganShiftSpreadAngst": assigned.shift_spread_A,
             "cryoganPeakProbability": assigned.peak,
-        },
+        }
+        | found.latent_columns,
         datadir=options.datadir,
         strip_prefix=options.strip_prefix,
         pixel_size_A=options.apix,
@@ -99,7 +99,14 @@ def run(options: Namespace) -> int:
     written = [output]
     if found.half is not None:
         written.append(output.with_suffix(".cs"))
-        write_particles(written[-1], file.particles, assigned.pose, half=found.half)
+        write_particles(
+            written[-1],
+            file.particles,
+            assigned.pose,
+            half=found.half,
+            class_number=found.class_number,
+            class_posterior=found.latent_columns.get("cryoganClassProbability"),
+        )
     spread = np.quantile(assigned.spread_deg.numpy(), [0.1, 0.5, 0.9])
     console.print(
         f"spread of angles: median {spread[1]:.1f}°, 10 % to 90 % {spread[0]:.1f}° to "

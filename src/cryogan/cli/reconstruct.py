@@ -20,7 +20,7 @@ from cryogan.cli.reading import (
 from cryogan.cli.refine import refine_with_bar, with_assumptions
 from cryogan.errors import InputError
 from cryogan.io.relion import ParticleFile
-from cryogan.likelihood.ascent import AscentConfig
+from cryogan.likelihood.config import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import Reconstruction, check_count, reconstruct
 from cryogan.refinement import check_refinable, rows_digest
@@ -114,7 +114,10 @@ def run(options: Namespace) -> int:
         "pixel_size_A": file.particles.pixel_size_A,
     }
     if options.objective == "likelihood":
-        _check_likelihood(config, launch)
+        if launch is not None:
+            raise InputError(
+                "--objective likelihood runs in one process; start it without torchrun."
+            )
         ascent = with_assumptions(options.ascent, asdict(config))
         check_refinable(file.particles, ascent)
         open_run_folder(folder, about, ascent, options.seed, device)
@@ -146,15 +149,6 @@ def run(options: Namespace) -> int:
     if config.generator != "volume":
         console.print(f"conformations: {folder / 'conformations'}")
     return 0
-
-
-def _check_likelihood(config: TrainingConfig, launch: Launch | None) -> None:
-    if config.generator != "volume":
-        raise InputError(
-            "--objective likelihood knows one structure only; leave out --model heterogeneous."
-        )
-    if launch is not None:
-        raise InputError("--objective likelihood runs in one process; start it without torchrun.")
 
 
 def _assist(options: Namespace, config: TrainingConfig, launch: Launch) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -18,12 +18,12 @@ from cryogan.cli.reading import (
 )
 from cryogan.errors import InputError
 from cryogan.io.relion import ParticleFile
-from cryogan.likelihood.ascent import AscentConfig
+from cryogan.likelihood.config import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.refinement import (
     RunRecord,
     check_refinable,
-    half_maps,
+    half_components,
     read_run,
     refine,
     rows_digest,
@@ -37,8 +37,8 @@ def make_parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Polish the half maps of a run by maximum likelihood over all poses, each with "
         "its own half of the particles; their FSC decides what is believed. Writes half maps, the "
-        "map of all particles, FSC and a report. The same command run again goes on where it was "
-        "stopped."
+        "map of all particles, FSC and a report; of conformations, a series of maps. The same "
+        "command run again goes on where it was stopped."
     )
     parser.add_argument("run", type=str, help="folder of a finished cryogan reconstruct")
     parser.add_argument("-o", "--output", type=str, help="output folder (default: RUN/refine)")
@@ -47,6 +47,12 @@ def make_parser() -> ArgumentParser:
     )
     add_reading_options(parser)
     parser.add_argument("--sym", type=str, help="point group (default: that of the run)")
+    parser.add_argument(
+        "--model",
+        type=Literal["homogeneous", "heterogeneous"],
+        help="one structure, or conformations, which are then found by the likelihood if the run "
+        "has none (default: as the run; kind and number: --ascent.latent, .classes, .basis)",
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--ascent", type=AscentConfig, default=asdict(AscentConfig()))
     return parser
@@ -57,10 +63,13 @@ def run(options: Namespace) -> int:
     source = Path(options.run)
     record = read_run(source)
     config = settings(options.ascent, record, options.sym)
+    if options.model is not None:
+        many = options.model == "heterogeneous"
+        config = replace(config, generator="subspace" if many else "volume")
     device = device_named(options.device)
     file = particles_of(record, options)
     check_refinable(file.particles, config)
-    maps = half_maps(source, file.particles)
+    maps, populations = half_components(source, file.particles, config)
     folder = source / "refine" if options.output is None else Path(options.output)
     about = {"from": str(source.resolve())} | description(file, options, record)
     open_run_folder(folder, about, config, record.seed, device)
@@ -71,6 +80,7 @@ def run(options: Namespace) -> int:
         seed=record.seed,
         device=device,
         maps=maps,
+        populations=populations,
         background=background_of(record, file),
     )
 
@@ -89,12 +99,17 @@ def settings(ascent: AscentConfig, record: RunRecord, symmetry: str | None) -> A
 def with_assumptions(ascent: AscentConfig, config: dict[str, Any]) -> AscentConfig:
     """What a run's settings assume of mask, shifts and symmetry, where `ascent` has defaults."""
     default = AscentConfig()
-    names = ("symmetry", "shift_percent", "mask_radius", "mask_edge")
+    names = [
+        *("symmetry", "shift_percent", "mask_radius", "mask_edge"),
+        *("generator", "latent", "classes", "basis"),
+    ]
     inherited = {
         name: config[name]
         for name in names
         if name in config and getattr(ascent, name) == getattr(default, name)
     }
+    if inherited.get("generator") == "unet":
+        inherited["generator"] = "subspace"
     return replace(ascent, **inherited)
 
 
@@ -140,6 +155,7 @@ def refine_with_bar(
     seed: int,
     device: str,
     maps: Tensor | None = None,
+    populations: Tensor | None = None,
     background: BackgroundPatches | None = None,
 ) -> int:
     """`refine` with a line of numbers that matter after every step, and the report."""
@@ -150,8 +166,11 @@ def refine_with_bar(
         task = bar.add_task("measuring spectra")
 
         def show(record: dict[str, Any]) -> None:
-            if record["phase"] == "climb":
-                text = f"climb, {record['rings']} rings, log-likelihood {record['evidence']:.1f}"
+            if record["phase"] != "refine":
+                text = (
+                    f"{record['phase']}, {record['rings']} rings, log-likelihood "
+                    f"{record['evidence']:.1f}"
+                )
             else:
                 text = (
                     f"pass {record['pass']}: {record['images']} images, {record['rings']} rings, "
@@ -168,6 +187,7 @@ def refine_with_bar(
             seed=seed,
             device=device,
             maps=maps,
+            populations=populations,
             background=background,
             show=show,
         )
@@ -176,4 +196,6 @@ def refine_with_bar(
         f"{resolution['half_map_0.143_masked']:.2f} Å masked\n"
         f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}"
     )
+    if config.components > 1:
+        console.print(f"conformations: {folder / 'conformations'}")
     return 0

@@ -1,27 +1,20 @@
 """From a map back to the particles: where each image was taken from, and how sure that is."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import roma
 import torch
 from torch import Tensor
 
-from cryogan.likelihood.ascent import AscentConfig, box_for, polar_for
-from cryogan.likelihood.expectation import (
-    Cells,
-    Level,
-    levels_for,
-    log_evidence,
-    reference,
-    search,
-)
+from cryogan.likelihood.config import AscentConfig, box_for, polar_for
+from cryogan.likelihood.expectation import Level, levels_for, log_evidence
 from cryogan.likelihood.half_set import HalfSet
+from cryogan.likelihood.landscape import Judged, Landscape, judge, sources_of
 from cryogan.likelihood.views import Views, views
 from cryogan.models.volume import rescale_volume
 from cryogan.particles import Pose
-from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import angle_between
 from cryogan.symmetry import symmetry_matrices
 
@@ -39,7 +32,9 @@ class Assignment:
             molecule's symmetry, with the size of the grid's cells: never below half its step.
         shift_spread_A: (n,) the same for shifts; with a cell's size only if shifts are searched.
         peak: (n,) posterior probability of that peak.
-        log_likelihood: (n,) log of the mean likelihood over all poses, over that of noise alone.
+        log_likelihood: (n,) log of the mean likelihood over all poses and conformations, over that
+            of noise alone.
+        node: (n, L) posterior probability of each node of the landscape.
     """
 
     pose: Pose
@@ -47,6 +42,7 @@ class Assignment:
     shift_spread_A: Tensor
     peak: Tensor
     log_likelihood: Tensor
+    node: Tensor
 
     def scattered(self, index: Tensor, other: "Assignment") -> "Assignment":
         """With the particles of `index` replaced by those of `other`."""
@@ -65,14 +61,15 @@ class Assignment:
             put(self.shift_spread_A, other.shift_spread_A),
             put(self.peak, other.peak),
             put(self.log_likelihood, other.log_likelihood),
+            put(self.node, other.node),
         )
 
 
-def unassigned(n: int) -> Assignment:
+def unassigned(n: int, landscape: Landscape) -> Assignment:
     """n particles before anything is known of them."""
     pose = Pose(torch.eye(3).repeat(n, 1, 1), torch.zeros(n, 2))
     zero = torch.zeros(n)
-    return Assignment(pose, zero, zero, zero, zero)
+    return Assignment(pose, zero, zero, zero, zero, landscape.prior.repeat(n, 1))
 
 
 def levels_of_assignment(
@@ -90,18 +87,20 @@ def levels_of_assignment(
 
 def assign(
     half: HalfSet,
-    volume: Tensor,
+    components: Tensor,
+    landscape: Landscape,
     rings: int,
     config: AscentConfig,
     device: torch.device,
     show: Callable[[int], None] = lambda count: None,
 ) -> Assignment:
-    """Assign poses to all particles of a set.
+    """Assign poses, and conformations if there are any, to all particles of a set.
 
     Args:
         half: the particles and what was measured on them.
-        volume: (D, D, D) a map of their field of view, in their units (`HalfSet.in_units`).
-        rings: the band of the map that is believed, in Fourier pixels.
+        components: (C, D, D, D) of their field of view, in their units (`HalfSet.in_units`).
+        landscape: the conformations, of C components.
+        rings: the band of the maps that is believed, in Fourier pixels.
         config: mask, shifts and symmetry.
         device: where it is computed.
         show: called with the number of particles just done.
@@ -109,31 +108,28 @@ def assign(
     size, levels = levels_of_assignment(rings, config, half.particles.box_size)
     polar = polar_for(size, levels[-1].rings, config, device)
     pixel_size_A = half.stack(size).pixel_size_A
-    spectrum = volume_spectrum(rescale_volume(volume.to(device), size), 2.0)
-    references = [reference(spectrum, polar, level) for level in levels]
+    sources = sources_of(rescale_volume(components.to(device), size), landscape, polar, levels)
     operators = symmetry_matrices(config.symmetry).to(device)
     searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
-    result = unassigned(len(half))
+    result = unassigned(len(half), landscape)
     for part in torch.split(torch.arange(len(half)), _CHUNK):
-        seen = half.observed(part, polar, device)
-        cells = search(seen, references, levels)
+        judged = judge(half.observed(part, polar, device), sources)
         finest = views(levels[-1].nside, device)
-        evidence = log_evidence(cells, levels)
-        found = _summary(cells, evidence, finest, operators, searched_px, pixel_size_A)
+        found = _summary(judged, levels, finest, operators, searched_px, pixel_size_A)
         result = result.scattered(part, found)
         show(len(part))
     return result
 
 
 def _summary(
-    cells: Cells,
-    evidence: Tensor,
+    judged: Judged,
+    levels: Sequence[Level],
     finest: Views,
     operators: Tensor,
     shift_step_px: float,
     pixel_size_A: float,
 ) -> Assignment:
-    cells = cells.best(256)
+    cells = judged.cells.best(256)
     weight = torch.softmax(cells.score, dim=1)
     rotation = finest.frame[cells.view] @ _about_z(cells.psi)  # (n, K, 3, 3)
     mode = rotation[:, :1]
@@ -158,7 +154,8 @@ def _summary(
         ((weight * angle.square()).sum(1) + cell_deg**2).sqrt().cpu(),
         (((weight * apart).sum(1) + cell_px2).sqrt() * pixel_size_A).cpu(),
         peak.cpu(),
-        evidence.cpu(),
+        log_evidence(judged.cells, levels).cpu(),
+        judged.node.cpu(),
     )
 
 

@@ -86,6 +86,11 @@ class Observations:
     def __len__(self) -> int:
         return len(self.a)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Observations"]) -> "Observations":
+        """Those of all parts."""
+        return cls(torch.cat([part.a for part in parts]), torch.cat([part.b for part in parts]))
+
     def __getitem__(self, index: Tensor | slice) -> "Observations":
         return Observations(self.a[index], self.b[index])
 

@@ -38,8 +38,15 @@ class HalfSet:
         return len(self.particles)
 
     def noise(self, size: int) -> Tensor:
-        """(size // 2 + 1,) power at a box."""
-        return at_box(self.measurement.spectra.noise, size)
+        """(size // 2 + 1,) power at a box, the median of 7 shells.
+
+        A few hundred images do not tell noise from signal in every single shell, and a shell whose
+        noise is taken to be a hundredth of what it is would decide all.
+        """
+        measured = self.measurement.spectra.noise
+        wide = torch.nn.functional.pad(measured[None, :-1], (3, 3), mode="reflect")[0]
+        smooth = wide.unfold(0, 7, 1).median(dim=1).values
+        return at_box(torch.cat((smooth, measured[-1:])), size)
 
     def signal_prior(self, size: int) -> Tensor:
         """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone."""
@@ -57,6 +64,13 @@ class HalfSet:
         clear = (signal > 0.1 * noise)[2 : size // 4].int().cumprod(0).sum().clamp_min(2)
         shells = slice(2, 2 + int(clear))
         return volume * (signal[shells].sum() / power[shells].sum().clamp_min(1e-30)).sqrt()
+
+    def components_in_units(self, components: Tensor) -> Tensor:
+        """Components (C, D, D, D) of a series, scaled alike as `in_units` scales the mean."""
+        mean = components[0]
+        gain = self.in_units(mean).norm() / mean.norm().clamp_min(1e-30)
+        scaled: Tensor = components * gain
+        return scaled
 
     def stack(self, size: int) -> PreprocessedStack:
         return PreprocessedStack(self.particles, self.measurement.gain, Preprocessing(size))

@@ -1,13 +1,16 @@
-"""The map that explains images best, given where each may come from.
+"""The map that explains images best, given where each may come from; or the maps of a series.
 
-Given posteriors γ, the expected log-likelihood is quadratic in the map V:
-`Re⟨V, s⟩ - ½ ⟨V, k * V⟩`, with s the sum of γ A put back on their slices, and k * V a convolution
-(slices at fixed frequencies do not move with V). Its kernel k is the sum of γ B over slices, made
-once on twice the box, and the system is solved by conjugate gradients with a Gaussian prior on
-every shell. No density is divided by another, and nothing depends on how even the views are.
+Image i shows `Σ_k φ_k V_k`, its amounts φ being known up to a posterior like its pose (one
+structure: one component, amount 1). Given posteriors γ, the expected log-likelihood is quadratic
+in the components: `Σ_k Re⟨V_k, s_k⟩ - ½ Σ_kl ⟨V_k, k_kl * V_l⟩`, with s_k the sum of γ φ_k A put
+back on their slices, and k_kl * V a convolution (slices at fixed frequencies do not move with V).
+Its kernel k_kl is the sum of γ φ_k φ_l B over slices, made once on twice the box, and the system
+is solved by conjugate gradients with a Gaussian prior on every shell. No density is divided by
+another, and nothing depends on how even the views are.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -22,6 +25,12 @@ from cryogan.physics.projection import sample_spectrum, volume_spectrum
 _VIEWS_AT_ONCE = 1024
 
 
+def pairs(components: int) -> tuple[Tensor, Tensor]:
+    """Numbers k <= l of the C (C + 1) / 2 pairs of components, in the order of all lists here."""
+    first, second = torch.triu_indices(components, components)
+    return first, second
+
+
 @dataclass(frozen=True)
 class Posterior:
     """Where n images come from: E weighted poses of them all, as flat lists.
@@ -31,42 +40,57 @@ class Posterior:
         view: (E,) int64, number of the direction at the finest level.
         psi: (E,) radians.
         shift_px: (E, 2) where the particle is (x, y).
-        weight: (E,) posterior probability; sums to one over each image's poses.
+        amount: (E, C) posterior probability of the pose times the mean amounts φ_k there; the
+            first is 1, so that the first column sums to one over each image's poses.
+        product: (E, C (C + 1) / 2) the same of φ_k φ_l, for `pairs(C)`.
     """
 
     image: Tensor
     view: Tensor
     psi: Tensor
     shift_px: Tensor
-    weight: Tensor
+    amount: Tensor
+    product: Tensor
 
 
-def posterior(cells: Cells, least: float = 3e-3, sharpness: float = 1.0) -> Posterior:
-    """Probabilities of cells, all alike before the image was seen, to the power `sharpness`.
+def posterior(cells: Cells, amount: Tensor, product: Tensor, least: float = 3e-3) -> Posterior:
+    """Cells with their (n, K, C) amounts and (n, K, C (C + 1) / 2) products.
 
-    Those below `least` go.
+    Those of a probability below `least` go, and the others share it.
     """
-    weight = torch.softmax(sharpness * cells.score, dim=1)
+    weight = amount[..., 0]
     chosen = weight >= least
-    weight = torch.where(chosen, weight, 0.0)
-    weight = weight / weight.sum(dim=1, keepdim=True)
+    share = weight.sum(dim=1) / torch.where(chosen, weight, 0.0).sum(dim=1)
     image = torch.arange(len(weight), device=weight.device)[:, None].expand_as(weight)
+    more = share[:, None, None]
     return Posterior(
         image[chosen],
         cells.view[chosen],
         cells.psi[chosen],
         cells.shift_px[chosen],
-        weight[chosen],
+        (amount * more)[chosen],
+        (product * more)[chosen],
     )
+
+
+def together(parts: Sequence[Posterior], apart: int) -> Posterior:
+    """Posteriors of several sets of images, each counted from `apart` after the one before."""
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    image = torch.cat([part.image + number * apart for number, part in enumerate(parts)])
+    return Posterior(image, *(joined(field.name) for field in fields(Posterior)[1:]))
 
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """What images say about a map: `kernel * V = backprojection`.
+    """What images say about C maps: `Σ_l kernel_kl * V_l = backprojection_k`.
 
     Attributes:
-        backprojection: (D, D, D).
-        kernel: (2D, 2D, 2D), origin at voxel D; a convolution kernel for lags below D.
+        backprojection: (C, D, D, D).
+        kernel: (C (C + 1) / 2, 2D, 2D, 2D) for `pairs(C)`, origin at voxel D; convolution kernels
+            for lags below D.
     """
 
     backprojection: Tensor
@@ -89,64 +113,77 @@ def normal_equations(
     """Sums over images and poses, direction by direction."""
     device = observations.a.device
     size = polar.box_size
-    merge = 4 if views.nside >= 32 else 1
+    merge = 4 if views.nside >= 16 else 1
     coarser = views_of(views.nside // 2, device) if merge == 4 else views
     by_view = poses.view.argsort()
     view, image = poses.view[by_view], poses.image[by_view]
-    psi, weight, shift_px = poses.psi[by_view], poses.weight[by_view], poses.shift_px[by_view]
-    back = _Adjoint(size, padding, device)
-    kernel = _Adjoint(2 * size, padding / 2 + 0.5, device)
+    psi, shift_px = poses.psi[by_view], poses.shift_px[by_view]
+    amount, product = poses.amount[by_view].T, poses.product[by_view].T
+    back = _Adjoint(len(amount), size, padding, device)
+    kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
     k = torch.nn.functional.pad(polar.frequency, (0, 1))
     used = torch.unique(view)
     for group in used.split(_VIEWS_AT_ONCE):
         first = int(torch.searchsorted(view, group[0]))
         last = int(torch.searchsorted(view, group[-1], right=True))
         row = torch.searchsorted(group, view[first:last])
-        plane = torch.zeros(len(group), len(polar.order), dtype=observations.a.dtype, device=device)
+        plane = observations.a.new_zeros(len(amount), len(group), len(polar.order))
         parents, parent = (group // merge).unique(return_inverse=True)
-        power = torch.zeros(len(parents), polar.rings, device=device)
+        power = observations.b.new_zeros(len(product), len(parents), polar.rings)
         for part in torch.split(torch.arange(first, last, device=device), 4096):
             at = row[part - first]
             centred = moved(observations.a[image[part]], shift_px[part, None], polar)[:, 0]
             turned = polar.turned(centred, -psi[part])
-            plane.index_add_(0, at, turned * weight[part, None])
-            power.index_add_(0, parent[at], observations.b[image[part]] * weight[part, None])
-        samples = polar.to_samples(plane / polar.weight) * polar.sample_weight
-        power = (power / polar.ring_weight)[:, polar.sample_ring - 1] * polar.sample_weight
-        back.add(samples, torch.einsum("nij,mj->nmi", views.frame[group], k))
+            for component, mine in enumerate(amount[:, part, None]):
+                plane[component].index_add_(0, at, turned * mine)
+            b = observations.b[image[part]]
+            for pair, mine in enumerate(product[:, part, None]):
+                power[pair].index_add_(0, parent[at], b * mine)
+        point = torch.einsum("nij,mj->nmi", views.frame[group], k)
+        for component, values in enumerate(plane):
+            samples = polar.to_samples(values / polar.weight) * polar.sample_weight
+            back.add(component, samples, point)
         # weights vary slowly from slice to slice: a coarser set of directions is enough
         point = torch.einsum("nij,mj->nmi", coarser.frame[parents], k)
-        kernel.add(power.to(samples.dtype), point)
+        for pair, values in enumerate(power):
+            values = (values / polar.ring_weight)[:, polar.sample_ring - 1] * polar.sample_weight
+            kernel.add(pair, values.to(plane.dtype), point)
     return NormalEquations(back.finish(), kernel.finish())
 
 
 class _Adjoint:
-    """Sum of `Re Σ conj(values) exp(...)` over points: the adjoint of reading slices."""
+    """Sums of `Re Σ conj(values) exp(...)` over points: the adjoint of reading slices."""
 
-    def __init__(self, box_size: int, padding: float, device: torch.device) -> None:
+    def __init__(self, count: int, box_size: int, padding: float, device: torch.device) -> None:
         self.volume = torch.zeros((box_size,) * 3, device=device, requires_grad=True)
         self.padding = padding
         with torch.no_grad():
             zero = volume_spectrum(self.volume, padding)
-        self.total = torch.zeros_like(zero)
+        self.total = zero.new_zeros(count, *zero.shape)
 
-    def add(self, values: Tensor, point: Tensor) -> None:
-        """Values (n, m) at frequencies (n, m, 3) in cycles per pixel."""
-        spectrum = torch.zeros_like(self.total).requires_grad_()
+    def add(self, number: int, values: Tensor, point: Tensor) -> None:
+        """To sum `number`: values (n, m) at frequencies (n, m, 3) in cycles per pixel."""
+        spectrum = torch.zeros_like(self.total[number]).requires_grad_()
         read = sample_spectrum(spectrum, point * spectrum.shape[-2])
         (gradient,) = torch.autograd.grad((read.conj() * values).real.sum(), spectrum)
-        self.total += gradient
+        self.total[number] += gradient
 
     def finish(self) -> Tensor:
+        """(count, D, D, D)."""
         spectrum = volume_spectrum(self.volume, self.padding)
-        (volume,) = torch.autograd.grad(spectrum, self.volume, self.total)
-        return volume
+        sums = [
+            torch.autograd.grad(spectrum, self.volume, total, retain_graph=True)[0]
+            for total in self.total
+        ]
+        return torch.stack(sums)
 
 
 def shell_weight(equations: NormalEquations) -> Tensor:
-    """(D // 2 + 1,) mean weight of a squared coefficient in the system, shell by shell."""
+    """(C, D // 2 + 1) mean weight of a squared coefficient in the system, shell by shell."""
     size = equations.backprojection.shape[-1]
-    near = fourier.crop_or_pad(equations.kernel, size, 3)
+    first, second = pairs(len(equations.backprojection))
+    own = equations.kernel[(first == second).to(equations.kernel.device)]
+    near = fourier.crop_or_pad(own, size, 3)
     return fourier.shell_mean(fourier.rfft(near, 3).real, size, 3).clamp_min(1e-20) / size**3
 
 
@@ -157,33 +194,39 @@ def solve(
     start: Tensor,
     iterations: int = 12,
 ) -> Tensor:
-    """The most probable map: conjugate gradients on `(k * + prior⁻¹) V = s` inside a mask.
+    """The most probable maps: conjugate gradients on `(k * + prior⁻¹) V = s` inside a mask.
 
     Args:
         equations: what the images say.
-        prior: (D // 2 + 1,) expected |V|² of (unnormalised) Fourier coefficients in each shell;
+        prior: (C, D // 2 + 1) expected |V|² of (unnormalised) Fourier coefficients in each shell;
             where it is zero the map has nothing.
         mask: (D, D, D) soft mask.
-        start: (D, D, D) first guess.
+        start: (C, D, D, D) first guess.
         iterations: of conjugate gradients.
     """
     size = mask.shape[-1]
     shells = fourier.shell_index(size, 3, mask.device)
-    inside = (shells <= size // 2) & (prior[shells.clamp_max(size // 2)] > 0)
-    inverse = torch.where(inside, 1.0 / prior[shells.clamp_max(size // 2)].clamp_min(1e-30), 0.0)
+    at = shells.clamp_max(size // 2)
+    inside = (shells <= size // 2) & (prior[:, at] > 0)
+    inverse = torch.where(inside, 1.0 / prior[:, at].clamp_min(1e-30), 0.0)
     transfer = fourier.rfft(equations.kernel, 3)
+    first, second = pairs(len(start))
     voxels = size**3  # the prior is ½ Σ |F|² / prior over all coefficients F
-    weight = shell_weight(equations)[shells.clamp_max(size // 2)]
-    scale = 1.0 / (voxels * (weight + inverse))  # the preconditioner
+    scale = 1.0 / (voxels * (shell_weight(equations)[:, at] + inverse))  # the preconditioner
 
     def limited(volume: Tensor, gain: Tensor) -> Tensor:
         return fourier.irfft(fourier.rfft(volume, 3) * gain * inside, size, 3)
 
     def weigh(volume: Tensor) -> Tensor:
         molecule = limited(volume, torch.ones_like(scale)) * mask
-        padded = fourier.crop_or_pad(molecule, 2 * size, 3)
-        data = fourier.irfft(fourier.rfft(padded, 3) * transfer, 2 * size, 3)
-        result = (fourier.crop_or_pad(data, size, 3) + limited(molecule, voxels * inverse)) * mask
+        padded = fourier.rfft(fourier.crop_or_pad(molecule, 2 * size, 3), 3)
+        total = torch.zeros_like(padded)
+        for k, other, gain in zip(first.tolist(), second.tolist(), transfer, strict=True):
+            total[k] += gain * padded[other]
+            if other != k:
+                total[other] += gain * padded[k]
+        data = fourier.crop_or_pad(fourier.irfft(total, 2 * size, 3), size, 3)
+        result = (data + limited(molecule, voxels * inverse)) * mask
         return limited(result, torch.ones_like(scale))
 
     x = limited(start, torch.ones_like(scale))

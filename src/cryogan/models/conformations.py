@@ -42,6 +42,11 @@ class Latent:
         """Number of coordinates of z."""
         return 2 if self.kind == "uniform2d" else 1
 
+    @property
+    def slowest(self) -> int:
+        """Number of functions that vary most slowly: one an axis, two on a circle."""
+        return {"uniform": 1, "uniform2d": 2, "circle": 2, "discrete": self.classes - 1}[self.kind]
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """(n, dimension) latents in random order, spread evenly.
 
@@ -68,10 +73,15 @@ class Latent:
             phase = 2 * math.pi * latent * (order // 2 + 1)
             waves = torch.where(order % 2 == 0, phase.cos(), phase.sin())
             return math.sqrt(2) * waves
-        orders = torch.tensor(self._orders(count), device=latent.device)  # (count, dimension)
+        orders = self._orders(count).to(latent.device)
         waves = torch.cos(math.pi * latent[:, None] * orders)
         values: Tensor = torch.where(orders > 0, math.sqrt(2) * waves, 1.0).prod(-1)
         return values
+
+    def amounts(self, latent: Tensor, components: int) -> Tensor:
+        """(n, components) the constant and the first functions at latents (n, dimension)."""
+        functions = self.functions(latent, components - 1)
+        return torch.cat((torch.ones_like(latent[:, :1]), functions), dim=1)
 
     def falling(self, count: int) -> Tensor:
         """(count,) 1 / k of every function, k its frequency: smooth dependences are likelier."""
@@ -79,16 +89,34 @@ class Latent:
             return torch.ones(count)
         if self.kind == "circle":
             return 1.0 / (torch.arange(count) // 2 + 1)
-        return torch.tensor(self._orders(count)).square().sum(1).rsqrt()
+        return self._orders(count).square().sum(1).rsqrt()
 
-    def _orders(self, count: int) -> list[tuple[int, ...]]:
-        """The `count` lowest frequencies k of cosines on the line or the square."""
+    def _orders(self, count: int) -> Tensor:
+        """(count, dimension) the lowest frequencies k of cosines on the line or the square."""
         axis = range(count + 1)
         orders = sorted(
             itertools.product(axis, repeat=self.dimension),
             key=lambda order: (sum(k * k for k in order), order),
         )
-        return orders[1 : count + 1]
+        lowest = torch.tensor(orders[1 : count + 1], dtype=torch.int64)
+        return lowest.view(count, self.dimension)
+
+    def moments(self, probability: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (n, dimension) of z, of probabilities (n, L) at nodes.
+
+        A node stands for its part of the axis, which counts in the spread. On a circle the mean
+        is that of directions, and the spread is about it. Not for classes.
+        """
+        cell = 1.0 / round(len(nodes) ** (1.0 / self.dimension))
+        if self.kind == "circle":
+            wave = torch.polar(torch.ones_like(nodes), 2 * math.pi * nodes)
+            mean = (torch.angle(probability.to(wave.dtype) @ wave) / (2 * math.pi)) % 1.0
+            apart = (nodes[:, 0] - mean + 0.5) % 1.0 - 0.5  # (n, L)
+            square = (probability * apart.square()).sum(dim=1, keepdim=True)
+        else:
+            mean = probability @ nodes
+            square = probability @ nodes.square() - mean.square()
+        return mean, (square.clamp_min(0.0) + cell**2 / 12).sqrt()
 
     def grid(self, count: int) -> Tensor:
         """(about `count`, dimension) latents at the centres of equal parts; all the classes."""
@@ -192,8 +220,7 @@ class Subspace(Generator):
 
     def amounts(self, latent: Tensor) -> Tensor:
         """(n, 1 + basis) amounts of the components at latents (n, dimension)."""
-        functions = self.latent.functions(latent, len(self.basis))
-        return torch.cat((torch.ones_like(functions[:, :1]), functions), dim=1)
+        return self.latent.amounts(latent, 1 + len(self.basis))
 
     def populations(self) -> Tensor:
         """(classes,) share of each class of a discrete latent."""

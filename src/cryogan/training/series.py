@@ -1,12 +1,12 @@
-"""Conformations off a trained generator: along the latent, at equal steps of change."""
+"""Conformations off whatever makes them: along the latent, at equal steps of change."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cryogan.models.conformations import Subspace
-from cryogan.models.unet import UNet
+from cryogan.models.conformations import Latent
 
 _FINE = 200
 
@@ -29,31 +29,40 @@ class Conformations:
 
 
 @torch.no_grad()
-def conformations(generator: Subspace | UNet, snapshot: Tensor, count: int) -> Conformations:
-    """About `count` volumes of an averaged snapshot: what a run reports.
+def conformations(
+    latent: Latent,
+    volumes: Callable[[Tensor], Tensor],
+    count: int,
+    populations: Tensor | None = None,
+) -> Conformations:
+    """About `count` volumes: what a run reports.
 
     On a line or circle the path is cut into `count` pieces of equal length, length being the sum
     of `‖V(z') - V(z)‖` over fine steps; each piece is shown by its middle and weighs what z it
-    spans. Classes have their learnt populations, and points of a square grid equal weights.
+    spans. Classes have their populations, and points of a square grid equal weights.
+
+    Args:
+        latent: its distribution.
+        volumes: gives volumes (n, D, D, D) at latents (n, dimension).
+        count: see above; of classes, all are shown.
+        populations: (classes,) of a discrete latent; equal by default.
     """
-    latent = generator.latent
     if latent.kind in ("uniform", "circle"):
-        latents, weights = _equal_steps(generator, snapshot, count)
+        latents, weights = _equal_steps(volumes, count)
     else:
         latents = latent.grid(count)
         weights = torch.full((len(latents),), 1.0 / len(latents))
-    if latent.kind == "discrete" and isinstance(generator, Subspace):
-        weights = generator.populations().cpu()
-    volumes = generator.volumes(snapshot, latents).cpu()
-    return Conformations(latent.kind, volumes, latents, weights)
+    if latent.kind == "discrete" and populations is not None:
+        weights = populations.cpu()
+    return Conformations(latent.kind, volumes(latents).cpu(), latents, weights)
 
 
-def _equal_steps(generator: Subspace | UNet, snapshot: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _equal_steps(volumes: Callable[[Tensor], Tensor], count: int) -> tuple[Tensor, Tensor]:
     """Latents (count, 1) at the middles of pieces of equal length, and the z they span."""
     edges = torch.linspace(0.0, 1.0, _FINE + 1)
     before, lengths = None, [torch.zeros(())]
     for latent in torch.split(edges[:, None], 10):
-        for volume in generator.volumes(snapshot, latent):
+        for volume in volumes(latent):
             if before is not None:
                 lengths.append((volume - before).norm().cpu())
             before = volume

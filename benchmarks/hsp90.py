@@ -1,0 +1,220 @@
+"""Conformations of Hsp90 by several routes: how good, how long, how much memory.
+
+- `likelihood`: `cryogan reconstruct --model heterogeneous --objective likelihood`;
+- `adversarial`: `cryogan reconstruct --model heterogeneous`, the subspace;
+- `refined`: `cryogan refine` of that run;
+- `unet`: the U-Net, a run reduced to the images given here;
+- `one map`: `cryogan reconstruct --objective likelihood`, as if nothing moved.
+
+The folder SETS holds sets of `cryogan simulate hsp90-continuous` (motion1, motion2, both,
+homogeneous) and `hsp90-discrete` (2-states, 2-states-80-20, 4-states), by their names. Every
+command pays for its own start and reading; CPU time and peak memory are those of all its processes.
+Rows are added to `hsp90.csv`, one when a run ends; `hsp90.png` shows them. Run folders go to --work
+and are kept there.
+
+    cryogan simulate hsp90-continuous --condition motion1 --datadir ../shared/data -o SETS/motion1
+    python benchmarks/hsp90.py SETS -o benchmarks/results --work RUNS --sets motion1 --seeds 0 1 2
+"""
+
+import argparse
+import csv
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from cryogan.conformation_folder import numbered_series
+from cryogan.errors import InputError
+from cryogan.evaluation.conformations import SeriesComparison, compare_series
+from cryogan.evaluation.series import Series
+from cryogan.files import atomic_path
+from cryogan.io.mrc import read_map
+from cryogan.run_folder import conformations_folder, read_conformations, read_true_conformations
+
+COLUMNS = (
+    "set",
+    "route",
+    "seed",
+    "cpu_s",
+    "wall_s",
+    "memory_GB",
+    "fsc_0.5_A",
+    "fsc_0.5_worst_A",
+    "motion_fsc_0.5_A",
+    "coverage",
+    "span",
+    "rho",
+    "wasserstein",
+    "amplitude",
+    "true_amplitude",
+    "population_error",
+)
+LATENTS = {
+    "both": ["uniform2d", "basis", "9"],
+    "2-states": ["discrete", "classes", "2"],
+    "2-states-80-20": ["discrete", "classes", "2"],
+    "4-states": ["discrete", "classes", "4"],
+}
+UNET_STAGES = "[{box_size: 32, images: 12800, padding: 3.0}]"
+
+
+def latent_options(name: str) -> list[str]:
+    """Options of the kind of latent that a set needs."""
+    if name not in LATENTS:
+        return []
+    kind, setting, value = LATENTS[name]
+    return ["--training.latent", kind, f"--training.{setting}", value]
+
+
+def command_of(route: str, star: Path, run: Path, name: str, seed: int) -> list[str]:
+    """The command line of a route."""
+    start = [sys.executable, "-m", "cryogan"]
+    if route == "refined":
+        first = run.with_name(run.name.replace("refined", "adversarial"))
+        return [*start, "refine", str(first), "-o", str(run)]
+    command = [*start, "reconstruct", str(star), "-o", str(run), "--seed", str(seed)]
+    if route == "one map":
+        return [*command, "--objective", "likelihood"]
+    command += ["--model", "heterogeneous"]
+    if route == "likelihood":
+        return [*command, "--objective", "likelihood", *latent_options(name)]
+    if route == "unet":
+        return [*command, "--training.generator", "unet", "--training.stages", UNET_STAGES]
+    return [*command, *latent_options(name)]
+
+
+def measured(command: list[str], log: Path) -> tuple[float, float, float]:
+    """CPU seconds, wall seconds and peak memory (GB) of a command and its descendants."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
+    with log.open("w") as file:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        tail = " ".join(log.read_text().split()[-40:])
+        raise InputError(f"A run stopped ({tail}); try it by hand: {' '.join(command)}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu_s, time.time() - started, after.ru_maxrss * 1024 / 1e9
+
+
+def series_of(run: Path) -> Series:
+    """The conformations of a run, or its one map."""
+    if (run / "conformations").is_dir():
+        return read_conformations(conformations_folder(run))
+    map_ = read_map(run / "map.mrc")
+    return numbered_series(map_.volume[None], map_.pixel_size_A, torch.ones(1), torch.zeros(1, 0))
+
+
+def numbers_of(found: SeriesComparison) -> list[str]:
+    """What the table says of a comparison."""
+    rho = [value for row in found.monotonicity for value in row]
+    return [
+        f"{found.mean_resolution_A():.2f}",
+        f"{float(found.state_resolution_A().max()):.2f}",
+        f"{found.motion_resolution_A:.2f}",
+        f"{found.coverage:.2f}",
+        "" if found.span is None else f"{found.span:.2f}",
+        " ".join("-" if value is None else f"{value:.3f}" for value in rho),
+        " ".join(f"{value:.3f}" for value in found.wasserstein),
+        f"{found.diversity.amplitude:.3f}",
+        f"{found.true_diversity.amplitude:.3f}",
+        f"{float(found.population_error.abs().max()):.1f}",
+    ]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of an earlier run."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """The table, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def plot(path: Path, rows: list[dict[str, str]]) -> None:
+    """Resolution of the motion against CPU time, by route, a panel for every set."""
+    moving = [row for row in rows if row["set"] != "homogeneous"]
+    names = list(dict.fromkeys(row["set"] for row in moving))
+    if not names:
+        return
+    routes = list(dict.fromkeys(row["route"] for row in moving))
+    figure = Figure(figsize=(2.6 * len(names) + 1.2, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for number, route in enumerate(routes):
+            mine = [row for row in moving if (row["set"], row["route"]) == (name, route)]
+            if mine:
+                axis.scatter(
+                    [float(row["cpu_s"]) / 60 for row in mine],
+                    [float(row["motion_fsc_0.5_A"]) for row in mine],
+                    color=f"C{number}",
+                    s=30,
+                    label=route,
+                )
+        axis.set(title=name, xlabel="CPU minutes", xscale="log", yscale="log", ylim=(9, 200))
+        axis.axhline(10.0, color="0.6", lw=0.8, ls=":")
+        axis.grid(alpha=0.3, which="both")
+    axes[0, 0].set_ylabel("FSC of the motion 0.5 (Å)\n160: none")
+    handles = {}
+    for axis in axes[0]:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=160, format="png")
+
+
+def main() -> None:
+    """Read the command line; wrong input is one sentence."""
+    routes = ["likelihood", "adversarial", "refined", "unet", "one map"]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, metavar="SETS")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="where run folders are kept")
+    parser.add_argument("--sets", nargs="+", default=["motion1"])
+    parser.add_argument("--routes", nargs="+", choices=routes, default=["likelihood"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    options = parser.parse_args()
+    table = options.output / "hsp90.csv"
+    rows = read_rows(table)
+    try:
+        for seed in options.seeds:
+            for name in options.sets:
+                truth = read_true_conformations(options.data / name / "truth")
+                star = options.data / name / "particles.star"
+                for route in options.routes:
+                    run = options.work / f"{name}_{route.replace(' ', '_')}_{seed}"
+                    options.work.mkdir(exist_ok=True)
+                    spent = measured(
+                        command_of(route, star, run, name, seed), run.with_suffix(".log")
+                    )
+                    found = compare_series(series_of(run), truth)
+                    cpu_s, wall_s, memory_GB = spent
+                    values = [name, route, str(seed), f"{cpu_s:.0f}", f"{wall_s:.0f}"]
+                    values += [f"{memory_GB:.2f}", *numbers_of(found)]
+                    row = dict(zip(COLUMNS, values, strict=True))
+                    print(row, flush=True)
+                    key = ("set", "route", "seed")
+                    rows = [old for old in rows if any(old[k] != row[k] for k in key)] + [row]
+                    write_rows(table, rows)
+                    plot(table.with_suffix(".png"), rows)
+    except InputError as error:
+        sys.exit(f"hsp90: {error}")
+
+
+if __name__ == "__main__":
+    main()
