@@ -140,7 +140,9 @@ def ascend(
                     yield Pass(None, _record("wake", seen, step.rings, step.evidence))
             prior = config.landscape(maps.shape[1], populations).prior
             whole = min(len(half) for half in halves) <= config.subset * maps.shape[1]
-            state = AscentState(0, 0, whole, maps, _fsc(maps), prior, seen, False)
+            fsc = _fsc(maps)
+            fsc[1:] = 0.0  # these began alike in both halves, which says nothing
+            state = AscentState(0, 0, whole, maps, fsc, prior, seen, False)
         while not state.finished:
             state, record = _pass(state, halves, config, seed, device, pool)
             yield Pass(state, record)
@@ -154,6 +156,11 @@ def _fsc(maps: Tensor) -> Tensor:
     """(C, D // 2 + 1) of components (2, C, D, D, D)."""
     both = zip(maps[0], maps[1], strict=True)
     return torch.stack([fourier_shell_correlation(first, second) for first, second in both])
+
+
+def _believed_shells(fsc: Tensor) -> int:
+    """Of all components together (C, D // 2 + 1): grows while any of them is being found."""
+    return sum(believed_rings(curve) for curve in fsc)
 
 
 def believed_rings(fsc: Tensor) -> int:
@@ -204,7 +211,7 @@ def _pass(
         volumes = solved(seen.equations, prior, mask, volumes, config)
         maps.append(widened(volumes, seen, config))
     images = sum(count for _, count, _ in found)
-    better = believed_rings(fsc[0]) > state.rings
+    better = _believed_shells(fsc) > _believed_shells(state.fsc)
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.last_passes
     learnt = config.generator == "subspace" and config.latent == "discrete"

@@ -22,7 +22,7 @@ class AscentConfig:
     Attributes:
         iterations: the most passes over images once the halves are compared.
         subset: images of each half in a pass, for every component, until the resolution no longer
-            improves; then passes see all images.
+            improves, that of no component; then passes see all images.
         full_passes: passes over all images that do not improve the resolution; then it ends.
         conformation_passes: the same for conformations, which settle more slowly.
         climb_rings: bands of the climb from random numbers, first and last, in Fourier pixels.
@@ -49,7 +49,7 @@ class AscentConfig:
     iterations: int = 8
     subset: int = 2500
     full_passes: int = 1
-    conformation_passes: int = 3
+    conformation_passes: int = 2
     climb_rings: tuple[int, int] = (5, 13)
     climb_steps: int = 6
     climb_images: int = 500
