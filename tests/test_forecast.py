@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cryogan.cli import main
 from cryogan.errors import InputError
 from cryogan.memory import available_GB
 from cryogan.particles import ArrayStack, CTFParams, Particles
+from cryogan.phantom import phantom_map
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.simulation.in_memory import simulate_particles, write_dataset
+from cryogan.simulation.microscope import random_ctf
 from cryogan.training.config import PAPER_HETEROGENEOUS, Stage, TrainingConfig
 from cryogan.training.forecast import PROCESS_GB, check_memory, forecast
 
@@ -115,6 +120,30 @@ def test_two_processes_are_refused_only_where_both_do_not_fit(particles, monkeyp
     assert "--training.batch_size" in str(caught.value)
     monkeypatch.setattr("cryogan.training.forecast.available_GB", lambda device: None)
     check_memory(particles, SMALL, "cpu")
+
+
+def test_a_run_that_cannot_fit_writes_nothing(tmp_path, capsys):
+    """Ten million templates, by far the most of what this would need."""
+    generator = torch.Generator().manual_seed(7)
+    volume = phantom_map(16, 10.0)
+    simulated = simulate_particles(
+        volume[None],
+        pixel_size_A=10.0,
+        n=64,
+        ctf=random_ctf(64, generator),
+        poses=PoseDistribution(),
+        snr_dB=5.0,
+        generator=generator,
+    )
+    write_dataset(tmp_path, simulated, volume)
+    star, run = str(tmp_path / "particles.star"), tmp_path / "run"
+    settings = ["--training.stages=[{box_size: 16, images: 64}]", "--training.batch_size=32"]
+    command = ["reconstruct", star, "-o", str(run), "--device=cpu", *settings]
+    assert main([*command, "--training.templates=10000000"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("are available; lower --training.templates.\n")
+    assert said.count("\n") == 1
+    assert not run.exists()
 
 
 def machine(root: Path, files: dict[str, str]) -> Path:

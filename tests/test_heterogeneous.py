@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 
 from cryogan.cli import main
 from cryogan.errors import InputError
@@ -360,6 +361,7 @@ def test_the_model_decides_the_defaults(preset, dataset, capsys):
     [
         (["--training.latent=discrete", "--training.classes=1"], "classes is 1"),
         (["--training.classes=5"], "classes is 5, but the latent is not discrete"),
+        (["--training.generator=volume"], "give --training.generator subspace"),
         (["--training.generator=unet"], "in one stage with a box that is a multiple of 16"),
         (["--training.batch_size=101", "--training.latent=discrete"], "fewer than two batches"),
     ],
@@ -371,3 +373,36 @@ def test_what_does_not_fit_is_refused_in_one_sentence(extra, sentence, dataset, 
     assert sentence in said
     assert said.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "generator", "critic"),
+    [
+        (["--config", "paper.yaml"], "unet", "paper"),
+        (["--config", "paper.yaml", "--preset", "default"], "subspace", "template"),
+        (["--preset", "default", "--config=paper.yaml"], "unet", "paper"),
+        (["--config", "paper.yaml", "--training.critic", "compact"], "unet", "compact"),
+        (["--config", "paper.yaml", "--model", "homogeneous"], "volume", "paper"),
+    ],
+)
+def test_a_preset_in_a_file_decides_the_defaults(
+    arguments, generator, critic, tmp_path, monkeypatch, capsys
+):
+    """As one on the command line does; the last word counts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper.yaml").write_text(
+        "model: heterogeneous\npreset: paper\ntraining:\n  volumes_per_step: 4\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "particles.star", "-o", "run", *arguments, "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["training"]["generator"], printed["training"]["critic"]) == (generator, critic)
+    assert printed["training"]["volumes_per_step"] == 4
+
+
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    for name, reason in (("none.yaml", "No such file"), ("bad.yaml", "line 1")):
+        path = str(tmp_path / name)
+        assert main(["reconstruct", "x.star", "-o", "run", "--config", path]) == 2
+        assert reason in capsys.readouterr().err

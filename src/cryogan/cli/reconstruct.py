@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,16 +29,18 @@ from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
 from cryogan.symmetry import symmetry_matrices
 from cryogan.training.config import HETEROGENEOUS_PRESETS, PRESETS, TrainingConfig
+from cryogan.training.forecast import check_memory
 from cryogan.training.team import Launch, Place
 
 
 def make_parser(arguments: list[str]) -> ArgumentParser:
-    """The command's parser; `arguments` decide model and preset, whose values become defaults."""
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("--preset", default="default")
-    early.add_argument("--model", default="homogeneous")
-    known = early.parse_known_args(arguments)[0]
-    presets = HETEROGENEOUS_PRESETS if known.model == "heterogeneous" else PRESETS
+    """The command's parser; `arguments` decide model and preset, whose values become defaults.
+
+    Raises:
+        InputError: `--config` names a file that cannot be read.
+    """
+    model, preset = _model_and_preset(arguments)
+    presets = HETEROGENEOUS_PRESETS if model == "heterogeneous" else PRESETS
     parser = ArgumentParser(
         description="Reconstruct two half-maps and their mean from particle images. The same "
         "command run again resumes an interrupted run."
@@ -72,7 +75,7 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     parser.add_argument(
         "--training",
         type=TrainingConfig,
-        default=asdict(presets.get(known.preset, presets["default"])),
+        default=asdict(presets.get(preset, presets["default"])),
     )
     parser.add_argument(
         "--objective",
@@ -85,11 +88,48 @@ def make_parser(arguments: list[str]) -> ArgumentParser:
     return parser
 
 
+class _InOrder(argparse.Action):
+    """Options as (name, value) in the order in which they were given, in `namespace.given`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        namespace.given = [*getattr(namespace, "given", []), (self.dest, values)]
+
+
+def _model_and_preset(arguments: list[str]) -> tuple[str, str]:
+    """What options and configuration files say; as for all options, the last one counts."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("model", "preset", "config"):
+        early.add_argument(f"--{name}", action=_InOrder)
+    mine = arguments if arguments[:1] == ["reconstruct"] else []
+    given = getattr(early.parse_known_args(mine)[0], "given", [])
+    chosen = {"model": "homogeneous", "preset": "default"}
+    for name, value in given:
+        found = _read_yaml(Path(value)) if name == "config" else {name: value}
+        chosen |= {key: found[key] for key in chosen if isinstance(found.get(key), str)}
+    return chosen["model"], chosen["preset"]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(
+            f"Cannot read {path} ({reason}); give a YAML file with options of this command."
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
 def run(options: Namespace) -> int:
     """Run the command: 0, or 130 if it was interrupted."""
     config = options.training
     if options.sym is not None:
         config = replace(config, symmetry=options.sym)
+    if options.model == "heterogeneous" and config.generator == "volume":
+        raise InputError(
+            "--model heterogeneous learns conformations and generator 'volume' one structure; give "
+            "--training.generator subspace, or leave out --model."
+        )
     launch = Launch.from_environment()
     if launch is not None and launch.rank > 0:
         return _assist(options, config, launch)
@@ -124,6 +164,7 @@ def run(options: Namespace) -> int:
         return refine_with_bar(
             file, folder, ascent, seed=options.seed, device=device, background=background
         )
+    check_memory(file.particles, config, device, launch)
     open_run_folder(folder, about, config, options.seed, device)
     console = Console(highlight=False, soft_wrap=True)
     console.print(file.summary)
