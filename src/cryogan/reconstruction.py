@@ -83,12 +83,6 @@ def check_count(particles: Particles, config: TrainingConfig) -> None:
             f"{len(particles)} particles are fewer than two batches of {config.batch_size}; "
             "give more particles or a smaller --training.batch_size."
         )
-    discrete = config.generator != "volume" and config.latent == "discrete"
-    if discrete and len(particles) < 2 * config.classes:
-        raise InputError(
-            f"{len(particles)} particles are fewer than two for each of {config.classes} classes; "
-            "give more particles or fewer --training.classes."
-        )
 
 
 def reconstruct(
@@ -401,7 +395,7 @@ def train_half(
 def _save_conformations(path: Path, progress: Progress) -> None:
     volume, snapshot = progress.state.volume, progress.state.average
     if isinstance(volume, Subspace | UNet):
-        shares = volume.populations() if isinstance(volume, Subspace) else None
+        shares = volume.populations().detach() if isinstance(volume, Subspace) else None
         found = conformations(
             volume.latent, partial(volume.volumes, snapshot), CONFORMATIONS, shares
         )
