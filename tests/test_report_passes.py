@@ -12,7 +12,7 @@ from cryogan.report.passes import _complete, _figure
 CLIMB = [
     {"phase": "climb", "images_seen": 400, "rings": 5, "evidence": 10.0, "cpu_s": 2.0},
     {"phase": "climb", "images_seen": 800, "rings": 5, "evidence": 11.0, "cpu_s": 4.5},
-    {"phase": "climb", "images_seen": 1200, "rings": 6, "evidence": 12.5, "cpu_s": 7.0},
+    {"phase": "wake", "images_seen": 1200, "rings": 6, "evidence": 12.5, "cpu_s": 7.0},
 ]
 REFINE = [
     {
@@ -48,7 +48,7 @@ def test_the_table_joins_the_steps_of_a_band_and_counts_their_images(run_folder)
     page = write_report(run_folder).read_text()
     rows = [
         ["climb (2 steps)", "800", "5", "11.0", "–", "4.5 s", "4.5 s"],
-        ["climb", "400", "6", "12.5", "–", "2.5 s", "7.0 s"],
+        ["wake", "400", "6", "12.5", "–", "2.5 s", "7.0 s"],
         ["pass 1", "5,000", "15", "20.2", "10.19 Å", "1 min 00 s", "1 min 07 s"],
         ["pass 2", "20,000", "31", "30.5", "7.64 Å", "2 min 13 s", "3 min 20 s"],
     ]
@@ -59,12 +59,16 @@ def test_the_table_joins_the_steps_of_a_band_and_counts_their_images(run_folder)
 def test_phases_are_curves_of_their_own_over_cpu_seconds():
     figure = _figure(_complete([*CLIMB, *REFINE]))
     names = [trace.name for trace in figure.data if trace.showlegend]
-    assert sorted(names) == ["climb from random numbers", "refine"]
+    assert names == [
+        "refine",
+        "climb from random numbers",
+        "conformations come out of random numbers",
+    ]
     resolution = figure.data[0]
     assert list(resolution.x) == [67.0, 200.0]
     assert list(resolution.y) == [10.19, 7.64]
     colours = {trace.legendgroup: trace.line.color for trace in figure.data}
-    assert len(set(colours.values())) == 2
+    assert len(set(colours.values())) == 3
 
 
 def test_a_run_that_has_only_begun(run_folder):

@@ -13,7 +13,12 @@ from cryogan.report.run_folder import RunFolder
 
 Record = dict[str, Any]
 
-_PHASES = {"climb": "climb from random numbers", "refine": "refine"}
+# Phases of the log: what they are called, and their colours.
+_PHASES = {
+    "climb": ("climb from random numbers", COLOURS[1]),
+    "wake": ("conformations come out of random numbers", COLOURS[2]),
+    "refine": ("refine", COLOURS[0]),
+}
 
 _PANELS = (
     ("half_map_0.143_A", "FSC 0.143 (Å)"),
@@ -32,8 +37,8 @@ def passes(run: RunFolder) -> str:
         '<p class="note">Log-likelihoods are means over images, relative to noise alone, in nats; '
         "those of different numbers of rings are not to be compared: more rings explain more. "
         "Poses are judged in the given number of Fourier rings; images are those of both halves. "
-        "Steps of the climb from random numbers come before the halves are first compared, so they "
-        "have no resolution.</p>\n"
+        "Steps from random numbers come before the halves are compared, so they have no "
+        "resolution.</p>\n"
         f"{figures.to_html(_figure(records), 'passes')}\n{_table(records)}"
     )
 
@@ -61,7 +66,7 @@ def _figure(records: list[Record]) -> go.Figure:
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.04)
     named = set()
     for row, (key, title) in enumerate(panels, start=1):
-        for colour, (phase, name) in zip(COLOURS[1::-1], _PHASES.items(), strict=True):
+        for phase, (name, colour) in _PHASES.items():
             chosen = [r for r in records if r["phase"] == phase and _is_number(r.get(key))]
             if not chosen:
                 continue
@@ -73,7 +78,7 @@ def _figure(records: list[Record]) -> go.Figure:
                 showlegend=phase not in named,
                 mode="lines+markers",
                 line={"color": colour, "width": 1.6},
-                marker={"size": 5 if phase == "climb" else 8},
+                marker={"size": 8 if phase == "refine" else 5},
                 hovertemplate="%{y:.4g}",
                 row=row,
                 col=1,
@@ -94,19 +99,19 @@ def _figure(records: list[Record]) -> go.Figure:
 
 
 def _table(records: list[Record]) -> str:
-    """One row a pass of the refinement; the climb's steps of one band are one row."""
+    """One row a pass of the refinement; steps of one band before it are one row."""
     rows: list[list[Record]] = []
     for record in records:
         band = (record["phase"], record.get("rings"))
         same = rows and band == (rows[-1][-1]["phase"], rows[-1][-1].get("rings"))
-        if record["phase"] == "climb" and same:
+        if record["phase"] != "refine" and same:
             rows[-1].append(record)
         else:
             rows.append([record])
     before, cells = 0.0, []
     for group in rows:
         last = group[-1]
-        name = f"pass {last.get('pass', '')}" if last["phase"] == "refine" else "climb"
+        name = f"pass {last.get('pass', '')}" if last["phase"] == "refine" else last["phase"]
         steps = f" ({len(group)} steps)" if len(group) > 1 else ""
         images = sum(record.get("images", 0) for record in group)
         resolution = last.get("half_map_0.143_A")
