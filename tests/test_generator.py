@@ -52,23 +52,27 @@ def subspace(kind="uniform", basis=3, **options):
 @pytest.mark.parametrize(("kind", "count"), [(k, 4) for k in LATENTS] + [("uniform2d", 9)])
 def test_functions_are_orthonormal_over_the_distribution(kind, count):
     latent = LATENTS[kind]
-    grid = latent.grid(64 if latent.dimension == 1 else 4096)  # exact for these functions
+    grid = latent.grid(65536)  # midpoints: 256 along an axis of the square
     values = latent.functions(grid, count).double()
     values = torch.cat((torch.ones(len(grid), 1), values), dim=1)
     gram = values.T @ values / len(grid)
-    torch.testing.assert_close(gram, torch.eye(count + 1).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(gram, torch.eye(count + 1).double(), atol=2e-3, rtol=0)
 
 
 def test_functions_are_those_named():
     z = torch.tensor([[0.0], [0.2], [0.9]])
     line = LATENTS["uniform"].functions(z, 2)
-    torch.testing.assert_close(line, math.sqrt(2) * torch.cos(math.pi * z * torch.tensor([1, 2])))
+    wanted = torch.cat(
+        (math.sqrt(3) * (2 * z - 1), math.sqrt(5) * (6 * z.square() - 6 * z + 1)), 1
+    )
+    torch.testing.assert_close(line, wanted)
     circle = LATENTS["circle"].functions(z, 3)
     wanted = torch.cat((torch.cos(2 * math.pi * z), torch.sin(2 * math.pi * z)), 1)
     torch.testing.assert_close(circle[:, :2], math.sqrt(2) * wanted)
     torch.testing.assert_close(circle[:, 2:], math.sqrt(2) * torch.cos(4 * math.pi * z))
+    latent_line = LATENTS["uniform"].functions
     square = LATENTS["uniform2d"].functions(torch.tensor([[0.2, 0.7]]), 5)[0]
-    a, b = (math.sqrt(2) * torch.cos(torch.tensor([math.pi, 2 * math.pi]) * x) for x in (0.2, 0.7))
+    a, b = latent_line(torch.tensor([[0.2], [0.7]]), 2)
     # (0, 1), (1, 0), (1, 1), (0, 2), (2, 0)
     torch.testing.assert_close(square, torch.stack((b[0], a[0], a[0] * b[0], b[1], a[1])))
 
@@ -84,6 +88,73 @@ def test_classes_are_equally_far_apart():
     distances = torch.cdist(corners, corners)
     off = distances[~torch.eye(5, dtype=torch.bool)]
     torch.testing.assert_close(off, torch.full((20,), math.sqrt(10.0)))
+
+
+@pytest.mark.parametrize("kind", LATENTS)
+def test_amounts_are_the_constant_and_the_functions(kind, generator):
+    latent = LATENTS[kind].sample(7, generator)
+    amounts = LATENTS[kind].amounts(latent, 4)
+    assert torch.equal(amounts[:, 0], torch.ones(7))
+    assert torch.equal(amounts[:, 1:], LATENTS[kind].functions(latent, 3))
+    assert torch.equal(LATENTS[kind].amounts(latent, 1), torch.ones(7, 1))
+
+
+@pytest.mark.parametrize("kind", LATENTS)
+def test_the_slowest_functions_are_those_of_frequency_one(kind):
+    frequency = 1.0 / LATENTS[kind].falling(4)
+    slowest = LATENTS[kind].slowest
+    assert bool((frequency[:slowest] == 1).all())
+    assert bool((frequency[slowest:] > 1).all())
+
+
+def test_moments_on_a_line():
+    """A node is its part of the axis: no knowledge is 1/2 ± 1/√12, one node ± 1/√12 of a part."""
+    line = LATENTS["uniform"]
+    nodes = line.grid(16)
+    some = torch.zeros(16)
+    some[[3, 11]] = torch.tensor([0.25, 0.75])
+    mean, spread = line.moments(torch.stack((torch.full((16,), 1 / 16), nodes[:, 0] == 0.34375,
+                                             some)), nodes)  # fmt: skip
+    cell = 1 / 12 / 256
+    wanted = [0.5, 5.5 / 16, 0.25 * 3.5 / 16 + 0.75 * 11.5 / 16]
+    torch.testing.assert_close(mean, torch.tensor(wanted)[:, None])
+    apart = 0.25 * 0.75 * (8 / 16) ** 2
+    wanted = torch.tensor([1 / 12, cell, apart + cell]).sqrt()[:, None]
+    torch.testing.assert_close(spread, wanted, rtol=1e-4, atol=0)
+
+
+def test_moments_on_a_circle():
+    """A mean of directions: either side of 0 is near 0, and a turn turns the mean alone."""
+    circle = LATENTS["circle"]
+    nodes = circle.grid(16)
+    seam = torch.zeros(1, 16)
+    seam[0, [0, 15]] = 0.5
+    mean, spread = circle.moments(seam, nodes)
+    assert min(float(mean), 1.0 - float(mean)) == pytest.approx(0.0, abs=1e-5)
+    assert float(spread) == pytest.approx(math.sqrt((1 / 32) ** 2 + 1 / 12 / 256), rel=1e-4)
+    peak = torch.exp(-((torch.arange(16.0) - 3.0) ** 2) / 4.0)[None]
+    peak[0, 5] *= 3.0
+    peak = peak / peak.sum()
+    rolled = torch.cat([peak.roll(step, 1) for step in range(16)])
+    mean, spread = circle.moments(rolled, nodes)
+    assert mean.shape == spread.shape == (16, 1)
+    assert bool(((mean >= 0) & (mean <= 1)).all())
+    steps = (mean - mean[:1])[:, 0] % 1.0
+    torch.testing.assert_close(steps, torch.arange(16) / 16, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spread, spread[:1].expand(16, 1), rtol=1e-4, atol=0)
+    flat = circle.moments(torch.full((1, 16), 1 / 16), nodes)[1]
+    assert float(flat) == pytest.approx(1 / math.sqrt(12), rel=0.02)
+
+
+def test_moments_on_a_square_are_those_of_its_axes(generator):
+    square, line = LATENTS["uniform2d"], LATENTS["uniform"]
+    first, second = torch.rand(2, 3, 5, generator=generator).softmax(-1)
+    joint = (first[:, :, None] * second[:, None]).flatten(1)
+    mean, spread = square.moments(joint, square.grid(25))
+    for axis, own in enumerate((first, second)):
+        wanted_mean, wanted_spread = line.moments(own, line.grid(5))
+        torch.testing.assert_close(mean[:, axis, None], wanted_mean)
+        torch.testing.assert_close(spread[:, axis, None], wanted_spread)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "uniform2d", "circle"])

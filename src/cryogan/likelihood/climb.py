@@ -102,8 +102,7 @@ def wake(
         polar = polar_for(size, rings, config, device)
         levels = levels_for(polar, config.shift_percent / 100.0 * size)
         landscape, nats = config.landscape(len(maps)), math.inf
-        if progress < 0.5:  # conformations differ little as yet, and random numbers may be wrong
-            landscape = replace(landscape, anchors=landscape.anchors.mean(0, keepdim=True))
+        if progress < 0.5:  # random numbers may be wrong
             nats = config.climb_nats[1]
         step = partial(
             expect,

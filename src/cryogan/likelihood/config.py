@@ -49,7 +49,7 @@ class AscentConfig:
     iterations: int = 8
     subset: int = 2500
     full_passes: int = 1
-    conformation_passes: int = 2
+    conformation_passes: int = 1
     climb_rings: tuple[int, int] = (5, 13)
     climb_steps: int = 6
     climb_images: int = 500
@@ -133,6 +133,9 @@ class AscentConfig:
     def landscape(self, components: int, prior: Tensor | None = None) -> Landscape:
         """Nodes of the latent, for the first components.
 
+        Poses are searched with every class, or with the mean of a continuum, which is near enough:
+        two conformations on either side of it gained 0.1 nats of 35 an image (Hsp90, motion 1).
+
         Args:
             components: C.
             prior: (L,) populations of a discrete latent's classes; equal by default.
@@ -140,17 +143,12 @@ class AscentConfig:
         if components == 1:
             return SINGLE
         space = self.space
-        count = self.nodes**space.dimension
-        latent = space.grid(count)
-        anchors = {"uniform": 2, "circle": 3, "uniform2d": 4, "discrete": self.classes}
+        latent = space.grid(self.nodes**space.dimension)
+        amounts = space.amounts(latent, components)
+        anchors = amounts if space.kind == "discrete" else torch.eye(components)[:1]
         if prior is None:
             prior = torch.full((len(latent),), 1.0 / len(latent))
-        return Landscape(
-            latent,
-            space.amounts(latent, components),
-            prior,
-            space.amounts(space.grid(anchors[space.kind]), components),
-        )
+        return Landscape(latent, amounts, prior, anchors)
 
 
 def box_for(rings: int, box_size: int) -> int:

@@ -30,7 +30,7 @@ from cryogan.physics.projection import volume_spectrum
 
 _CHUNK = 16
 _PADDING = 2.0
-_MOST = 48  # cells of an image that are judged in all conformations
+_MOST = 32  # cells of an image that are judged in all conformations
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ LatentKind = Literal["uniform", "uniform2d", "circle", "discrete"]
 class Latent:
     """The distribution of the latent z, and an orthonormal set of functions of it.
 
-    - "uniform": z on [0, 1]; √2 cos(kπz).
+    - "uniform": z on [0, 1]; Legendre polynomials √(2k+1) P_k(2z - 1). A straight path is the
+      first of them; cosines, which would do as well inside, would come to rest at its ends.
     - "uniform2d": z on [0, 1]²; products of these, by rising k₁² + k₂².
     - "circle": z on [0, 1), its ends the same; √2 cos(2πkz) and √2 sin(2πkz).
     - "discrete": z one of 0 ... classes - 1; classes - 1 contrasts, which put the classes at
@@ -73,9 +74,10 @@ class Latent:
             phase = 2 * math.pi * latent * (order // 2 + 1)
             waves = torch.where(order % 2 == 0, phase.cos(), phase.sin())
             return math.sqrt(2) * waves
-        orders = self._orders(count).to(latent.device)
-        waves = torch.cos(math.pi * latent[:, None] * orders)
-        values: Tensor = torch.where(orders > 0, math.sqrt(2) * waves, 1.0).prod(-1)
+        orders = self._orders(count)
+        axes = [_legendre(z, int(orders.max()) if count else 0) for z in latent.T]
+        factors = [axis[:, order] for axis, order in zip(axes, orders.T, strict=True)]
+        values: Tensor = torch.stack(factors).prod(0)
         return values
 
     def amounts(self, latent: Tensor, components: int) -> Tensor:
@@ -84,7 +86,7 @@ class Latent:
         return torch.cat((torch.ones_like(latent[:, :1]), functions), dim=1)
 
     def falling(self, count: int) -> Tensor:
-        """(count,) 1 / k of every function, k its frequency: smooth dependences are likelier."""
+        """(count,) 1 / k of each, k its degree or frequency: smooth dependences are likelier."""
         if self.kind == "discrete":
             return torch.ones(count)
         if self.kind == "circle":
@@ -92,7 +94,7 @@ class Latent:
         return self._orders(count).square().sum(1).rsqrt()
 
     def _orders(self, count: int) -> Tensor:
-        """(count, dimension) the lowest frequencies k of cosines on the line or the square."""
+        """(count, dimension) the lowest degrees k of polynomials on the line or the square."""
         axis = range(count + 1)
         orders = sorted(
             itertools.product(axis, repeat=self.dimension),
@@ -127,6 +129,16 @@ class Latent:
             axis = (torch.arange(side) + 0.5) / side
             return torch.cartesian_prod(axis, axis)
         return ((torch.arange(count) + 0.5) / count)[:, None]
+
+
+def _legendre(z: Tensor, highest: int) -> Tensor:
+    """(n, highest + 1) orthonormal Legendre polynomials on [0, 1] at z (n,)."""
+    x = 2.0 * z - 1.0
+    values = [torch.ones_like(x), x]
+    for k in range(1, highest):
+        values.append(((2 * k + 1) * x * values[k] - k * values[k - 1]) / (k + 1))
+    norms = [math.sqrt(2 * k + 1) for k in range(highest + 1)]
+    return torch.stack([norm * value for norm, value in zip(norms, values, strict=False)], dim=1)
 
 
 def _contrasts(classes: int) -> Tensor:
