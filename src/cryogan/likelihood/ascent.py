@@ -30,6 +30,8 @@ from cryogan.likelihood.step import Expectation, expect, prior_of, solved, widen
 from cryogan.models.volume import rescale_volume
 from cryogan.physics.rotations import angle_between
 
+_SETTLED = 0.02  # change of the distribution over a latent in a pass
+
 
 @dataclass(frozen=True)
 class AscentState:
@@ -211,7 +213,8 @@ def _pass(
         volumes = solved(seen.equations, prior, mask, volumes, config)
         maps.append(widened(volumes, seen, config))
     images = sum(count for _, count, _ in found)
-    better = _believed_shells(fsc) > _believed_shells(state.fsc)
+    change = max(seen.change for seen, _, _ in found)
+    better = _believed_shells(fsc) > _believed_shells(state.fsc) or change > _SETTLED
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.last_passes
     learnt = config.generator == "subspace" and config.latent == "discrete"
@@ -233,6 +236,7 @@ def _pass(
         "nside": levels[-1].nside,
         "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
         "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
+        "latent_change": change,
     }
 
 

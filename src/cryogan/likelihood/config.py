@@ -22,7 +22,8 @@ class AscentConfig:
     Attributes:
         iterations: the most passes over images once the halves are compared.
         subset: images of each half in a pass, for every component, until the resolution no longer
-            improves, that of no component; then passes see all images.
+            improves, that of no component, and the distribution over a latent has settled; then
+            passes see all images.
         full_passes: passes over all images that do not improve the resolution; then it ends.
         conformation_passes: the same for conformations, which settle more slowly.
         climb_rings: bands of the climb from random numbers, first and last, in Fourier pixels.
