@@ -63,6 +63,19 @@ class Expectation:
         change: Tensor = torch.linalg.cholesky(now) @ torch.linalg.inv(torch.linalg.cholesky(prior))
         return change
 
+    @property
+    def change(self) -> float:
+        """How far the mean posterior of the latent is from its prior: largest entry of T - 1.
+
+        Of classes, the largest change of a population.
+        """
+        if len(self.node) == 1:
+            return 0.0
+        if len(self.node) == self.landscape.amounts.shape[1]:
+            return float((self.node - self.landscape.prior.to(self.node)).abs().max())
+        one = torch.eye(self.landscape.amounts.shape[1]).to(self.node)
+        return float((self.widening - one).abs().max())
+
 
 def expect(
     half: HalfSet,
@@ -105,19 +118,6 @@ def expect(
         total = equations if total is None else total + equations
     assert total is not None
     return Expectation(evidence / len(index), total, node / len(index), landscape)
-
-    @property
-    def change(self) -> float:
-        """How far the mean posterior of the latent is from its prior: largest entry of T - 1.
-
-        Of classes, the largest change of a population.
-        """
-        if len(self.node) == 1:
-            return 0.0
-        if len(self.node) == self.landscape.amounts.shape[1]:
-            return float((self.node - self.landscape.prior.to(self.node)).abs().max())
-        one = torch.eye(self.landscape.amounts.shape[1]).to(self.node)
-        return float((self.widening - one).abs().max())
 
 
 def widened(maps: Tensor, found: Expectation, config: AscentConfig) -> Tensor:
