@@ -94,7 +94,11 @@ def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = 0.05 * torch.randn(truth.shape, generator=generator)
         write_map(folder / f"{name}.mrc", truth + noise, PIXEL_SIZE_A)
     about = {
-        "particles": {"star": str((dataset / "particles.star").resolve()), "count": COUNT},
+        "particles": {
+            "star": str((dataset / "particles.star").resolve()),
+            "count": COUNT,
+            "box_size": BOX,
+        },
         "seed": SEED,
         "config": {"symmetry": "C1", "mask_radius": 0.8, "penalty_weight": 1.0},
     }

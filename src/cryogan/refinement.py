@@ -34,6 +34,7 @@ from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import CONFORMATIONS, split_halves
 from cryogan.run_folder import forget_after, read_conformations
 from cryogan.symmetry import symmetry_matrices
+from cryogan.training.judgement import cross_judged, read_judges
 from cryogan.training.series import conformations
 
 
@@ -44,18 +45,22 @@ class RunRecord:
     Attributes:
         star: the particle file.
         count: number of particles used.
+        box_size: of their images.
         noise_patches: stack of background patches, or None.
         rows: digest of the rows that --ind chose (`rows_digest`); None for all.
         seed: of the split into halves.
         config: settings, as written.
+        refined: folder of the run that this one has refined, or None.
     """
 
     star: Path
     count: int
+    box_size: int
     noise_patches: Path | None
     rows: str | None
     seed: int
     config: dict[str, Any]
+    refined: Path | None
 
 
 def rows_digest(rows: Tensor | None) -> str | None:
@@ -84,11 +89,21 @@ def read_run(folder: Path) -> RunRecord:
             )
     try:
         about = json.loads(path.read_text())
-        star, count = Path(about["particles"]["star"]), int(about["particles"]["count"])
-        rows = about["particles"].get("rows")
-        patches = about["particles"].get("noise_patches")
-        patches = None if patches is None else Path(patches)
-        return RunRecord(star, count, patches, rows, int(about["seed"]), about["config"])
+        particles = about["particles"]
+        patches, refined = (
+            None if particles.get(name) is None else Path(particles[name])
+            for name in ("noise_patches", "from")
+        )
+        return RunRecord(
+            Path(particles["star"]),
+            int(particles["count"]),
+            int(particles["box_size"]),
+            patches,
+            particles.get("rows"),
+            int(about["seed"]),
+            about["config"],
+            refined,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be understood ({error}); run that command again."
@@ -405,3 +420,43 @@ def assign_particles(
         columns[f"cryoganLatent{axis}"] = mean[:, axis]
         columns[f"cryoganLatentSpread{axis}"] = spread[:, axis]
     return Assigned(result, number, one, columns)
+
+
+def critic_scores(
+    particles: Particles,
+    folder: Path,
+    run: RunRecord,
+    *,
+    same: bool,
+    device: str,
+    background: BackgroundPatches | None = None,
+) -> Tensor | None:
+    """(n,) what the critics of a run think of particles (`training.judgement`).
+
+    Args:
+        particles: the set.
+        folder: of the run: adversarial, or a refinement, perhaps of a refinement, of one.
+        run: its record.
+        same: the particles are those of the run.
+        device: a torch device name.
+        background: as for training.
+
+    Returns:
+        None if the run has no critics, or they are not where its record says.
+
+    Raises:
+        InputError: there are critics which cannot be read, or an image cannot be used.
+    """
+    while run.refined is not None:
+        folder = run.refined
+        if not (folder / "map.mrc").is_file():
+            return None
+        trained = read_run(folder)
+        if (trained.count, trained.rows, trained.seed) != (run.count, run.rows, run.seed):
+            return None  # another run by now, whose halves are others
+        run = trained
+    judges = read_judges(folder, run.config, run.box_size)
+    if not judges:
+        return None
+    halves = split_halves(len(particles), run.seed) if same else None
+    return cross_judged(judges, particles, halves, background, torch.device(device))

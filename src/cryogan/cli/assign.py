@@ -14,7 +14,7 @@ from cryogan.errors import InputError
 from cryogan.io.cryosparc import write_particles
 from cryogan.io.relion import write_assigned
 from cryogan.likelihood.config import AscentConfig
-from cryogan.refinement import assign_particles, read_run, rows_digest
+from cryogan.refinement import assign_particles, critic_scores, read_run, rows_digest
 from cryogan.symmetry import symmetry_matrices
 
 
@@ -24,7 +24,8 @@ def make_parser() -> ArgumentParser:
         description="Find where every particle was seen from, given the maps of a run, and how "
         "sure that is. Writes a RELION star file with all columns of the source and a cryoSPARC "
         ".cs file beside it. Particles of the run are judged by the map of their own half, and the "
-        "halves are written as rlnRandomSubset; others by the map of all."
+        "halves are written as rlnRandomSubset; others by the map of all. If the run has critics, "
+        "their scores are written too."
     )
     parser.add_argument("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
     parser.add_argument("run", type=str, help="folder of cryogan reconstruct or refine")
@@ -63,6 +64,10 @@ def run(options: Namespace) -> int:
         if same
         else "not the particles of the run: all against map.mrc"
     )
+    background = background_of(record, file)
+    scores = critic_scores(
+        file.particles, folder, record, same=same, device=device, background=background
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(f"{len(file.particles):,} particles", total=1.0)
@@ -73,7 +78,7 @@ def run(options: Namespace) -> int:
             config,
             same=same,
             device=device,
-            background=background_of(record, file),
+            background=background,
             show=lambda fraction: bar.update(task, completed=fraction),
         )
     assigned = found.assignment
@@ -91,7 +96,8 @@ def run(options: Namespace) -> int:
             "cryoganShiftSpreadAngst": assigned.shift_spread_A,
             "cryoganPeakProbability": assigned.peak,
         }
-        | found.latent_columns,
+        | found.latent_columns
+        | ({} if scores is None else {"cryoganCriticScore": scores}),
         datadir=options.datadir,
         strip_prefix=options.strip_prefix,
         pixel_size_A=options.apix,
