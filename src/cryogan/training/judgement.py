@@ -1,9 +1,9 @@
 """What trained critics think of single particles.
 
 A critic that has learnt all it can scores an image by log p(real) / p(simulated). An image of the
-molecule is about as probable either way. Junk is not, and its score tells what the critic was
-shown: if real images of its kind were among them, the simulator makes none and they score high; if
-not, low. Either way it stands out.
+molecule is about as probable either way. Junk need not be: the simulator makes none, so that a
+critic which was shown enough of it among the real images scores it high; one which was not may
+score it low. docs/likelihood.md has what was measured.
 """
 
 from collections.abc import Sequence
