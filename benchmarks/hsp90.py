@@ -71,7 +71,9 @@ def latent_options(name: str) -> list[str]:
     return ["--training.latent", kind, f"--training.{setting}", value]
 
 
-def command_of(route: str, star: Path, run: Path, name: str, seed: int) -> list[str]:
+def command_of(
+    route: str, star: Path, run: Path, name: str, seed: int, iterations: int | None
+) -> list[str]:
     """The command line of a route."""
     start = [sys.executable, "-m", "cryogan"]
     if route == "refined":
@@ -82,7 +84,8 @@ def command_of(route: str, star: Path, run: Path, name: str, seed: int) -> list[
         return [*command, "--objective", "likelihood"]
     command += ["--model", "heterogeneous"]
     if route == "likelihood":
-        return [*command, "--objective", "likelihood", *latent_options(name)]
+        command += ["--objective", "likelihood", *latent_options(name)]
+        return command + ([] if iterations is None else [f"--ascent.iterations={iterations}"])
     if route == "unet":
         return [*command, "--training.generator", "unet", "--training.stages", UNET_STAGES]
     return [*command, *latent_options(name)]
@@ -188,6 +191,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["motion1"])
     parser.add_argument("--routes", nargs="+", choices=routes, default=["likelihood"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--iterations", type=int, help="passes of the likelihood at most (default: cryogan's)"
+    )
     options = parser.parse_args()
     table = options.output / "hsp90.csv"
     rows = read_rows(table)
@@ -200,7 +206,8 @@ def main() -> None:
                     run = options.work / f"{name}_{route.replace(' ', '_')}_{seed}"
                     options.work.mkdir(exist_ok=True)
                     spent = measured(
-                        command_of(route, star, run, name, seed), run.with_suffix(".log")
+                        command_of(route, star, run, name, seed, options.iterations),
+                        run.with_suffix(".log"),
                     )
                     found = compare_series(series_of(run), truth)
                     cpu_s, wall_s, memory_GB = spent

@@ -62,9 +62,7 @@ def test_functions_are_orthonormal_over_the_distribution(kind, count):
 def test_functions_are_those_named():
     z = torch.tensor([[0.0], [0.2], [0.9]])
     line = LATENTS["uniform"].functions(z, 2)
-    wanted = torch.cat(
-        (math.sqrt(3) * (2 * z - 1), math.sqrt(5) * (6 * z.square() - 6 * z + 1)), 1
-    )
+    wanted = torch.cat((math.sqrt(3) * (2 * z - 1), math.sqrt(5) * (6 * z.square() - 6 * z + 1)), 1)
     torch.testing.assert_close(line, wanted)
     circle = LATENTS["circle"].functions(z, 3)
     wanted = torch.cat((torch.cos(2 * math.pi * z), torch.sin(2 * math.pi * z)), 1)

@@ -278,6 +278,21 @@ def test_solution_is_that_of_dense_least_squares(
     assert float((bold - wanted).norm() / wanted.norm()) > 0.1  # the prior is felt
 
 
+def test_components_that_do_not_meet_are_solved_alone(generator: torch.Generator) -> None:
+    """Without products between them; with those, the solution is another."""
+    both = tiny(2, generator)
+    everything, nothing = torch.ones(8, 8, 8), torch.zeros(2, 8, 8, 8)
+    gain = torch.tensor([1.0, 0.0, 1.0])[:, None, None, None]
+    apart = NormalEquations(both.backprojection, gain * both.kernel)
+    found = solve(apart, TINY_PRIOR, everything, nothing, iterations=60)
+    for k, pair in ((0, 0), (1, 2)):
+        alone = NormalEquations(both.backprojection[k, None], both.kernel[pair, None])
+        wanted = solve(alone, TINY_PRIOR[k, None], everything, nothing[:1], iterations=60)[0]
+        assert float((found[k] - wanted).norm() / wanted.norm()) < 1e-4
+    met = solve(both, TINY_PRIOR, everything, nothing, iterations=60)
+    assert float((met - found).norm() / found.norm()) > 0.03  # 0.06 measured
+
+
 def test_solution_inside_a_mask_is_approached(generator: torch.Generator) -> None:
     """Masked, many directions hardly count and are left to later iterations.
 

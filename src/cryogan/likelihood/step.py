@@ -57,9 +57,10 @@ class Expectation:
         Rubin & Wu, Biometrika 85, 1998), which expectation maximisation by itself needs many
         steps for. Where the posterior is the prior, T is 1.
         """
-        amounts = self.landscape.amounts.to(self.node)
-        now = (amounts.T * self.node) @ amounts
-        prior = (amounts.T * self.landscape.prior.to(self.node)) @ amounts
+        amounts, share = self.landscape.amounts.to(self.node), self.landscape.prior.to(self.node)
+        node = 0.99 * self.node + 0.01 * share  # a few clear states would make `now` singular
+        now = (amounts.T * node) @ amounts
+        prior = (amounts.T * share) @ amounts
         change: Tensor = torch.linalg.cholesky(now) @ torch.linalg.inv(torch.linalg.cholesky(prior))
         return change
 
