@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from surfaces import ALONG, OUTLINE, View, coverage, render, surface
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, normalize
 
 from cryogan.io.atoms import AtomicModel, model_density, read_model
 from cryogan.io.mrc import MrcStack
@@ -33,35 +32,6 @@ SHOWN = (1, 7, 14, 20)  # states
 COLUMNS, SEED = 7, 0  # of the images
 BOX, PIXEL_A, RESOLUTION_A = 128, 1.5, 8.0  # of the densities
 THRESHOLD = 0.16  # of the highest density of state 1
-FIELD_A, PICTURE, SUPERSAMPLING = 132.0, 300, 2  # of the pictures of states, in Å and pixels
-STILL, MOVING, OUTLINE = "#9db2c4", "#f28e3c", "#7a3b06"
-
-
-@dataclass(frozen=True)
-class View:
-    """An orthographic view: what points right, what up (unit vectors x, y, z), and its width."""
-
-    right: Tensor
-    up: Tensor
-    field_A: float = FIELD_A
-
-    @property
-    def towards(self) -> Tensor:
-        """From the molecule to the eye."""
-        return torch.linalg.cross(self.right, self.up)
-
-    def plane(self) -> Tensor:
-        """(n, n, 3) points of the picture's plane through the origin, in voxels."""
-        n = PICTURE * SUPERSAMPLING
-        axis = (torch.arange(n) - (n - 1) / 2) * (self.field_A / PIXEL_A / n)
-        return axis[None, :, None] * self.right - axis[:, None, None] * self.up
-
-
-ALONG = {
-    "x": View(torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])),
-    "y": View(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, -1.0])),
-    "z": View(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])),
-}
 
 
 @dataclass(frozen=True)
@@ -97,68 +67,6 @@ class Hsp90:
         )
 
 
-def at(volumes: Tensor, points: Tensor) -> Tensor:
-    """Trilinear values (c, ...) of (c, D, D, D) at points (..., 3), x, y, z in voxels."""
-    grid = points.view(1, 1, 1, -1, 3) / (BOX / 2)
-    values = grid_sample(volumes[None], grid, align_corners=False)
-    return values.view(len(volumes), *points.shape[:-1])
-
-
-def surface(volume: Tensor, view: View, level: float) -> Tensor:
-    """(n, n) height towards the eye at which the density first reaches `level`; NaN: nowhere."""
-    plane = view.plane()
-    height = torch.full(plane.shape[:2], torch.nan)
-    before = torch.zeros_like(height)
-    for step in range(BOX // 2, -BOX // 2, -1):  # voxel by voxel, from the eye
-        now = at(volume[None], plane + step * view.towards)[0]
-        first = height.isnan() & (now >= level)
-        height[first] = step + ((now - level) / (now - before))[first]
-        before = now
-    return height
-
-
-def coverage(height: Tensor) -> Tensor:
-    """How much of every pixel of the picture a surface covers."""
-    return avg_pool2d((~height.isnan()).float()[None], SUPERSAMPLING)[0]
-
-
-def render(parts: Tensor, view: View, level: float) -> Tensor:
-    """(n, n, 4) picture of the surface of all parts, in their colours."""
-    volume = parts.sum(dim=0)
-    height = surface(volume, view, level)
-    points = view.plane() + height.nan_to_num(0.0)[..., None] * view.towards
-    normal = -normalize(at(torch.stack(torch.gradient(volume)[::-1]), points), dim=0)
-    light = normalize(view.towards + 0.5 * view.up - 0.5 * view.right, dim=0)
-    lit = torch.einsum("cij,c->ij", normal, light).clamp(0.0)
-    facing = torch.einsum("cij,c->ij", normal, view.towards).clamp(0.0, 1.0)
-    shade = (0.5 + 0.65 * lit) * (0.5 + 0.5 * facing.sqrt()) * openness(height, view.field_A)
-    share = torch.softmax(torch.log(at(parts, points).clamp(1e-9)) * 4.0, dim=0)
-    paint = torch.tensor([colors.to_rgb(STILL), colors.to_rgb(MOVING)])
-    colour = torch.einsum("pij,pc->cij", share, paint) * shade * ~height.isnan()
-    covered = coverage(height)
-    mean = avg_pool2d(colour[None], SUPERSAMPLING)[0] / covered.clamp(1e-6)
-    return torch.cat((mean.clamp(0.0, 1.0), covered[None])).movedim(0, -1)
-
-
-def openness(height: Tensor, field_A: float) -> Tensor:
-    """Less than 1 where the surface lies deeper than what is around it: soft shadows."""
-    result = torch.ones_like(height)
-    for width_A, strength in ((6.0, 0.25), (20.0, 0.35)):
-        width = 2 * round(width_A / field_A * len(height) / 2) + 1
-
-        def blurred(image: Tensor, width: int = width) -> Tensor:
-            for _ in range(3):
-                image = avg_pool2d(image[None], (width, 1), 1, (width // 2, 0))[0]
-                image = avg_pool2d(image[None], (1, width), 1, (0, width // 2))[0]
-            return image
-
-        known = blurred((~height.isnan()).float()).clamp(1e-6)
-        around = blurred(height.nan_to_num(0.0)) / known
-        deeper_A = (around - height.nan_to_num(0.0)) * PIXEL_A
-        result *= 1.0 - strength * (deeper_A / width_A).clamp(0.0, 1.0)
-    return result
-
-
 def states_picture(datadir: Path) -> None:
     """Four states of both motions, along the motion's axis and from a side."""
     figure = Figure(figsize=(11, 10.4), dpi=110)
@@ -180,10 +88,11 @@ def states_picture(datadir: Path) -> None:
             level = level or THRESHOLD * float(parts.sum(dim=0).max())
             for bottom, side in zip(bottoms, sides, strict=True):
                 axes = figure.add_axes((left + column * width, bottom, width, height))
-                axes.imshow(render(parts, ALONG[side], level))
+                axes.imshow(render(parts, PIXEL_A, ALONG[side], level))
                 axes.axis("off")
                 if side not in outlines:
-                    outlines[side] = coverage(surface(parts[1], ALONG[side], level))
+                    silhouette = surface(parts[1], PIXEL_A, ALONG[side], level)
+                    outlines[side] = coverage(silhouette)
                 else:
                     axes.contour(
                         outlines[side], [0.5], colors=OUTLINE, linewidths=1.0, linestyles=":"
@@ -228,7 +137,7 @@ def images_picture(datadir: Path) -> None:
         figure.text(middle, 0.965, f"state {state + 1}", ha="center", fontsize=11)
         x, y, _ = truth.pose.rotation[number].T  # of the image, in the molecule's frame
         view = View(x, -y, noisy.box_size * noisy.pixel_size_A)
-        place(0, column).imshow(render(hsp90.densities(state, origin_A), view, level))
+        place(0, column).imshow(render(hsp90.densities(state, origin_A), PIXEL_A, view, level))
         for row, images in enumerate(rows.values(), start=1):
             darkest, brightest = images.quantile(torch.tensor([0.002, 0.998])).tolist()
             place(row, column).imshow(images[number], cmap="gray", vmin=darkest, vmax=brightest)
