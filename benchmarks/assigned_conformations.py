@@ -1,12 +1,12 @@
 """How well conformations are assigned to particles, against the known ones.
 
     cryogan assign DIR/particles.star RUN -o poses.star
-    python benchmarks/assigned_conformations.py poses.star RUN DIR
+    python benchmarks/assigned_conformations.py poses.star RUN DIR [--figure assigned.png]
 
 Paths: correlation of assigned and true coordinate, and calibration: the distance between them, as
 shares of the population, in units of the assigned spread (root mean square 1, 68 % within 1 and
-95 % within 2 if Gaussian and right). Classes: share of particles that are in the right one, and
-the mean probability that they were assigned with, which should be the same.
+95 % within 2 if Gaussian and right), with a figure. Classes: share of particles that are in the
+right one, and the mean probability that they were assigned with, which should be the same.
 
 Both: per-image area under the FSC (CryoBench) of the map assigned to each image with the image's
 true state; beside it that of the true mean map, and of the run's maps if every image were given
@@ -14,14 +14,17 @@ the one that is best for its state.
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from cryogan.evaluation.conformations import SeriesComparison, compare_series
+from cryogan.evaluation.conformations import compare_series
 from cryogan.evaluation.per_image import per_image_fsc_auc
 from cryogan.evaluation.statistics import spearman
+from cryogan.files import atomic_path
 from cryogan.io.star import Table, read_star
 from cryogan.run_folder import conformations_folder, read_conformations, read_true_conformations
 
@@ -36,24 +39,96 @@ def numbers(table: Table, label: str) -> Tensor:
     return torch.from_numpy(table.numbers(label))
 
 
-def judge_path(mean: Tensor, spread: Tensor, state: Tensor, comparison: SeriesComparison) -> None:
+@dataclass(frozen=True)
+class Places:
+    """Where n particles are on a path of one axis, as shares of the population.
+
+    Attributes:
+        rho: Spearman correlation of assigned and true coordinate, before any turn.
+        assigned: (n,) means, turned if the latent runs against the truth.
+        spread: (n,) standard deviations.
+        true: (n,) the share of particles before each one's state and half of that state's.
+    """
+
+    rho: float
+    assigned: Tensor
+    spread: Tensor
+    true: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, spread: Tensor, coordinate: Tensor) -> "Places":
+        """From assigned latents and the true coordinates, each (n,)."""
+        rho = spearman(mean, coordinate)
+        assert rho is not None
+        _, place, counts = coordinate.unique(return_inverse=True, return_counts=True)
+        share = counts / len(coordinate)
+        percentile = (share.cumsum(0) - share / 2)[place]
+        return cls(rho, mean if rho > 0 else 1.0 - mean, spread, percentile)
+
+    @property
+    def apart(self) -> Tensor:
+        """(n,) assigned minus true."""
+        return self.assigned - self.true
+
+
+def judge_path(places: Places) -> None:
     """Print correlation and calibration along a path of one axis."""
-    true = comparison.truth.coordinate[state, 0]
-    rho = spearman(mean, true)
-    assert rho is not None
-    _, place, counts = true.unique(return_inverse=True, return_counts=True)
-    share = counts / len(true)
-    percentile = (share.cumsum(0) - share / 2)[place]
-    apart = (mean if rho > 0 else 1.0 - mean) - percentile
-    units = apart / spread
+    units = places.apart / places.spread
     within = [float((units.abs() < limit).double().mean()) for limit in (1, 2)]
     print(
-        f"assigned and true coordinate: |Spearman rho| {abs(rho):.3f}\n"
-        f"distance: rms {apart.square().mean().sqrt():.3f} of the path, assigned spread rms "
-        f"{spread.square().mean().sqrt():.3f}\n"
+        f"assigned and true coordinate: |Spearman rho| {abs(places.rho):.3f}\n"
+        f"distance: rms {places.apart.square().mean().sqrt():.3f} of the path, assigned spread rms "
+        f"{places.spread.square().mean().sqrt():.3f}\n"
         f"calibration: rms {units.square().mean().sqrt():.2f} spreads, {within[0]:.1%} within 1, "
         f"{within[1]:.1%} within 2"
     )
+
+
+def plot_path(places: Places, output: Path) -> None:
+    """Assigned against true places, how the assigned ones are distributed, and calibration."""
+    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    both, share, trust = figure.subplots(1, 3, width_ratios=(1.0, 0.5, 1.0))
+    states = places.true.unique()
+    edges = torch.cat((torch.zeros(1), (states[1:] + states[:-1]) / 2, torch.ones(1)))
+    bins = torch.linspace(0.0, 1.0, 51)
+    both.hist2d(
+        places.true.numpy(), places.assigned.numpy(), (edges.numpy(), bins.numpy()), cmap="Blues"
+    )
+    middle = torch.stack([places.assigned[places.true == state].median() for state in states])
+    both.plot(states, middle, "o", color="#f28e3c", mec="black", ms=5, label="median of a state")
+    both.plot((0, 1), (0, 1), color="black", lw=0.8, ls="--")
+    both.legend(loc="upper left", frameon=False)
+    both.set(xlabel="true place on the path", ylabel="assigned place on the path", aspect="equal")
+    share.hist(
+        places.assigned,
+        bins,
+        density=True,
+        orientation="horizontal",
+        color="#9db2c4",
+        label="assigned",
+    )
+    share.axvline(1.0, color="black", lw=0.8, ls="--", label="true")
+    share.legend(loc="upper right", frameon=False, fontsize=9, handlelength=1.5)
+    share.set(xlabel="density", xlim=(0, 3), ylim=(0, 1), yticklabels=[], box_aspect=2.0)
+    order = places.spread.argsort()
+    groups = order.tensor_split(20)
+    spread, apart = (
+        torch.stack([values[group].square().mean().sqrt() for group in groups])
+        for values in (places.spread, places.apart)
+    )
+    limit = 1.1 * float(torch.cat((spread, apart)).max())
+    trust.plot((0, limit), (0, limit), color="black", lw=0.8, ls="--", label="right")
+    trust.plot(spread, apart, "o-", color="#f28e3c", label="twentieths of the particles")
+    trust.legend(loc="lower right", frameon=False)
+    trust.set(
+        xlabel="assigned spread (of the path)",
+        ylabel="true distance, rms (of the path)",
+        xlim=(0, limit),
+        ylim=(0, limit),
+        aspect="equal",
+    )
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
 
 
 def judge_classes(found: Tensor, certainty: Tensor, right: Tensor) -> None:
@@ -77,6 +152,7 @@ def main() -> None:
     parser.add_argument("poses", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path, metavar="DIR", help="folder of `cryogan simulate`")
+    parser.add_argument("--figure", type=Path, help="picture (PNG) to write, for one path")
     options = parser.parse_args()
     assigned = particles_of(options.poses)
     state = (
@@ -98,7 +174,10 @@ def main() -> None:
                 print(f"z{axis} and true axis {other + 1}: Spearman rho {rho:.3f}")
         if comparison.truth.coordinate.shape[1] == mean.shape[1] == 1:
             spread = numbers(assigned, "cryoganLatentSpread0")
-            judge_path(mean[:, 0], spread, state, comparison)
+            places = Places.of(mean[:, 0], spread, comparison.truth.coordinate[state, 0])
+            judge_path(places)
+            if options.figure is not None:
+                plot_path(places, options.figure)
     size = comparison.truth.volumes.shape[-1]
     found = per_image_fsc_auc(comparison.fsc, size, volume, state)
     ideal = per_image_fsc_auc(comparison.fsc, size, best[state], state)
