@@ -166,7 +166,8 @@ def plot(path: Path, rows: list[dict[str, str]]) -> None:
                     s=30,
                     label=route,
                 )
-        axis.set(title=name, xlabel="CPU minutes", xscale="log", yscale="log", ylim=(9, 200))
+        axis.set(title=name, xlabel="CPU minutes", xscale="log", yscale="log")
+        axis.set(xlim=(1, 100), ylim=(9, 200))
         axis.axhline(10.0, color="0.6", lw=0.8, ls=":")
         axis.grid(alpha=0.3, which="both")
     axes[0, 0].set_ylabel("FSC of the motion 0.5 (Å)\n160: none")
