@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from surfaces import ALONG, OUTLINE, coverage, render, surface
 from torch import Tensor
 
@@ -162,6 +163,7 @@ def draw(
                 axes.set_ylim(len(outline) * (0.5 + SHOWN / 2), len(outline) * (0.5 - SHOWN / 2))
                 axes.axis("off")
     figure.savefig(output)
+    Image.open(output).convert("RGB").quantize(128).save(output, optimize=True)  # a third as large
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.cli import main
 from cryogan.errors import InputError
+from cryogan.handover import critic_scores
 from cryogan.io.mrc import write_map
 from cryogan.io.relion import read_particles
 from cryogan.io.star import read_star
@@ -25,7 +25,7 @@ from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import preprocess
 from cryogan.physics.noise import white
 from cryogan.reconstruction import HalfRun, split_halves, train_half
-from cryogan.refinement import critic_scores, read_run
+from cryogan.run_record import read_run
 from cryogan.simulation.in_memory import simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
 from cryogan.training.config import Stage, TrainingConfig
@@ -44,12 +44,7 @@ CONFIG = TrainingConfig(
 """The last stage is limited to the particles' box."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

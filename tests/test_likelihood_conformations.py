@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryogan import refinement
+from cryogan import handover
 from cryogan.cli import main
 from cryogan.conformation_folder import numbered_series, write_conformations
 from cryogan.errors import InputError
+from cryogan.handover import assign_particles
 from cryogan.io.mrc import read_map, write_map
 from cryogan.io.relion import read_particles
 from cryogan.io.star import Table, read_star
@@ -27,7 +27,8 @@ from cryogan.models.conformations import LatentKind
 from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.reconstruction import split_halves
-from cryogan.refinement import assign_particles, half_components, read_run
+from cryogan.refinement import half_components
+from cryogan.run_record import read_run
 from cryogan.simulation.in_memory import simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
 
@@ -35,13 +36,7 @@ COUNT, BOX, PIXEL_SIZE_A, SEED = 240, 16, 12.0, 3
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _threads() -> Iterator[None]:
-    """`refine` sets the number of torch's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +205,7 @@ def test_particles_are_judged_by_conformations_whose_mean_is_the_map(
         given.append(torch.einsum("l,lc,czyx->zyx", landscape.prior, landscape.amounts, components))
         return unassigned(len(half), landscape)
 
-    monkeypatch.setattr(refinement, "assign", assign)
+    monkeypatch.setattr(handover, "assign", assign)
     particles = read_particles(dataset / "particles.star").particles
     run = read_run(tmp_path / "run")
     found = assign_particles(

@@ -23,7 +23,7 @@ from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.rotations import angle_between
 from cryogan.reconstruction import split_halves
-from cryogan.refinement import read_run
+from cryogan.run_record import read_run
 from cryogan.simulation.in_memory import simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
 
@@ -37,13 +37,7 @@ QUICK = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _threads() -> Iterator[None]:
-    """`refine` sets the number of torch's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,8 @@ PUBLISHED = replace(
 HELD_HALF = 3 * COUNT * BOX**2 / 1e9  # GB: too little for float32, enough for float16
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """An image is preprocessed alike to the last bit in batches no smaller than that."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# an image is preprocessed alike to the last bit in batches no smaller than that
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

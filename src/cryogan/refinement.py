@@ -1,10 +1,9 @@
-"""Likelihood on disk: refining a run, reconstructing by likelihood, assigning poses."""
+"""Likelihood on disk: refining the maps of a run, or reconstructing from random numbers."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from cryogan.evaluation.masks import soft_mask
 from cryogan.evaluation.series import Series
 from cryogan.files import atomic_path, write_text
 from cryogan.io.mrc import read_map, write_map
-from cryogan.likelihood.ascent import AscentState, ascend, believed_rings
-from cryogan.likelihood.assignment import Assignment, assign, unassigned
+from cryogan.likelihood.ascent import AscentState, ascend
 from cryogan.likelihood.config import AscentConfig
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.memory import keep_freed_memory
@@ -34,80 +32,7 @@ from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import CONFORMATIONS, split_halves
 from cryogan.run_folder import forget_after, read_conformations
 from cryogan.symmetry import symmetry_matrices
-from cryogan.training.judgement import cross_judged, read_judges
 from cryogan.training.series import conformations
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What `config.json` of a run folder tells about its particles.
-
-    Attributes:
-        star: the particle file.
-        count: number of particles used.
-        box_size: of their images.
-        noise_patches: stack of background patches, or None.
-        rows: digest of the rows that --ind chose (`rows_digest`); None for all.
-        seed: of the split into halves.
-        config: settings, as written.
-        refined: folder of the run that this one has refined, or None.
-    """
-
-    star: Path
-    count: int
-    box_size: int
-    noise_patches: Path | None
-    rows: str | None
-    seed: int
-    config: dict[str, Any]
-    refined: Path | None
-
-
-def rows_digest(rows: Tensor | None) -> str | None:
-    """A short name for a choice of rows; None for all."""
-    if rows is None:
-        return None
-    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()[:16]
-
-
-def read_run(folder: Path) -> RunRecord:
-    """The record of a finished run.
-
-    Raises:
-        InputError: the folder holds no run, or one that is not finished.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise InputError(
-            f"{folder} is no run folder: it has no config.json; give the run's folder."
-        )
-    for name in ("half1.mrc", "half2.mrc", "map.mrc"):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder} has no {name}: its run is not finished; finish it first by running its "
-                "command again."
-            )
-    try:
-        about = json.loads(path.read_text())
-        particles = about["particles"]
-        patches, refined = (
-            None if particles.get(name) is None else Path(particles[name])
-            for name in ("noise_patches", "from")
-        )
-        return RunRecord(
-            Path(particles["star"]),
-            int(particles["count"]),
-            int(particles["box_size"]),
-            patches,
-            particles.get("rows"),
-            int(about["seed"]),
-            about["config"],
-            refined,
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be understood ({error}); run that command again."
-        ) from error
 
 
 def half_maps(folder: Path, particles: Particles) -> Tensor:
@@ -220,8 +145,6 @@ def refine(
         InputError: an image cannot be used.
     """
     keep_freed_memory()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))  # two halves at a time
     state_path, log_path = folder / "state.npz", folder / "stats.jsonl"
     state, spent = _read_state(state_path)
     forget_after(log_path, 0 if state is None else state.images_seen)
@@ -230,24 +153,28 @@ def refine(
         HalfSet.of(particles.subset(index), background)
         for index in split_halves(len(particles), seed)
     ]
-    with log_path.open("a", buffering=1) as log:
-        for step in ascend(
-            (halves[0], halves[1]),
-            config,
-            seed=seed,
-            device=torch.device(device),
-            maps=maps,
-            populations=populations,
-            state=state,
-        ):
-            spent = (time.perf_counter() - wall, time.process_time() - cpu)
-            record = step.record | {"wall_s": spent[0], "cpu_s": spent[1]}
-            log.write(json.dumps(record) + "\n")
-            show(record)
-            if step.state is not None:
-                state = step.state
-                _write_state(state_path, state, spent)
-    torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))  # two halves at a time
+    try:
+        with log_path.open("a", buffering=1) as log:
+            for step in ascend(
+                (halves[0], halves[1]),
+                config,
+                seed=seed,
+                device=torch.device(device),
+                maps=maps,
+                populations=populations,
+                state=state,
+            ):
+                spent = (time.perf_counter() - wall, time.process_time() - cpu)
+                record = step.record | {"wall_s": spent[0], "cpu_s": spent[1]}
+                log.write(json.dumps(record) + "\n")
+                show(record)
+                if step.state is not None:
+                    state = step.state
+                    _write_state(state_path, state, spent)
+    finally:
+        torch.set_num_threads(threads)
     assert state is not None
     return _write_results(folder, state, particles, config, seed, spent)
 
@@ -336,127 +263,3 @@ def _write_conformations(
     is_path = config.latent in ("uniform", "circle")
     write_conformations(folder / "conformations", series(state.both), path=is_path)
     return agreement(series(state.halves[0]), series(state.halves[1]))
-
-
-@dataclass(frozen=True)
-class Assigned:
-    """Poses of a particle set, and the half of the run that each particle belongs to.
-
-    Attributes:
-        assignment: one row a particle.
-        half: (n,) 1 or 2; None if the particles are not those of the run.
-        class_number: (n,) most probable class of a discrete latent, counted from 1; else 1.
-        latent_columns: (n,) columns by name: mean latent and spread along each axis, or the
-            probability of the class; none for one structure.
-    """
-
-    assignment: Assignment
-    half: Tensor | None
-    class_number: Tensor
-    latent_columns: dict[str, Tensor]
-
-
-def assign_particles(
-    particles: Particles,
-    folder: Path,
-    run: RunRecord,
-    config: AscentConfig,
-    *,
-    same: bool,
-    device: str,
-    background: BackgroundPatches | None = None,
-    show: Callable[[float], None] = lambda fraction: None,
-) -> Assigned:
-    """Poses of particles against the maps of a run.
-
-    Args:
-        particles: the set.
-        folder: of the run (a reconstruction or a refinement).
-        run: its record.
-        config: mask, shifts, symmetry.
-        same: the particles are those of the run: each is judged by the map of its own half, so
-            that the halves stay independent. Other particles are judged by `map.mrc`.
-        device: a torch device name.
-        background: as for `refine`.
-        show: called with the fraction that is done.
-    """
-    keep_freed_memory()
-    maps, populations = half_components(folder, particles, config)
-    landscape = config.landscape(maps.shape[1], populations)
-    rings = believed_rings(fourier_shell_correlation(maps[0, 0], maps[1, 0]))
-    count = len(particles)
-    groups = list(zip(split_halves(count, run.seed), maps, strict=True))
-    if not same:
-        components = maps.mean(0)
-        average = torch.einsum("c,czyx->zyx", landscape.average, components)
-        components[0] += read_map(folder / "map.mrc").volume - average
-        groups = [(torch.arange(count), components)]
-    result, done = unassigned(count, landscape), 0
-
-    def count_up(more: int) -> None:
-        nonlocal done
-        done += more
-        show(done / count)
-
-    for rows, components in groups:
-        half = HalfSet.of(particles.subset(rows), background)
-        components = half.components_in_units(components)
-        found = assign(half, components, landscape, rings, config, torch.device(device), count_up)
-        result = result.scattered(rows, found)
-    number = None
-    if same:
-        number = torch.ones(count, dtype=torch.int64)
-        number[groups[1][0]] = 2
-    one = torch.ones(count, dtype=torch.int64)
-    if len(landscape.prior) == 1:
-        return Assigned(result, number, one, {})
-    if config.latent == "discrete":
-        best = result.node.max(dim=1)
-        columns = {"cryoganClassProbability": best.values}
-        return Assigned(result, number, best.indices + 1, columns)
-    columns = {}
-    mean, spread = config.space.moments(result.node, landscape.latent)
-    for axis in range(mean.shape[1]):
-        columns[f"cryoganLatent{axis}"] = mean[:, axis]
-        columns[f"cryoganLatentSpread{axis}"] = spread[:, axis]
-    return Assigned(result, number, one, columns)
-
-
-def critic_scores(
-    particles: Particles,
-    folder: Path,
-    run: RunRecord,
-    *,
-    same: bool,
-    device: str,
-    background: BackgroundPatches | None = None,
-) -> Tensor | None:
-    """(n,) what the critics of a run think of particles (`training.judgement`).
-
-    Args:
-        particles: the set.
-        folder: of the run: adversarial, or a refinement, perhaps of a refinement, of one.
-        run: its record.
-        same: the particles are those of the run.
-        device: a torch device name.
-        background: as for training.
-
-    Returns:
-        None if the run has no critics, or they are not where its record says.
-
-    Raises:
-        InputError: there are critics which cannot be read, or an image cannot be used.
-    """
-    while run.refined is not None:
-        folder = run.refined
-        if not (folder / "map.mrc").is_file():
-            return None
-        trained = read_run(folder)
-        if (trained.count, trained.rows, trained.seed) != (run.count, run.rows, run.seed):
-            return None  # another run by now, whose halves are others
-        run = trained
-    judges = read_judges(folder, run.config, run.box_size)
-    if not judges:
-        return None
-    halves = split_halves(len(particles), run.seed) if same else None
-    return cross_judged(judges, particles, halves, background, torch.device(device))

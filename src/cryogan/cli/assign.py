@@ -11,10 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from cryogan.cli.reading import add_reading_options, chosen_rows, device_named, read_input
 from cryogan.cli.refine import background_of, settings
 from cryogan.errors import InputError
+from cryogan.handover import assign_particles, critic_scores
 from cryogan.io.cryosparc import write_particles
 from cryogan.io.relion import write_assigned
 from cryogan.likelihood.config import AscentConfig
-from cryogan.refinement import assign_particles, critic_scores, read_run, rows_digest
+from cryogan.run_record import read_run, rows_digest
 from cryogan.symmetry import symmetry_matrices
 
 

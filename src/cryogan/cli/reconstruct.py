@@ -24,9 +24,10 @@ from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.config import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
 from cryogan.reconstruction import Reconstruction, check_count, reconstruct
-from cryogan.refinement import check_refinable, rows_digest
+from cryogan.refinement import check_refinable
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
+from cryogan.run_record import rows_digest
 from cryogan.symmetry import symmetry_matrices
 from cryogan.training.config import HETEROGENEOUS_PRESETS, PRESETS, TrainingConfig
 from cryogan.training.forecast import check_memory

@@ -20,16 +20,10 @@ from cryogan.errors import InputError
 from cryogan.io.relion import ParticleFile
 from cryogan.likelihood.config import AscentConfig
 from cryogan.physics.noise import BackgroundPatches
-from cryogan.refinement import (
-    RunRecord,
-    check_refinable,
-    half_components,
-    read_run,
-    refine,
-    rows_digest,
-)
+from cryogan.refinement import check_refinable, half_components, refine
 from cryogan.report.page import write_report
 from cryogan.run_folder import open_run_folder
+from cryogan.run_record import RunRecord, read_run, rows_digest
 
 
 def make_parser() -> ArgumentParser:

@@ -135,7 +135,8 @@ class AscentConfig:
         """Nodes of the latent, for the first components.
 
         Poses are searched with every class, or with the mean of a continuum, which is near enough:
-        two conformations on either side of it gained 0.1 nats of 35 an image (Hsp90, motion 1).
+        two or three conformations along it gained 0.1 to 0.2 nats of 35 an image (Hsp90, motion 1,
+        development runs), at two to three times the cost.
 
         Args:
             components: C.

@@ -16,13 +16,11 @@ class Conformations:
     """Volumes in one frame.
 
     Attributes:
-        kind: of the latent (`models.conformations.Latent`).
         volumes: (n, D, D, D).
         latents: (n, dimension).
         weights: (n,) share of the particles that each volume stands for; sum 1.
     """
 
-    kind: str
     volumes: Tensor
     latents: Tensor
     weights: Tensor
@@ -54,7 +52,7 @@ def conformations(
         weights = torch.full((len(latents),), 1.0 / len(latents))
     if latent.kind == "discrete" and populations is not None:
         weights = populations.cpu()
-    return Conformations(latent.kind, volumes(latents).cpu(), latents, weights)
+    return Conformations(volumes(latents).cpu(), latents, weights)
 
 
 def _equal_steps(volumes: Callable[[Tensor], Tensor], count: int) -> tuple[Tensor, Tensor]:
