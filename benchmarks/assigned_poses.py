@@ -2,10 +2,14 @@
 
     cryogan assign DIR/particles.star RUN/refine -o poses.star
     python benchmarks/assigned_poses.py poses.star RUN/refine/map.mrc DIR --sym D2
+    python benchmarks/assigned_poses.py poses.star --against relion_poses.star --sym D2
 
 The map is aligned to the known structure, which turns every assigned pose with it (a map of the
 other hand shows an image of the molecule turned by 180° in its plane). Symmetric copies of a pose
 count as the same. Half-sets, whose frames may differ, are also judged each for itself.
+
+Against the poses of another program, whose map is not at hand, the rotation and the hand that bring
+most poses together are looked for among those that single particles suggest, and polished.
 """
 
 import argparse
@@ -29,23 +33,49 @@ def errors_deg(assigned: Tensor, true: Tensor, operators: Tensor) -> tuple[Tenso
     return angle_between(copies, true).min(dim=0)
 
 
+_OTHER_HAND = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
+
+
+def laid_on(assigned: Tensor, true: Tensor, operators: Tensor) -> Tensor:
+    """Poses (n, 3, 3) in the frame of others: one rotation, and the other hand if that fits."""
+    best = (float("inf"), assigned)
+    few = torch.linspace(0, len(true) - 1, 500).long()
+    for turned in (assigned, assigned @ _OTHER_HAND):
+        for frame in true[few] @ turned[few].mT:
+            for _ in range(3):
+                error, copy = errors_deg(frame @ turned[few], true[few], operators)
+                if float(error.median()) < best[0]:
+                    best = (float(error.median()), frame @ turned)
+                near = error <= error.median()
+                wanted = operators[copy[near]].mT @ true[few[near]]
+                frame = roma.special_procrustes((wanted @ turned[few[near]].mT).mean(0))
+    return best[1]
+
+
 def main() -> None:
     """Print medians and 90th percentiles."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("poses", type=Path)
-    parser.add_argument("map", type=Path)
-    parser.add_argument("data", type=Path, metavar="DIR", help="folder of `cryogan simulate`")
+    parser.add_argument("map", type=Path, nargs="?")
+    parser.add_argument(
+        "data", type=Path, nargs="?", metavar="DIR", help="folder of `cryogan simulate`"
+    )
+    parser.add_argument("--against", type=Path, help="star file with other poses")
     parser.add_argument("--sym", default="C1", help="symmetry of the known structure")
     options = parser.parse_args()
-    truth = read_map(options.data / "truth" / "map.mrc")
-    alignment = compare_to_truth(read_map(options.map), truth).alignment
     operators = symmetry_matrices(options.sym).double()
-    true = read_poses(options.data / "truth" / "poses.star").rotation.double()
-    turned = alignment.rotation.double() @ read_poses(options.poses).rotation.double()
-    if alignment.mirrored:
-        turned = turned @ torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
+    turned = read_poses(options.poses).rotation.double()
+    if options.against is not None:
+        true = read_poses(options.against, pixel_size_A=1.0).rotation.double()
+        turned = laid_on(turned, true, operators)
+    else:
+        truth = read_map(options.data / "truth" / "map.mrc")
+        alignment = compare_to_truth(read_map(options.map), truth).alignment
+        true = read_poses(options.data / "truth" / "poses.star").rotation.double()
+        turned = alignment.rotation.double() @ turned
+        turned = turned @ _OTHER_HAND if alignment.mirrored else turned
     error, copy = errors_deg(turned, true, operators)
     print(f"all: median {error.median():.2f}°, 90 % below {error.quantile(0.9):.2f}°")
     table = next(table for table in read_star(options.poses) if "rlnAngleRot" in table)

@@ -370,6 +370,7 @@ def main() -> None:
     parser.add_argument("--datadir", type=Path, required=True, help="of the recipe's files")
     parser.add_argument("--snrs", nargs="+", type=int, default=[-5, -10, -20, -25], metavar="DB")
     parser.add_argument("--counts", nargs="+", type=int, default=[1000, 5000, 20_000], metavar="N")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="none: only draw")
     parser.add_argument("--stage-images", type=int, default=51_200)
     parser.add_argument(
@@ -392,6 +393,8 @@ def main() -> None:
                         folder, snr_dB, count, seed, options.stage_images, options.minutes
                     )
                     for job, methods in JOBS:
+                        if not set(methods) & set(options.methods):
+                            continue
                         if table.has(start, methods):
                             continue
                         with tempfile.TemporaryDirectory() as work:

@@ -6,7 +6,8 @@
 - `oracle`: `relion_reconstruct --ctf` with the true poses, the bound of the field's own tool.
 
 No symmetry is imposed and particles are known to be centred. Every command pays for its own start
-and reading; CPU time is that of all its processes. Rows are added to `routes_NAME.csv`, one when a
+and reading; CPU time is that of all its processes, but for the leader of RELION's refinement, which
+waits busily for its two workers. Rows are added to `routes_NAME.csv`, one when a
 route ends and, for our routes, one for each of their parts.
 
     cryogan simulate betagal-64px --condition=-20dB --datadir ../shared/data -o DIR
@@ -16,7 +17,9 @@ route ends and, for our routes, one for each of their parts.
 import argparse
 import csv
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -155,15 +158,24 @@ def relion(star: Path, seed: int, work: Path, minutes: float, table: Table) -> N
     model = max(work.glob("ini_it*_class001.mrc"))
     part = "initial model" + ("" if first[2] else " (stopped)")
     table.add("relion", seed, part, *first[:2], model)
-    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "relion_refine_mpi"]
-    command += ["--o", str(work / "ref"), "--ref", str(model), *common, *REFINEMENT.split()]
-    second = spend(command, star.parent, log, minutes)
-    total = (first[0] + second[0], first[1] + second[1])
+    leader = work / "leader.txt"
+    worker = ["relion_refine_mpi", "--o", str(work / "ref"), "--ref", str(model)]
+    worker += [*common, *REFINEMENT.split()]
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "1"]
+    command += ["bash", "-c", f"trap : TERM; {shlex.join(worker)}; times > {leader}"]
+    second = spend([*command, ":", "-n", "2", *worker], star.parent, log, minutes)
+    waited = _seconds(leader.read_text()) if leader.is_file() else 0.0
+    total = (first[0] + second[0] - waited, first[1] + second[1])
     if second[2]:
         table.add("relion", seed, "and refinement", *total, work / "ref_class001.mrc")
     else:
         half = max(work.glob("ref_it*_half1_class001.mrc"))
         table.add("relion", seed, f"and refinement (stopped; {half.name})", *total, half)
+
+
+def _seconds(times: str) -> float:
+    """CPU seconds of a shell and its children, of what bash's `times` says (`0m1.23s`)."""
+    return sum(60 * float(m) + float(s) for m, s in re.findall(r"(\d+)m([\d.]+)s", times))
 
 
 def oracle(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
@@ -196,6 +208,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="wall minutes of any command at most"
     )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy folders of the runs there")
     options = parser.parse_args()
     try:
         table = Table(
@@ -209,6 +222,9 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as work:
                     star = (options.data / "particles.star").resolve()
                     ROUTES[route](star, seed, Path(work), options.minutes, table)
+                    if options.keep is not None:
+                        kept = options.keep / f"{options.name}_{route}_{seed}"
+                        shutil.copytree(work, kept, dirs_exist_ok=True)
     except InputError as error:
         sys.exit(f"routes: {error}")
 
