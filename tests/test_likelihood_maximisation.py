@@ -1,5 +1,6 @@
 """Normal equations and their solution against explicit sums and dense linear algebra."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -319,6 +320,29 @@ def test_nothing_is_said_beyond_the_prior(generator: torch.Generator) -> None:
     (found,) = solve(equations, prior, full, torch.randn(1, *full.shape, generator=generator))
     power = fourier.shell_mean(fourier.rfft(found, 3).abs().square(), BOX, 3)
     assert float(power[5:].max()) < 1e-8 * float(power[1:5].min())
+
+
+def test_weight_of_a_shell_is_what_the_form_says_of_its_plane_waves(
+    generator: torch.Generator,
+) -> None:
+    """Positive in every shell, also where the others weigh 10,000 times as much."""
+    steep = torch.where(torch.arange(1, RINGS + 1) <= 3, 1e-4, 1.0)
+    seen = some_observations(6, generator)
+    seen = Observations(seen.a, seen.b * steep)
+    equations = normal_equations(seen, some_poses(40, 6, 8, generator), views(8, CPU), POLAR)
+    found = shell_weight(equations)[0]
+    assert bool((found[1 : RINGS + 1] > 0).all())
+    transfer = fourier.rfft(equations.kernel, 3)[0]
+    x = (torch.arange(BOX) - BOX // 2) * (2.0 * math.pi / BOX)
+    forms = []
+    for a, b, c in itertools.product((-1, 0, 1), repeat=3):
+        if 0 < a * a + b * b + c * c < 3:  # the first shell, to 1.5
+            phase = a * x[:, None, None] + b * x[:, None] + c * x
+            for wave in (phase.cos(), phase.sin()):
+                padded = fourier.rfft(fourier.crop_or_pad(wave, 2 * BOX, 3), 3)
+                weighed = fourier.irfft(padded * transfer, 2 * BOX, 3)
+                forms.append(float((fourier.crop_or_pad(weighed, BOX, 3) * wave).sum()))
+    assert float(found[1]) == pytest.approx(2.0 * sum(forms) / len(forms) / BOX**6, rel=1e-3)
 
 
 def test_images_of_known_poses_give_back_the_map(generator: torch.Generator) -> None:

@@ -27,6 +27,7 @@ from cryogan.particles import CTFParams, Pose
 from cryogan.physics.ctf import ctf
 from cryogan.physics.density import gaussian_density
 from cryogan.physics.imaging import form_images
+from cryogan.physics.noise import colour, white
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import angle_between, euler_to_matrix, random_rotations
 
@@ -144,17 +145,37 @@ def test_evidence_is_the_mean_likelihood(generator: torch.Generator) -> None:
     torch.testing.assert_close(found, mean.float(), atol=0.5, rtol=0.01)
 
 
-def test_noise_of_every_shell_counts(generator: torch.Generator) -> None:
-    """Dividing by a shell's noise is filtering the image and the power of the CTF by it."""
+def test_noise_of_every_ring_counts(generator: torch.Generator) -> None:
     filters = transfer(3)
     images = noisy(filters, generator)
     noise = torch.linspace(0.5, 2.0, BOX // 2 + 1)
-    shells = fourier.shell_index(BOX).clamp_max(BOX // 2)
-    filtered = fourier.irfft(fourier.rfft(images) / noise[shells], BOX)
     found = observe(images, filters, NOISE * noise, POLAR)
-    plain, wanted = observed(images, filters), observed(filtered, filters)
-    torch.testing.assert_close(found.a, wanted.a, atol=1e-5 * float(wanted.a.abs().max()), rtol=0)
+    plain = observed(images, filters)
+    torch.testing.assert_close(found.a * noise[POLAR.ring], plain.a)
     torch.testing.assert_close(found.b * noise[1 : RINGS + 1], plain.b)
+
+
+def test_steep_noise_does_not_leak_into_weak_rings(generator: torch.Generator) -> None:
+    """Of noise alone, Re⟨P, A⟩ has the variance ⟨|P|², B⟩ in every band.
+
+    Noise with 250 times the power in the first rings, where CTFs are weak, as in real images: 1.06
+    to 1.19 measured. Divided by the noise before they are cut to a disc, images gave 54 in 2 rings
+    and 8 in 10.
+    """
+    n, polar = 1500, Polar(BOX, RINGS, 6.0, CPU)
+    filters = transfer(1).expand(n, -1, -1)
+    spectrum = 0.03 + 8.0 / (1.0 + (torch.arange(BOX // 2 + 1) / 5.0) ** 10)
+    images = colour(white(n, BOX, generator), spectrum)
+    seen = observe(images, filters, spectrum, polar)
+    for rings in (2, 4, 10):
+        level = Level(nside=2, rings=rings, keep=1)
+        slices = reference(volume_spectrum(molecule(), 2.0), polar, level)
+        assert slices.plane is not None
+        assert slices.power is not None
+        cross = (seen.a[:, : slices.plane.shape[1]] @ slices.plane.conj().T).real  # (n, V)
+        expected = slices.power @ seen.b[0, :rings]
+        ratio = float((cross.square().mean(0) / expected).mean())
+        assert ratio == pytest.approx(1.1, abs=0.2), rings
 
 
 def test_power_of_a_ctf_is_its_mean_over_rings() -> None:
@@ -208,7 +229,7 @@ def test_astigmatism_is_exact_where_images_are_filtered(generator: torch.Generat
 
 def test_levels_end_where_the_band_asks(generator: torch.Generator) -> None:
     polar = Polar(64, 24, 28.0, CPU)
-    levels = levels_for(polar, 3.0)
+    levels = levels_for(polar, 28.0, 3.0)
     assert [level.nside for level in levels] == [8 * 2**i for i in range(len(levels))]
     bands = [level.rings for level in levels]
     assert bands == sorted(bands)
@@ -220,8 +241,8 @@ def test_levels_end_where_the_band_asks(generator: torch.Generator) -> None:
     first, *finer = levels
     assert first.shift_steps * first.shift_step_px >= 3.0
     assert all(level.shift_steps == 1 for level in finer)
-    assert all(level.shift_steps == 0 for level in levels_for(polar, 0.0))
-    assert levels_for(polar, 0.0, 9)[-1].rings == 9
+    assert all(level.shift_steps == 0 for level in levels_for(polar, 28.0, 0.0))
+    assert levels_for(polar, 28.0, 0.0, 9)[-1].rings == 9
 
 
 def test_shifts_go_along_x_first() -> None:
@@ -238,7 +259,7 @@ def found_poses(
     shift_px = largest_px * (2.0 * torch.rand(n, 2, generator=generator) - 1.0)
     filters = transfer(n)
     seen = observed(formed(rotation, shift_px, filters, 2.0), filters, noise=0.02)
-    levels = levels_for(POLAR, largest_px)
+    levels = levels_for(POLAR, POLAR.radius_px, largest_px)
     spectrum = volume_spectrum(molecule(2.0), 4.0)
     cells = search(seen, [reference(spectrum, POLAR, level) for level in levels], levels)
     return Pose(rotation, shift_px), cells, levels, seen
@@ -250,7 +271,7 @@ def test_images_that_need_more_cells_than_others(generator: torch.Generator) -> 
     clean = formed(random_rotations(4, generator), torch.zeros(4, 2), filters, 2.0)
     images = torch.cat((clean, torch.randn(4, BOX, BOX, generator=generator)))
     seen = observed(images, torch.cat((filters, filters)), noise=0.02)
-    levels = levels_for(POLAR, 0.0)
+    levels = levels_for(POLAR, POLAR.radius_px, 0.0)
     spectrum = volume_spectrum(molecule(2.0))
     references = [reference(spectrum, POLAR, level) for level in levels]
     alone = [search(seen[i : i + 1], references, levels) for i in range(8)]
@@ -307,7 +328,7 @@ def test_chunks_do_not_matter(generator: torch.Generator) -> None:
     images = noisy(filters, generator)
     seen = observed(images, filters)
     spectrum = volume_spectrum(molecule())
-    levels = levels_for(POLAR, 1.0)
+    levels = levels_for(POLAR, POLAR.radius_px, 1.0)
     references = [reference(spectrum, POLAR, level) for level in levels]
     whole = search(seen, references, levels, chunk=9)
     some = search(seen, references, levels, chunk=4)
@@ -331,7 +352,7 @@ def test_slices_made_when_asked_for_are_the_same(
     images = noisy(filters, generator)
     seen = observed(images, filters)
     spectrum = volume_spectrum(molecule())
-    levels = levels_for(POLAR, 1.0)
+    levels = levels_for(POLAR, POLAR.radius_px, 1.0)
     kept = [reference(spectrum, POLAR, level) for level in levels]
     made = [reference(spectrum, POLAR, level, most_bytes=0) for level in levels]
     assert all(each.plane is not None for each in kept)

@@ -12,6 +12,7 @@ from cryogan.io.mrc import read_map
 from cryogan.likelihood.ascent import believed_rings
 from cryogan.likelihood.assignment import Assignment, assign, unassigned
 from cryogan.likelihood.config import AscentConfig
+from cryogan.likelihood.field import Field
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.memory import keep_freed_memory
 from cryogan.particles import Particles
@@ -67,13 +68,15 @@ def assign_particles(
     keep_freed_memory()
     maps, populations = half_components(folder, particles, config)
     landscape = config.landscape(maps.shape[1], populations)
+    field = Field.of(particles.box_size, config)
+    maps, inside = field.enter(maps), field.settings(config)
     rings = believed_rings(fourier_shell_correlation(maps[0, 0], maps[1, 0]))
     count = len(particles)
     groups = list(zip(split_halves(count, run.seed), maps, strict=True))
     if not same:
         components = maps.mean(0)
         average = torch.einsum("c,czyx->zyx", landscape.average, components)
-        components[0] += read_map(folder / "map.mrc").volume - average
+        components[0] += field.enter(read_map(folder / "map.mrc").volume) - average
         groups = [(torch.arange(count), components)]
     result, done = unassigned(count, landscape), 0
 
@@ -83,9 +86,9 @@ def assign_particles(
         show(done / count)
 
     for rows, components in groups:
-        half = HalfSet.of(particles.subset(rows), background)
+        half = HalfSet.of(particles.subset(rows), background, field)
         components = half.components_in_units(components)
-        found = assign(half, components, landscape, rings, config, torch.device(device), count_up)
+        found = assign(half, components, landscape, rings, inside, torch.device(device), count_up)
         result = result.scattered(rows, found)
     number = None
     if same:

@@ -25,6 +25,7 @@ from cryogan.files import atomic_path, write_text
 from cryogan.io.mrc import read_map, write_map
 from cryogan.likelihood.ascent import AscentState, ascend
 from cryogan.likelihood.config import AscentConfig
+from cryogan.likelihood.field import Field
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.memory import keep_freed_memory
 from cryogan.particles import Particles
@@ -85,7 +86,7 @@ def half_components(
     populations = series.weight.float() if classes else None
     state, _ = _read_state(folder / "state.npz")
     if state is not None and state.halves.shape[1] == config.components:
-        return state.halves, populations
+        return Field(particles.box_size, state.width_px, 1.0).leave(state.halves), populations
     if series.volumes.shape[-1] != maps.shape[-1]:
         raise InputError(
             f"The maps in {folder / 'conformations'} have another box than those of {folder}; "
@@ -149,8 +150,11 @@ def refine(
     state, spent = _read_state(state_path)
     forget_after(log_path, 0 if state is None else state.images_seen)
     wall, cpu = time.perf_counter() - spent[0], time.process_time() - spent[1]
+    field = Field.of(particles.box_size, config)
+    if maps is not None:
+        maps = field.enter(maps)
     halves = [
-        HalfSet.of(particles.subset(index), background)
+        HalfSet.of(particles.subset(index), background, field)
         for index in split_halves(len(particles), seed)
     ]
     threads = torch.get_num_threads()
@@ -159,7 +163,7 @@ def refine(
         with log_path.open("a", buffering=1) as log:
             for step in ascend(
                 (halves[0], halves[1]),
-                config,
+                field.settings(config),
                 seed=seed,
                 device=torch.device(device),
                 maps=maps,
@@ -213,14 +217,15 @@ def _write_results(
     seed: int,
     spent: tuple[float, float],
 ) -> dict[str, float]:
-    both = state.both.cpu()
+    field = Field.of(particles.box_size, config)
+    both, halves = field.leave(state.both.cpu()), field.leave(state.halves.cpu())
     pixel_size_A = particles.pixel_size_A * particles.box_size / both.shape[-1]
     landscape = config.landscape(len(both), state.prior)
 
     def mean(components: Tensor) -> Tensor:
-        return torch.einsum("c,czyx->zyx", landscape.average, components.cpu())
+        return torch.einsum("c,czyx->zyx", landscape.average, components)
 
-    first, second = (mean(components) for components in state.halves)
+    first, second = (mean(components) for components in halves)
     mask = soft_mask(mean(both), pixel_size_A)
     fsc = fourier_shell_correlation(first, second)
     masked = corrected_fsc(first, second, mask, torch.Generator().manual_seed(seed))
@@ -241,25 +246,33 @@ def _write_results(
         "images_seen": state.images_seen,
     }
     if len(both) > 1:
-        summary["conformations"] = _write_conformations(folder, state, config, pixel_size_A)
+        found = (both, halves[0], halves[1])
+        summary["conformations"] = _write_conformations(
+            folder, found, state.prior, config, pixel_size_A
+        )
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
     return resolution
 
 
 def _write_conformations(
-    folder: Path, state: AscentState, config: AscentConfig, pixel_size_A: float
+    folder: Path,
+    found: tuple[Tensor, Tensor, Tensor],
+    populations: Tensor,
+    config: AscentConfig,
+    pixel_size_A: float,
 ) -> dict[str, float | None]:
-    """Write those of all particles; how well the halves agree."""
+    """Write those of all particles; how well those of the halves agree."""
     space = config.space
+    both, first, second = found
 
     def series(components: Tensor) -> Series:
         def volumes(latent: Tensor) -> Tensor:
             amounts = space.amounts(latent, len(components)).to(components)
             return torch.einsum("lc,czyx->lzyx", amounts, components)
 
-        found = conformations(space, volumes, CONFORMATIONS, state.prior)
-        return numbered_series(found.volumes, pixel_size_A, found.weights, found.latents)
+        made = conformations(space, volumes, CONFORMATIONS, populations)
+        return numbered_series(made.volumes, pixel_size_A, made.weights, made.latents)
 
     is_path = config.latent in ("uniform", "circle")
-    write_conformations(folder / "conformations", series(state.both), path=is_path)
-    return agreement(series(state.halves[0]), series(state.halves[1]))
+    write_conformations(folder / "conformations", series(both), path=is_path)
+    return agreement(series(first), series(second))

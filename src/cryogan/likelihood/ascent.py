@@ -22,8 +22,7 @@ from cryogan import fourier
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
 from cryogan.likelihood.climb import climb, wake
-from cryogan.likelihood.config import AscentConfig, box_for, mask_for, polar_for
-from cryogan.likelihood.expectation import levels_for
+from cryogan.likelihood.config import AscentConfig, box_for, mask_for, polar_for, search_for
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.maximisation import NormalEquations, shell_weight
 from cryogan.likelihood.step import Expectation, expect, prior_of, solved, widened
@@ -41,8 +40,8 @@ class AscentState:
         done: passes done since the halves were first compared.
         full: those among them over all images that did not improve the resolution.
         whole: whether the next one is over all images.
-        halves: (2, C, D, D, D) components in one frame; a box of their own, the particles' field
-            of view.
+        halves: (2, C, D, D, D) components in one frame; a box of their own.
+        width_px: of the field that they are in (`likelihood.field`), in pixels of the particles.
         fsc: (C, D // 2 + 1) of the halves.
         prior: (L,) probabilities of the latent's nodes.
         images_seen: by all steps so far, the climb's too.
@@ -53,6 +52,7 @@ class AscentState:
     full: int
     whole: bool
     halves: Tensor
+    width_px: int
     fsc: Tensor
     prior: Tensor
     images_seen: int
@@ -144,7 +144,8 @@ def ascend(
             whole = min(len(half) for half in halves) <= config.subset * maps.shape[1]
             fsc = _fsc(maps)
             fsc[1:] = 0.0  # these began alike in both halves, which says nothing
-            state = AscentState(0, 0, whole, maps, fsc, prior, seen, False)
+            width_px = halves[0].particles.box_size
+            state = AscentState(0, 0, whole, maps, width_px, fsc, prior, seen, False)
         while not state.finished:
             state, record = _pass(state, halves, config, seed, device, pool)
             yield Pass(state, record)
@@ -187,7 +188,7 @@ def _pass(
     finest = min(math.ceil(1.25 * rings) + 3, most)
     size = box_for(finest, box_size)
     polar = polar_for(size, finest, config, device)
-    levels = levels_for(polar, config.shift_percent / 100.0 * size, rings)
+    levels = search_for(polar, config, rings)
     mask = mask_for(size, config, device)
     landscape = config.landscape(components, state.prior)
 
@@ -223,6 +224,7 @@ def _pass(
         full,
         state.whole or late or not better,
         torch.stack((maps[0], _moved(maps[1], drift, pixel_size_A))),
+        box_size,
         fsc,
         0.5 * (found[0][0].node + found[1][0].node).cpu() if learnt else state.prior,
         state.images_seen + images,

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import roma
 import torch
 from torch import Tensor
 
-from cryogan.likelihood.config import AscentConfig, box_for, polar_for
-from cryogan.likelihood.expectation import Level, levels_for, log_evidence
+from cryogan.likelihood.config import AscentConfig, box_for, polar_for, search_for
+from cryogan.likelihood.expectation import Level, log_evidence
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.landscape import Judged, Landscape, judge, sources_of
 from cryogan.likelihood.views import Views, views
@@ -79,9 +79,16 @@ def levels_of_assignment(
     size = box_for(rings, box_size)
     rings = min(rings, size // 2 - 1)
     polar = polar_for(size, rings, config, torch.device("cpu"))
-    levels = levels_for(polar, config.shift_percent / 100.0 * size)
+    levels = search_for(polar, config)
     last = levels[-1]
-    finer = Level(2 * last.nside, rings, 8, last.shift_step_px / 2, last.shift_steps)
+    finer = replace(
+        last,
+        nside=2 * last.nside,
+        rings=rings,
+        keep=8,
+        most=64,
+        shift_step_px=last.shift_step_px / 2,
+    )
     return size, [*levels, finer]
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.likelihood.config import AscentConfig, box_for, mask_for, polar_for
-from cryogan.likelihood.expectation import levels_for
+from cryogan.likelihood.config import AscentConfig, box_for, mask_for, polar_for, search_for
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.landscape import SINGLE
 from cryogan.likelihood.step import expect, prior_of, solved, widened
@@ -40,7 +39,7 @@ def climb(
     volume = _random(half, size, first, generator, device)[None] * mask
     for rings in range(first, min(last, size // 2 - 1) + 1):
         polar = polar_for(size, rings, config, device)
-        levels = levels_for(polar, config.shift_percent / 100.0 * size)[:1]
+        levels = search_for(polar, config)[:1]
         levels = [replace(levels[0], rings=rings, keep=128)]
         prior = prior_of(half, size, rings, 1, config).to(device)
         soft, sharp = config.climb_nats
@@ -100,7 +99,7 @@ def wake(
             maps = torch.cat((maps, maps.new_zeros(config.components - awake, size, size, size)))
         rings = min(last, _LOW + round((last - _LOW) * min(1.0, 1.6 * progress)))
         polar = polar_for(size, rings, config, device)
-        levels = levels_for(polar, config.shift_percent / 100.0 * size)
+        levels = search_for(polar, config)
         landscape, nats = config.landscape(len(maps)), math.inf
         if progress < 0.5:  # random numbers may be wrong
             nats = config.climb_nats[1]

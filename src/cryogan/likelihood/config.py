@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.errors import InputError
+from cryogan.likelihood.expectation import Level, levels_for
 from cryogan.likelihood.landscape import SINGLE, Landscape
 from cryogan.likelihood.polar import Polar
 from cryogan.models.conformations import Latent, LatentKind
@@ -97,6 +98,16 @@ class AscentConfig:
                 f"shift_percent is {self.shift_percent}; give a percentage of the box from 0 to 50."
             )
 
+    @property
+    def molecule(self) -> float:
+        """Radius of the largest molecule, as a fraction of half the box: the edge counts half."""
+        return self.mask_radius + 0.5 * self.mask_edge
+
+    @property
+    def reach(self) -> float:
+        """Where there may be molecule in an image, shifts included; same unit."""
+        return self.mask_radius + self.mask_edge + self.shift_percent / 50.0
+
     def _check_conformations(self) -> None:
         if self.latent == "discrete" and self.classes < 2:
             raise InputError(
@@ -159,9 +170,14 @@ def box_for(rings: int, box_size: int) -> int:
 
 
 def polar_for(size: int, rings: int, config: AscentConfig, device: torch.device) -> Polar:
-    """The rings for molecules inside the mask; its edge counts half."""
-    radius = (config.mask_radius + 0.5 * config.mask_edge) * size / 2
-    return Polar(size, rings, min(radius, 0.47 * size), device)
+    """The rings for images in which molecules may be anywhere inside their mask."""
+    return Polar(size, rings, min(config.reach, 1.0) * size / 2, device)
+
+
+def search_for(polar: Polar, config: AscentConfig, rings: int | None = None) -> list[Level]:
+    """The levels of a search on these rings; see `expectation.levels_for`."""
+    half = polar.box_size / 2
+    return levels_for(polar, config.molecule * half, config.shift_percent / 50.0 * half, rings)
 
 
 def mask_for(size: int, config: AscentConfig, device: torch.device) -> Tensor:

@@ -16,6 +16,9 @@ from cryogan import fourier
 from cryogan.likelihood.polar import Polar
 from cryogan.likelihood.views import Views, views
 
+_FAINT = 25.0  # nats that the best pose explains; images that say less have broad posteriors
+_WHOLE = 0.98
+
 
 @dataclass(frozen=True)
 class Level:
@@ -28,6 +31,8 @@ class Level:
         shift_step_px: distance of neighbouring shifts.
         shift_steps: shifts up to this many steps along x and y, about that of the best cell of
             the level before.
+        most: as `keep`, where images say little and posteriors are broad (`Cells.promising`); no
+            more than elsewhere by default.
     """
 
     nside: int
@@ -35,6 +40,7 @@ class Level:
     keep: int
     shift_step_px: float = 1.0
     shift_steps: int = 0
+    most: int = 0
 
     def shifts_px(self, device: torch.device) -> Tensor:
         """((2 shift_steps + 1)², 2) shifts (x, y)."""
@@ -42,7 +48,9 @@ class Level:
         return torch.cartesian_prod(line, line).flip(1) * self.shift_step_px
 
 
-def levels_for(polar: Polar, shift_px: float, rings: int | None = None) -> list[Level]:
+def levels_for(
+    polar: Polar, molecule_px: float, shift_px: float, rings: int | None = None
+) -> list[Level]:
     """From coarse to as fine as the band asks for.
 
     A turn by one step of the grid moves the edge of the molecule by a fraction of the finest
@@ -50,6 +58,7 @@ def levels_for(polar: Polar, shift_px: float, rings: int | None = None) -> list[
 
     Args:
         polar: the rings.
+        molecule_px: radius of the molecule.
         shift_px: largest shift from those that are known, along x and y; 0 for none.
         rings: the band; by default all rings.
     """
@@ -58,14 +67,15 @@ def levels_for(polar: Polar, shift_px: float, rings: int | None = None) -> list[
     nside = 8
     while True:
         spacing = math.sqrt(4.0 * math.pi / 12) / nside
-        radians_per_ring = 2.0 * math.pi * polar.radius_px / polar.box_size * spacing
+        radians_per_ring = 2.0 * math.pi * molecule_px / polar.box_size * spacing
         last = radians_per_ring * rings <= 3.0 or nside >= 256
         band = rings if last else min(rings, math.floor(3.6 / radians_per_ring))
         step_px = polar.box_size / (2.7 * band)
         if levels:  # finer than before, also where the band is the same
             step_px = min(step_px, 0.7 * levels[-1].shift_step_px)
         steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
-        levels.append(Level(nside, band, 24 if nside == 8 else 8, step_px, steps))
+        keep, most = (24, 192) if nside == 8 else (8, 64)
+        levels.append(Level(nside, band, keep, step_px, steps, most))
         if last:
             return levels
         nside *= 2
@@ -96,9 +106,11 @@ class Observations:
 
 
 def observe(images: Tensor, transfer: Tensor, noise: Tensor, polar: Polar) -> Observations:
-    """Filter images by their CTFs over the noise and put them on rings.
+    """Filter images by their CTFs, put them on rings and divide by the noise.
 
-    CTF² over the noise is averaged over each ring (astigmatism is exact in A, averaged in B).
+    CTF² is averaged over each ring (astigmatism is exact in A, averaged in B). The noise comes
+    last: where its spectrum is steep, dividing by it before images are cut to the disc would let
+    the many small coefficients of strong noise leak into rings where noise is weak.
 
     Args:
         images: (n, D, D).
@@ -107,12 +119,11 @@ def observe(images: Tensor, transfer: Tensor, noise: Tensor, polar: Polar) -> Ob
         polar: the rings.
     """
     size = polar.box_size
-    precision = 1.0 / noise.clamp_min(1e-20)
-    shells = fourier.shell_index(size, 2, images.device).clamp_max(size // 2)
-    filtered = fourier.irfft(fourier.rfft(images) * transfer * precision[shells], size)
-    power = polar.means(transfer.square()).clamp_min(0.0)
-    b = power * precision[1 : polar.rings + 1] * polar.ring_weight
-    return Observations(polar.of_images(filtered) * polar.weight, b)
+    precision = 1.0 / noise[1 : polar.rings + 1].clamp_min(1e-20)
+    filtered = fourier.irfft(fourier.rfft(images) * transfer, size)
+    a = polar.of_images(filtered) * (polar.weight * precision[polar.ring - 1])
+    b = polar.means(transfer.square()).clamp_min(0.0) * precision * polar.ring_weight
+    return Observations(a, b)
 
 
 @dataclass(frozen=True)
@@ -180,16 +191,21 @@ class Cells:
         shift_px = self.shift_px.gather(1, index[..., None].expand(-1, -1, 2))
         return Cells(self.view.gather(1, index), self.psi.gather(1, index), shift_px, score)
 
-    def promising(self, keep: int) -> "Cells":
+    def promising(self, keep: int, most: int = 0) -> "Cells":
         """The best, at most `keep`, of which at least one image of these may need every one.
 
         A cell's centre may miss the pose: cells remain if they are worse than the best by no
-        more than 10 and 15 % of what the best pose explains.
+        more than 10 and 15 % of what the best pose explains. Where images say little, posteriors
+        are broad: up to `most` remain there, until half of the images' posteriors are whole.
         """
-        best = self.best(keep)
+        best = self.best(max(keep, most))
         top = best.score[:, :1]
-        needed = (best.score >= top - 10.0 - 0.15 * top.clamp_min(0.0)).sum(dim=1)
-        return self.best(int(needed.max()))
+        near = (best.score >= top - 10.0 - 0.15 * top.clamp_min(0.0)).sum(dim=1)
+        needed = min(keep, int(near.max()))
+        if most > keep and float(top.median()) < _FAINT:
+            held = torch.softmax(best.score, dim=1).cumsum(dim=1)
+            needed = max(needed, int((held < _WHOLE).sum(dim=1).median()) + 1)
+        return self.best(needed)
 
     def padded(self, count: int) -> "Cells":
         """With cells of no likelihood up to `count` an image."""
@@ -236,7 +252,7 @@ def search(
         part = observations[start : start + chunk]
         cells = _coarse(part, shift_px[start : start + chunk], references[0], levels[0])
         for number in range(1, len(levels)):
-            cells = cells.promising(levels[number - 1].keep)
+            cells = cells.promising(levels[number - 1].keep, levels[number - 1].most)
             cells = _finer(part, cells, references[number], levels[number])
         found.append(cells)
     most = max(cells.score.shape[1] for cells in found)
@@ -295,10 +311,10 @@ def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -
             torch.mm(torch.view_as_real(-1j * mine).flatten(1), p[m], out=cross[1, m])
         score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, directions) - power
         score = score.permute(1, 2, 0).reshape(n, -1)
-        best = score.topk(min(level.keep, score.shape[1]), dim=1)
+        best = score.topk(min(max(level.keep, level.most), score.shape[1]), dim=1)
         view, angle = best.indices // len(psi), psi[best.indices % len(psi)]
         found.append(Cells(view, angle, shift_px.expand(*view.shape, 2), best.values))
-    return joined(found, 1).best(level.keep)
+    return joined(found, 1).best(max(level.keep, level.most))
 
 
 def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
@@ -333,7 +349,7 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     )
     if level.shift_steps == 0:
         return finer
-    finer = finer.best(level.keep)
+    finer = finer.promising(level.keep, level.most)
     plane, power = ref.take(finer.view)
     plane = torch.view_as_real(band.turned(plane, finer.psi)).flatten(2)
     power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)

@@ -1,17 +1,19 @@
 """One half of the particles, its units, and its images as the likelihood needs them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from cryogan import fourier
 from cryogan.likelihood.expectation import Observations, observe
+from cryogan.likelihood.field import Field, FieldStack
 from cryogan.likelihood.polar import Polar
 from cryogan.particles import Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing
 from cryogan.physics.noise import BackgroundPatches
+from cryogan.physics.spectra import PowerSpectra
 from cryogan.training.data import Measurement, at_box, measure
 from cryogan.training.state import shell_amplitude
 from cryogan.training.stream import PreprocessedStack
@@ -30,9 +32,32 @@ class HalfSet:
     measurement: Measurement
 
     @classmethod
-    def of(cls, particles: Particles, background: BackgroundPatches | None = None) -> "HalfSet":
-        """Measure its spectra; the noise has the shape of the background's, if there is one."""
-        return cls(particles, measure(particles, background))
+    def of(
+        cls,
+        particles: Particles,
+        background: BackgroundPatches | None = None,
+        field: Field | None = None,
+    ) -> "HalfSet":
+        """Measure its spectra; the noise has the shape of the background's, if there is one.
+
+        Args:
+            particles: the images.
+            background: measured noise, patches of the particles' box.
+            field: that the images are put into; by default they stay as they are.
+        """
+        if field is None:
+            return cls(particles, measure(particles, background))
+        own = replace(field, width_px=field.box_size)
+        if background is not None:
+            background = BackgroundPatches(FieldStack(background.stack, own))
+        measured = measure(own.wide(particles), background)
+        # a window weakens the noise, which is everywhere, but not the molecule, which is inside;
+        # and power is per pixel, of which a wider box has more
+        spectra = PowerSpectra(
+            field.shells(measured.spectra.signal) * (field.box_size / field.width_px) ** 2,
+            field.shells(measured.spectra.noise) / field.seen,
+        )
+        return cls(field.wide(particles), replace(measured, spectra=spectra))
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -49,8 +74,13 @@ class HalfSet:
         return at_box(torch.cat((smooth, measured[-1:])), size)
 
     def signal_prior(self, size: int) -> Tensor:
-        """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone."""
-        return shell_amplitude(at_box(self.measurement.spectra.signal, size), size).square()
+        """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone.
+
+        CTFs leave next to nothing in the first shells: there it is no less than further out.
+        """
+        signal = at_box(self.measurement.spectra.signal, size).clone()
+        signal[:4] = signal[:4].flip(0).cummax(0).values.flip(0)
+        return shell_amplitude(signal, size).square()
 
     def in_units(self, volume: Tensor) -> Tensor:
         """A map (D, D, D) scaled so that its low shells have the power that the images show.

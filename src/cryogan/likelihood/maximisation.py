@@ -179,12 +179,20 @@ class _Adjoint:
 
 
 def shell_weight(equations: NormalEquations) -> Tensor:
-    """(C, D // 2 + 1) mean weight of a squared coefficient in the system, shell by shell."""
+    """(C, D // 2 + 1) mean weight of a squared coefficient in the system, shell by shell.
+
+    What the quadratic form says of plane waves in the box: lags count by how often they occur in
+    it. (A kernel that is merely cut lets the strong shells leak into the weak, with either sign.)
+    """
     size = equations.backprojection.shape[-1]
     first, second = pairs(len(equations.backprojection))
     own = equations.kernel[(first == second).to(equations.kernel.device)]
-    near = fourier.crop_or_pad(own, size, 3)
-    return fourier.shell_mean(fourier.rfft(near, 3).real, size, 3).clamp_min(1e-20) / size**3
+    lag = torch.arange(-size, size, device=own.device)
+    for axis in (-3, -2, -1):
+        often = (1.0 - lag.abs() / size).view(-1, *[1] * (-1 - axis))
+        own = torch.stack(torch.split(own * often, size, axis)).sum(0)
+    weight = torch.fft.rfftn(own, dim=(-3, -2, -1)).real
+    return fourier.shell_mean(weight, size, 3).clamp_min(1e-20) / size**3
 
 
 def solve(
@@ -236,7 +244,10 @@ def solve(
     rho = (residual * z).sum()
     for _ in range(iterations):
         moved = weigh(direction)
-        step = rho / (direction * moved).sum().clamp_min(1e-30)
+        curvature = (direction * moved).sum()
+        if float(curvature) <= 0.0:  # where images say next to nothing, of rounding
+            break
+        step = rho / curvature
         x = x + step * direction
         residual = residual - step * moved
         z = limited(residual, scale)
