@@ -192,6 +192,24 @@ def test_conformations_of_another_latent_are_refused(
         half_components(tmp_path / "run", particles, config)
 
 
+def test_classes_without_their_table_are_refused(dataset: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "run", dataset, "discrete")
+    (tmp_path / "run" / "conformations" / "latents.csv").unlink()
+    particles = read_particles(dataset / "particles.star").particles
+    with pytest.raises(InputError, match="are not of a latent"):
+        half_components(tmp_path / "run", particles, settings("discrete"))
+
+
+def test_functions_of_another_latent_are_not_refined(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A circle has as many numbers as a line, and as many maps: only the record tells."""
+    trained(tmp_path / "run", dataset, "uniform")
+    assert main(["refine", str(tmp_path / "run"), "--ascent.latent=circle"]) != 0
+    assert "of a latent 'uniform', not 'circle'" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "refine").exists()
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_particles_are_judged_by_conformations_whose_mean_is_the_map(
     same: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

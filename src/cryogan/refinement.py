@@ -71,12 +71,13 @@ def half_components(
         return maps[:, None], None
     series = read_conformations(folder / "conformations")
     classes = config.latent == "discrete"
-    if classes:
+    fits = series.coordinate.shape[1] == config.space.dimension
+    if fits and classes:
         fits = series.coordinate[:, 0].tolist() == list(range(config.classes))
-    else:  # maps of lines, circles and squares lie strictly inside
+    elif fits:  # maps of lines, circles and squares lie strictly inside
         inside = (series.coordinate > 0) & (series.coordinate < 1)
         fits = bool(inside.all()) and len(series) >= config.components
-    if series.coordinate.shape[1] != config.space.dimension or not fits:
+    if not fits:
         raise InputError(
             f"The {len(series)} maps in {folder / 'conformations'} are not of a latent "
             f"'{config.latent}'"

@@ -85,8 +85,18 @@ def background_of(record: RunRecord, file: ParticleFile) -> BackgroundPatches | 
 
 
 def settings(ascent: AscentConfig, record: RunRecord, symmetry: str | None) -> AscentConfig:
-    """The run's assumptions, and the symmetry if one is asked for."""
+    """The run's assumptions, and the symmetry if one is asked for.
+
+    Raises:
+        InputError: another kind of latent than that of the run's conformations.
+    """
     config = with_assumptions(ascent, record.config)
+    kind = record.config.get("latent")
+    if record.config.get("generator", "volume") != "volume" and config.latent != kind:
+        raise InputError(
+            f"The run's conformations are of a latent '{kind}', not '{config.latent}', whose "
+            "functions are others; leave --ascent.latent as the run had it."
+        )
     return config if symmetry is None else replace(config, symmetry=symmetry)
 
 
@@ -95,7 +105,7 @@ def with_assumptions(ascent: AscentConfig, config: dict[str, Any]) -> AscentConf
     default = AscentConfig()
     names = [
         *("symmetry", "shift_percent", "mask_radius", "mask_edge"),
-        *("generator", "latent", "classes", "basis"),
+        *("generator", "latent", "classes", "basis", "nodes"),
     ]
     inherited = {
         name: config[name]
