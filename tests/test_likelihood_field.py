@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.likelihood.config import AscentConfig, mask_for, polar_for
+from cryogan.errors import InputError
+from cryogan.likelihood.config import AscentConfig, limited, mask_for, polar_for
 from cryogan.likelihood.expectation import observe
 from cryogan.likelihood.field import Field, FieldStack
 from cryogan.likelihood.half_set import HalfSet
@@ -132,3 +133,13 @@ def test_spectra_follow_into_a_field(framed: bool, generator: torch.Generator) -
     )
     wanted = gain**2 * (0.5 + torch.arange(width_px // 2 + 1) / width_px)
     torch.testing.assert_close(half.noise(width_px)[6:17], wanted[6:17], rtol=0.12, atol=0.0)
+
+
+def test_poses_are_judged_by_no_more_than_is_asked_for() -> None:
+    config = AscentConfig(limit_A=30.0)
+    assert limited(22, 354.0, config) == 11
+    assert limited(8, 354.0, config) == 8
+    assert limited(8, 120.0, config) == 5
+    assert limited(22, 354.0, AscentConfig()) == 22
+    with pytest.raises(InputError, match="limit_A is -1"):
+        AscentConfig(limit_A=-1.0)

@@ -11,7 +11,7 @@ from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.io.mrc import read_map
 from cryogan.likelihood.ascent import believed_rings
 from cryogan.likelihood.assignment import Assignment, assign, unassigned
-from cryogan.likelihood.config import AscentConfig
+from cryogan.likelihood.config import AscentConfig, limited
 from cryogan.likelihood.field import Field
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.memory import keep_freed_memory
@@ -71,6 +71,7 @@ def assign_particles(
     field = Field.of(particles.box_size, config)
     maps, inside = field.enter(maps), field.settings(config)
     rings = believed_rings(fourier_shell_correlation(maps[0, 0], maps[1, 0]))
+    rings = limited(rings, field.width_px * particles.pixel_size_A, config)
     count = len(particles)
     groups = list(zip(split_halves(count, run.seed), maps, strict=True))
     if not same:

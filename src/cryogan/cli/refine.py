@@ -104,7 +104,7 @@ def with_assumptions(ascent: AscentConfig, config: dict[str, Any]) -> AscentConf
     """What a run's settings assume of mask, shifts and symmetry, where `ascent` has defaults."""
     default = AscentConfig()
     names = [
-        *("symmetry", "shift_percent", "mask_radius", "mask_edge"),
+        *("symmetry", "shift_percent", "mask_radius", "mask_edge", "limit_A"),
         *("generator", "latent", "classes", "basis", "nodes"),
     ]
     inherited = {

@@ -22,7 +22,14 @@ from cryogan import fourier
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
 from cryogan.likelihood.climb import climb, wake
-from cryogan.likelihood.config import AscentConfig, box_for, mask_for, polar_for, search_for
+from cryogan.likelihood.config import (
+    AscentConfig,
+    box_for,
+    limited,
+    mask_for,
+    polar_for,
+    search_for,
+)
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.maximisation import NormalEquations, shell_weight
 from cryogan.likelihood.step import Expectation, expect, prior_of, solved, widened
@@ -184,7 +191,8 @@ def _pass(
     box_size = halves[0].particles.box_size
     components = state.halves.shape[1]
     most = box_for(box_size, box_size) // 2 - 1
-    rings = min(state.rings, most)
+    width_A = box_size * halves[0].particles.pixel_size_A
+    rings = limited(min(state.rings, most), width_A, config)
     finest = min(math.ceil(1.25 * rings) + 3, most)
     size = box_for(finest, box_size)
     polar = polar_for(size, finest, config, device)

@@ -46,6 +46,8 @@ class AscentConfig:
         shift_percent: largest shift along x and y, in percent of the box.
         mask_radius: radius of the soft ball mask, as a fraction of half the box.
         mask_edge: width of its cosine edge, same unit.
+        limit_A: poses are judged by nothing finer than this, whatever the halves agree on; 0 for no
+            limit. For images whose fine shells follow from the coarse ones, as after denoising.
     """
 
     iterations: int = 8
@@ -67,6 +69,7 @@ class AscentConfig:
     shift_percent: float = 0.0
     mask_radius: float = 0.85
     mask_edge: float = 0.15
+    limit_A: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -93,6 +96,8 @@ class AscentConfig:
                 f"climb_nats is {self.climb_nats[0]:g} to {self.climb_nats[1]:g}; give two "
                 "positive numbers, the larger last."
             )
+        if not 0.0 <= self.limit_A < math.inf:
+            raise InputError(f"limit_A is {self.limit_A}; give a resolution in Å, or 0 for none.")
         if not 0.0 <= self.shift_percent <= 50.0:
             raise InputError(
                 f"shift_percent is {self.shift_percent}; give a percentage of the box from 0 to 50."
@@ -167,6 +172,11 @@ class AscentConfig:
 def box_for(rings: int, box_size: int) -> int:
     """Smallest box, a multiple of 8 px, that has these rings and a few more."""
     return min(box_size - box_size % 2, 8 * math.ceil((2 * rings + 4) / 8))
+
+
+def limited(rings: int, width_A: float, config: AscentConfig) -> int:
+    """Rings of a field of this width that poses may be judged by, at least 5."""
+    return rings if config.limit_A == 0.0 else max(5, min(rings, int(width_A / config.limit_A)))
 
 
 def polar_for(size: int, rings: int, config: AscentConfig, device: torch.device) -> Polar:
