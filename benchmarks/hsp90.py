@@ -167,10 +167,16 @@ def plot(path: Path, rows: list[dict[str, str]]) -> None:
                     label=route,
                 )
         axis.set(title=name, xlabel="CPU minutes", xscale="log", yscale="log")
-        axis.set(xlim=(1, 100), ylim=(9, 200))
-        axis.axhline(10.0, color="0.6", lw=0.8, ls=":")
-        axis.grid(alpha=0.3, which="both")
-    axes[0, 0].set_ylabel("FSC of the motion 0.5 (Å)\n160: none")
+        axis.set(xlim=(2, 100), ylim=(9, 200))
+        axis.set_xticks([2, 5, 10, 20, 50, 100], labels=["2", "5", "10", "20", "50", "100"])
+        axis.axhline(10.0, color="0.5", lw=0.9, ls="--", zorder=0)
+        axis.grid(alpha=0.3)
+        axis.minorticks_off()
+    axes[0, 0].set_yticks(
+        [10, 20, 40, 80, 160], labels=["10 (Nyquist)", "20", "40", "80", "no motion"]
+    )
+    axes[0, 0].minorticks_off()
+    axes[0, 0].set_ylabel("motion: FSC 0.5 (Å)")
     handles = {}
     for axis in axes[0]:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
