@@ -179,7 +179,9 @@ def judge(observations: Observations, sources: Sources, nats: float = math.inf) 
     scores, found = [], []
     for start in range(0, len(observations), _CHUNK):
         part = observations[start : start + _CHUNK]
-        searches = [search(part, each, sources.levels) for each in sources.references]
+        searches = [
+            search(part, each, sources.levels).promising(_MOST) for each in sources.references
+        ]
         cells = distinct(searches).promising(_MOST)
         found.append(cells)
         scores.append(score_over_latents(part, cells, sources.slices, landscape))
@@ -213,7 +215,8 @@ def distinct(found: Sequence[Cells]) -> Cells:
     same = (cells.view[:, :, None] == cells.view[:, None]) & (
         cells.psi[:, :, None] == cells.psi[:, None]
     )
-    same &= (cells.shift_px[:, :, None] == cells.shift_px[:, None]).all(-1)
+    if cells.shift_px.any():
+        same &= (cells.shift_px[:, :, None] == cells.shift_px[:, None]).all(-1)
     # the better of two scores stays, so that it is kept if any search finds it promising
     best = torch.where(same, cells.score[:, None], -math.inf).amax(dim=2)
     repeated = same.tril(-1).any(dim=2)
