@@ -94,7 +94,6 @@ def fit_spectra(sums: PowerSums, noise: Tensor | None = None) -> PowerSpectra:
         total_variance = fourier.shell_sum(variance, box_size)
         fitted = fourier.shell_sum(variance * intercept, box_size) / total_variance
         precision = total_variance / (shell_ctf2 * shell_power).square().clamp_min(1e-20)
-        precision[0] = 0.0  # means of images may have been taken away
         precision[box_size // 2 :] *= 1e-6  # the Nyquist shell is not whole
         number = torch.arange(len(fitted), dtype=torch.float64)
         weight = precision / (1.0 + 16.0 * (number[:, None] - number[None, :]) ** 4)
