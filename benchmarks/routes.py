@@ -2,13 +2,14 @@
 
 - `adversarial`: a short adversarial run (32-px stage), then `cryogan refine`;
 - `likelihood`: `cryogan reconstruct --objective likelihood`, from random numbers;
-- `relion`: RELION 3.1's initial model, then its auto-refinement of two half-sets;
+- `relion`: RELION 3.1's initial model, then its auto-refinement of two half-sets, once of the first
+  5,000 particles and once of all;
 - `oracle`: `relion_reconstruct --ctf` with the true poses, the bound of the field's own tool.
 
 No symmetry is imposed and particles are known to be centred. Every command pays for its own start
 and reading; CPU time is that of all its processes, but for the leader of RELION's refinement, which
-waits busily for its two workers. Rows are added to `routes_NAME.csv`, one when a
-route ends and, for our routes, one for each of their parts.
+waits busily for its two workers (`OMPI_MCA_mpi_yield_when_idle=1` lets them have its core). Rows
+are added to `routes_NAME.csv`, one when a part of a route ends, with what it and those before took.
 
     cryogan simulate betagal-64px --condition=-20dB --datadir ../shared/data -o DIR
     python benchmarks/routes.py DIR -o benchmarks/results --name betagal-20dB --seeds 0 1 2 3 4
@@ -33,6 +34,7 @@ from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.files import atomic_path
 from cryogan.io.mrc import Map, read_map
 from cryogan.io.relion import read_particles
+from cryogan.io.star import read_star, write_star
 
 COLUMNS = (
     "route",
@@ -45,6 +47,7 @@ COLUMNS = (
     "fsc_at_nyquist",
     "correlation",
 )
+SOME = 5000  # particles
 SHORT = "[{box_size: 32, images: 51200, padding: 4.0}]"
 DESCENT = (
     "--sgd --denovo_3dref --sgd_ini_iter 50 --sgd_inbetween_iter 200 --sgd_fin_iter 50 "
@@ -148,29 +151,45 @@ def likelihood(star: Path, seed: int, work: Path, minutes: float, table: Table) 
 
 
 def relion(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
-    """RELION's initial model and its refinement; what there is when the time is over counts."""
+    """RELION's initial model; its refinement of the first 5,000 particles, and of all.
+
+    What there is when the time is over counts.
+    """
     particles = read_particles(star).particles
     diameter = f"{0.85 * particles.box_size * particles.pixel_size_A:.1f}"
     log = work / "log.txt"
-    common = ["--i", star.name, "--particle_diameter", diameter, "--random_seed", str(seed)]
-    command = ["relion_refine", "--o", str(work / "ini"), *common, *DESCENT.split()]
-    first = spend([*command, "--sgd_write_iter", "10"], star.parent, log, minutes)
+    common = ["--particle_diameter", diameter, "--random_seed", str(seed)]
+    command = ["relion_refine", "--i", star.name, "--o", str(work / "ini"), *common]
+    command += [*DESCENT.split(), "--sgd_write_iter", "10"]
+    first = spend(command, star.parent, log, minutes)
     model = max(work.glob("ini_it*_class001.mrc"))
     part = "initial model" + ("" if first[2] else " (stopped)")
     table.add("relion", seed, part, *first[:2], model)
-    leader = work / "leader.txt"
-    worker = ["relion_refine_mpi", "--o", str(work / "ref"), "--ref", str(model)]
-    worker += [*common, *REFINEMENT.split()]
-    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "1"]
-    command += ["bash", "-c", f"trap : TERM; {shlex.join(worker)}; times > {leader}"]
-    second = spend([*command, ":", "-n", "2", *worker], star.parent, log, minutes)
-    waited = _seconds(leader.read_text()) if leader.is_file() else 0.0
-    total = (first[0] + second[0] - waited, first[1] + second[1])
-    if second[2]:
-        table.add("relion", seed, "and refinement", *total, work / "ref_class001.mrc")
-    else:
-        half = max(work.glob("ref_it*_half1_class001.mrc"))
-        table.add("relion", seed, f"and refinement (stopped; {half.name})", *total, half)
+    for count in (SOME, len(particles)):
+        name = f"refine{count}"
+        some = work / f"{name}.star"
+        _write_first(star, count, some)
+        worker = ["relion_refine_mpi", "--i", str(some), "--o", str(work / name)]
+        worker += ["--ref", str(model), *common, *REFINEMENT.split()]
+        times = f"code=$?; times > {work / name}_rank$OMPI_COMM_WORLD_RANK.txt; exit $code"
+        command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
+        command += ["bash", "-c", f"trap : TERM; {shlex.join(worker)}; {times}"]
+        _, wall_s, finished = spend(command, star.parent, log, minutes)
+        cpu_s = sum(_seconds((work / f"{name}_rank{rank}.txt").read_text()) for rank in (1, 2))
+        total = (first[0] + cpu_s, first[1] + wall_s)
+        part = f"and refinement of {count}"
+        if finished:
+            table.add("relion", seed, part, *total, work / f"{name}_class001.mrc")
+        else:
+            half = max(work.glob(f"{name}_it*_half1_class001.mrc"))
+            table.add("relion", seed, f"{part} (stopped; {half.name})", *total, half)
+
+
+def _write_first(star: Path, count: int, path: Path) -> None:
+    """The first particles of a star file; their images stay named from that file's folder."""
+    tables = {table.name: table.columns for table in read_star(star)}
+    columns = tables["particles"].items()
+    write_star(path, tables | {"particles": {name: values[:count] for name, values in columns}})
 
 
 def _seconds(times: str) -> float:

@@ -312,6 +312,17 @@ def test_solution_inside_a_mask_is_approached(generator: torch.Generator) -> Non
     assert gain[3] > 0.9
 
 
+def test_no_step_is_taken_where_the_form_curves_down(generator: torch.Generator) -> None:
+    """Rounding can make the form of images that say next to nothing negative: no way down there."""
+    equations, everything = tiny(1, generator), torch.ones(8, 8, 8)
+    turned = NormalEquations(equations.backprojection, -equations.kernel)
+    start = torch.randn(1, 8, 8, 8, generator=generator)
+    wide = 1e6 * TINY_PRIOR[:1]
+    found = solve(turned, wide, everything, start)
+    torch.testing.assert_close(found, solve(turned, wide, everything, start, iterations=0))
+    assert float((solve(equations, wide, everything, start) - found).norm()) > 0.1
+
+
 def test_nothing_is_said_beyond_the_prior(generator: torch.Generator) -> None:
     seen, poses = some_observations(4, generator), some_poses(30, 4, 2, generator)
     equations = normal_equations(seen, poses, views(2, CPU), POLAR)

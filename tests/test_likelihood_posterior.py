@@ -369,6 +369,22 @@ def test_promising_cells_are_near_the_best() -> None:
     assert cells.promising(2).score.tolist() == [[100.0, 80.0], [5.0, -4.0]]
 
 
+def test_faint_images_keep_cells_until_half_of_them_are_whole() -> None:
+    """Posteriors are 0.9, 0.09, 0.009 ... and even over 4; the median image decides."""
+    steep = torch.arange(5.0, 0.0, -1.0) * math.log(10.0)
+    even = torch.tensor([0.0, 0.0, 0.0, 0.0, -50.0])
+
+    def kept(score: Tensor, keep: int, most: int) -> int:
+        view, shift_px = torch.arange(5).expand(len(score), -1), torch.zeros(*score.shape, 2)
+        return Cells(view, score, shift_px, score).promising(keep, most).score.shape[1]
+
+    assert kept(torch.stack((steep, steep, even)), 1, 5) == 2  # 0.9 and 0.99
+    assert kept(torch.stack((steep, even, even)), 1, 5) == 4
+    assert kept(torch.stack((steep, even, even)), 1, 3) == 3
+    assert kept(torch.stack((steep, even, even)), 1, 0) == 1
+    assert kept(torch.stack((steep, even, even)) + 100.0, 1, 5) == 1  # clear ones
+
+
 # Derivative
 
 

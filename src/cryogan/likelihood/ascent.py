@@ -212,10 +212,8 @@ def _pass(
 
     found = list(pool.map(work, (0, 1)))
     pixel_size_A = halves[0].stack(size).pixel_size_A
-    # nothing but their common start holds the two frames together
     first, second = (maps for _, _, maps in found)
-    drift = refine_alignment(second[0], first[0], pixel_size_A, Alignment.identity())
-    fsc = _fsc(torch.stack((first, _moved(second, drift, pixel_size_A))))
+    drift, fsc = _laid(second, first, pixel_size_A, state.fsc if state.done else None)
     maps = []
     for seen, _, volumes in found:
         prior = _believed(fsc, seen.equations, finest)
@@ -248,6 +246,25 @@ def _pass(
         "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
         "latent_change": change,
     }
+
+
+def _laid(
+    moving: Tensor, reference: Tensor, pixel_size_A: float, before: Tensor | None
+) -> tuple[Alignment, Tensor]:
+    """How components (C, D, D, D) of one half come to lie on the other's, and their FSC then.
+
+    Nothing but their common start holds the two frames together. They drift; poor maps may lie
+    anywhere and have either hand, so that everywhere is looked if the FSC is no better than
+    `before` or there is none.
+    """
+    start = Alignment.identity()
+    near = refine_alignment(moving[0], reference[0], pixel_size_A, start)
+    fsc = _fsc(torch.stack((reference, _moved(moving, near, pixel_size_A))))
+    if before is not None and _believed_shells(fsc) > _believed_shells(before):
+        return near, fsc
+    far = align(moving[0], reference[0], pixel_size_A)
+    other = _fsc(torch.stack((reference, _moved(moving, far, pixel_size_A))))
+    return (far, other) if _believed_shells(other) > _believed_shells(fsc) else (near, fsc)
 
 
 def _moved(maps: Tensor, alignment: Alignment, pixel_size_A: float) -> Tensor:

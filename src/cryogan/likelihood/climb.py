@@ -39,8 +39,7 @@ def climb(
     volume = _random(half, size, first, generator, device)[None] * mask
     for rings in range(first, min(last, size // 2 - 1) + 1):
         polar = polar_for(size, rings, config, device)
-        levels = search_for(polar, config)[:1]
-        levels = [replace(levels[0], rings=rings, keep=128)]
+        levels = [replace(search_for(polar, config)[0], rings=rings)]
         prior = prior_of(half, size, rings, 1, config).to(device)
         soft, sharp = config.climb_nats
         nats = soft * (sharp / soft) ** min(1.0, (rings - first) / 5)
