@@ -60,6 +60,12 @@ LATENTS = {
     "2-states-80-20": ["discrete", "classes", "2"],
     "4-states": ["discrete", "classes", "4"],
 }
+LABELS = {
+    "adversarial": "adversarial game",
+    "refined": "game refined (refinement's time alone)",
+    "unet": "game with the U-Net, a quarter of an epoch",
+    "one map": "likelihood, one map",
+}
 UNET_STAGES = "[{box_size: 32, images: 12800, padding: 3.0}]"
 
 
@@ -162,11 +168,15 @@ def plot(path: Path, rows: list[dict[str, str]]) -> None:
                 axis.scatter(
                     [float(row["cpu_s"]) / 60 for row in mine],
                     [float(row["motion_fsc_0.5_A"]) for row in mine],
-                    color=f"C{number}",
-                    s=30,
-                    label=route,
+                    edgecolors=f"C{number}",
+                    facecolors="none",
+                    marker="osD^v"[number % 5],
+                    s=(40, 60)[number % 2],
+                    linewidths=1.5,
+                    label=LABELS.get(route, route),
                 )
-        axis.set(title=name, xlabel="CPU minutes", xscale="log", yscale="log")
+        axis.set_title(name.replace("motion", "motion ").replace("-", " "))
+        axis.set(xlabel="CPU minutes", xscale="log", yscale="log")
         axis.set(xlim=(2, 100), ylim=(9, 200))
         axis.set_xticks([2, 5, 10, 20, 50, 100], labels=["2", "5", "10", "20", "50", "100"])
         axis.axhline(10.0, color="0.5", lw=0.9, ls="--", zorder=0)

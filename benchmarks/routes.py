@@ -49,18 +49,19 @@ COLUMNS = (
 )
 SOME = 5000  # particles
 SHORT = "[{box_size: 32, images: 51200, padding: 4.0}]"
+CENTRED = "--offset_range 0 --offset_step 0.01 --fix_sigma_offset --dont_check_norm"
+"""No search for shifts (see `against_relion.py`)."""
 DESCENT = (
     "--sgd --denovo_3dref --sgd_ini_iter 50 --sgd_inbetween_iter 200 --sgd_fin_iter 50 "
     "--sgd_ini_resol 35 --sgd_fin_resol 15 --sgd_ini_subset 100 --sgd_fin_subset 500 "
     "--ctf --K 1 --sym C1 --flatten_solvent --zero_mask --dont_combine_weights_via_disc "
-    "--preread_images --pool 30 --pad 1 --oversampling 1 --healpix_order 1 --j 1 "
-    "--offset_range 0 --offset_step 0.01 --dont_check_norm"
+    f"--preread_images --pool 30 --pad 1 --oversampling 1 --healpix_order 1 --j 1 {CENTRED}"
 )
 REFINEMENT = (
     "--auto_refine --split_random_halves --low_resol_join_halves 40 --ini_high 20 --ctf --sym C1 "
     "--flatten_solvent --zero_mask --dont_combine_weights_via_disc --preread_images --pool 30 "
     "--pad 1 --oversampling 1 --healpix_order 2 --auto_local_healpix_order 4 --j 1 "
-    "--norm --scale --offset_range 0 --offset_step 0.01 --dont_check_norm"
+    f"--norm --scale {CENTRED}"
 )
 
 
@@ -157,32 +158,36 @@ def relion(star: Path, seed: int, work: Path, minutes: float, table: Table) -> N
     """
     particles = read_particles(star).particles
     diameter = f"{0.85 * particles.box_size * particles.pixel_size_A:.1f}"
-    log = work / "log.txt"
     common = ["--particle_diameter", diameter, "--random_seed", str(seed)]
     command = ["relion_refine", "--i", star.name, "--o", str(work / "ini"), *common]
     command += [*DESCENT.split(), "--sgd_write_iter", "10"]
-    first = spend(command, star.parent, log, minutes)
+    first = spend(command, star.parent, work / "log.txt", minutes)
     model = max(work.glob("ini_it*_class001.mrc"))
-    part = "initial model" + ("" if first[2] else " (stopped)")
+    part = "initial model" + ("" if first[2] else f" (stopped; {model.name})")
     table.add("relion", seed, part, *first[:2], model)
     for count in (SOME, len(particles)):
-        name = f"refine{count}"
-        some = work / f"{name}.star"
-        _write_first(star, count, some)
-        worker = ["relion_refine_mpi", "--i", str(some), "--o", str(work / name)]
-        worker += ["--ref", str(model), *common, *REFINEMENT.split()]
-        times = f"code=$?; times > {work / name}_rank$OMPI_COMM_WORLD_RANK.txt; exit $code"
-        command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
-        command += ["bash", "-c", f"trap : TERM; {shlex.join(worker)}; {times}"]
-        _, wall_s, finished = spend(command, star.parent, log, minutes)
-        cpu_s = sum(_seconds((work / f"{name}_rank{rank}.txt").read_text()) for rank in (1, 2))
-        total = (first[0] + cpu_s, first[1] + wall_s)
-        part = f"and refinement of {count}"
-        if finished:
-            table.add("relion", seed, part, *total, work / f"{name}_class001.mrc")
-        else:
-            half = max(work.glob(f"{name}_it*_half1_class001.mrc"))
-            table.add("relion", seed, f"{part} (stopped; {half.name})", *total, half)
+        cpu_s, wall_s, found, done = relion_refinement(star, count, model, common, work, minutes)
+        part = f"and refinement of {count}" + ("" if done else f" (stopped; {found.name})")
+        table.add("relion", seed, part, first[0] + cpu_s, first[1] + wall_s, found)
+
+
+def relion_refinement(
+    star: Path, count: int, model: Path, common: list[str], work: Path, minutes: float
+) -> tuple[float, float, Path, bool]:
+    """CPU seconds of both workers, wall seconds, the map, and whether it came to its end."""
+    name = f"refine{count}"
+    some = work / f"{name}.star"
+    _write_first(star, count, some)
+    worker = ["relion_refine_mpi", "--i", str(some), "--o", str(work / name)]
+    worker += ["--ref", str(model), *common, *REFINEMENT.split()]
+    times = f"code=$?; times > {work / name}_rank$OMPI_COMM_WORLD_RANK.txt; exit $code"
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
+    command += ["bash", "-c", f"trap : TERM; {shlex.join(worker)}; {times}"]
+    _, wall_s, done = spend(command, star.parent, work / "log.txt", minutes)
+    cpu_s = sum(_seconds((work / f"{name}_rank{rank}.txt").read_text()) for rank in (1, 2))
+    if done:
+        return cpu_s, wall_s, work / f"{name}_class001.mrc", True
+    return cpu_s, wall_s, max(work.glob(f"{name}_it*_half1_class001.mrc")), False
 
 
 def _write_first(star: Path, count: int, path: Path) -> None:

@@ -20,14 +20,13 @@ from cryogan.cli import main
 from cryogan.errors import InputError
 from cryogan.particles import ArrayStack
 from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.noise import BackgroundPatches, white
-from cryogan.simulation.in_memory import simulate_particles, write_dataset
-from cryogan.simulation.microscope import random_ctf
+from cryogan.simulation.in_memory import write_dataset
 from cryogan.training.config import PAPER, Stage, TrainingConfig
 from cryogan.training.loop import train
 from cryogan.training.state import load_checkpoint, save_checkpoint
 from cryogan.training.team import ALONE, Launch, Team
+from simulated_sets import centred_particles
 
 BOX, PIXEL_SIZE_A, COUNT = 16, 12.0, 120
 CPU = torch.device("cpu")
@@ -66,15 +65,7 @@ OPTIONS = [
 def simulated(box_size):
     generator = torch.Generator().manual_seed(7)
     volume = phantom_map(box_size, PIXEL_SIZE_A)
-    return volume, simulate_particles(
-        volume,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=5.0,
-        generator=generator,
-    )
+    return volume, centred_particles(volume, PIXEL_SIZE_A, COUNT, 5.0, generator)
 
 
 @contextmanager

@@ -13,9 +13,7 @@ from cryogan.errors import InputError
 from cryogan.memory import available_GB
 from cryogan.particles import ArrayStack, CTFParams, Particles
 from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
-from cryogan.simulation.in_memory import simulate_particles, write_dataset
-from cryogan.simulation.microscope import random_ctf
+from cryogan.simulation.in_memory import write_dataset
 from cryogan.training.config import PAPER_HETEROGENEOUS, Stage, TrainingConfig
 from cryogan.training.forecast import PROCESS_GB, check_memory, forecast
 
@@ -27,6 +25,7 @@ from cryogan.memory import keep_freed_memory
 from cryogan.particles import ArrayStack, CTFParams, Particles
 from cryogan.training.config import Stage, TrainingConfig
 from cryogan.training.loop import train
+from simulated_sets import centred_particles
 torch.set_num_threads(1)
 keep_freed_memory()
 settings = {settings!r}
@@ -126,15 +125,7 @@ def test_a_run_that_cannot_fit_writes_nothing(tmp_path, capsys):
     """Ten million templates, by far the most of what this would need."""
     generator = torch.Generator().manual_seed(7)
     volume = phantom_map(16, 10.0)
-    simulated = simulate_particles(
-        volume[None],
-        pixel_size_A=10.0,
-        n=64,
-        ctf=random_ctf(64, generator),
-        poses=PoseDistribution(),
-        snr_dB=5.0,
-        generator=generator,
-    )
+    simulated = centred_particles(volume[None], 10.0, 64, 5.0, generator)
     write_dataset(tmp_path, simulated, volume)
     star, run = str(tmp_path / "particles.star"), tmp_path / "run"
     settings = ["--training.stages=[{box_size: 16, images: 64}]", "--training.batch_size=32"]

@@ -12,10 +12,8 @@ from cryogan.cli import main
 from cryogan.errors import InputError
 from cryogan.io.mrc import read_map
 from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.reconstruction import check_count
-from cryogan.simulation.in_memory import simulate_particles, write_dataset
-from cryogan.simulation.microscope import random_ctf
+from cryogan.simulation.in_memory import write_dataset
 from cryogan.training import loop
 from cryogan.training.config import (
     HETEROGENEOUS,
@@ -27,6 +25,7 @@ from cryogan.training.config import (
 from cryogan.training.data import measure, prepare_stage
 from cryogan.training.state import begin_stage, load_checkpoint, save_checkpoint
 from cryogan.training.team import Team
+from simulated_sets import centred_particles
 
 CPU = torch.device("cpu")
 BOX, PIXEL_SIZE_A = 24, 8.0
@@ -59,15 +58,7 @@ def particles():
     """200 images of the phantom, its hinge in two positions."""
     generator = torch.Generator().manual_seed(1)
     states = [phantom_map(BOX, PIXEL_SIZE_A, hinge_angle_deg=angle) for angle in (0.0, 30.0)]
-    return simulate_particles(
-        torch.stack(states),
-        pixel_size_A=PIXEL_SIZE_A,
-        n=200,
-        ctf=random_ctf(200, generator),
-        poses=PoseDistribution(),
-        snr_dB=0.0,
-        generator=generator,
-    ).particles
+    return centred_particles(torch.stack(states), PIXEL_SIZE_A, 200, 0.0, generator).particles
 
 
 def run_through(particles, config, folder=None, **options):
@@ -263,15 +254,7 @@ def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(7)
     states = torch.stack([phantom_map(BOX, PIXEL_SIZE_A, hinge_angle_deg=a) for a in (0.0, 30.0)])
-    simulated = simulate_particles(
-        states,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=200,
-        ctf=random_ctf(200, generator),
-        poses=PoseDistribution(),
-        snr_dB=5.0,
-        generator=generator,
-    )
+    simulated = centred_particles(states, PIXEL_SIZE_A, 200, 5.0, generator)
     write_dataset(folder, simulated, states[0])
     return folder
 

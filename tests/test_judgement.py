@@ -21,17 +21,16 @@ from cryogan.models.critic import TemplateCritic
 from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import preprocess
 from cryogan.physics.noise import white
 from cryogan.reconstruction import HalfRun, split_halves, train_half
 from cryogan.run_record import read_run
-from cryogan.simulation.in_memory import simulate_particles, write_dataset
-from cryogan.simulation.microscope import random_ctf
+from cryogan.simulation.in_memory import write_dataset
 from cryogan.training.config import Stage, TrainingConfig
 from cryogan.training.data import measure
 from cryogan.training.judgement import read_judges, standardised
 from cryogan.training.loop import preprocessing
+from simulated_sets import centred_particles
 
 CPU = torch.device("cpu")
 COUNT, JUNK, BOX, PIXEL_SIZE_A, SEED = 400, 80, 20, 10.0, 3
@@ -56,15 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judged")
     generator = torch.Generator().manual_seed(1)
     volume = phantom_map(BOX, PIXEL_SIZE_A)
-    simulated = simulate_particles(
-        volume,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=5.0,
-        generator=generator,
-    )
+    simulated = centred_particles(volume, PIXEL_SIZE_A, COUNT, 5.0, generator)
     images = simulated.particles.stack.read(torch.arange(COUNT))
     images[:JUNK] = simulated.noise_sigma * white(JUNK, BOX, generator)
     particles = Particles(ArrayStack(images), simulated.particles.ctf, PIXEL_SIZE_A)

@@ -25,12 +25,11 @@ from cryogan.likelihood.config import AscentConfig
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.models.conformations import LatentKind
 from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.reconstruction import split_halves
 from cryogan.refinement import half_components
 from cryogan.run_record import read_run
-from cryogan.simulation.in_memory import simulate_particles, write_dataset
-from cryogan.simulation.microscope import random_ctf
+from cryogan.simulation.in_memory import write_dataset
+from simulated_sets import centred_particles
 
 COUNT, BOX, PIXEL_SIZE_A, SEED = 240, 16, 12.0, 3
 CPU = torch.device("cpu")
@@ -45,15 +44,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(7)
     states = [phantom_map(BOX, PIXEL_SIZE_A, hinge_angle_deg=angle) for angle in (-40.0, 40.0)]
-    simulated = simulate_particles(
-        torch.stack(states),
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=0.0,
-        generator=generator,
-    )
+    simulated = centred_particles(torch.stack(states), PIXEL_SIZE_A, COUNT, 0.0, generator)
     write_dataset(folder, simulated, states[0])
     return folder
 

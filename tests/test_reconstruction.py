@@ -22,10 +22,9 @@ from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mrc import read_map, write_stack
 from cryogan.io.relion import read_particles
 from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
-from cryogan.simulation.in_memory import simulate_particles, write_dataset
-from cryogan.simulation.microscope import random_ctf
+from cryogan.simulation.in_memory import write_dataset
 from cryogan.training.config import PAPER, PRESETS, TrainingConfig
+from simulated_sets import centred_particles
 
 COUNT, BOX, PIXEL_SIZE_A = 300, 16, 12.0
 STEPS, BATCH = 240, 8
@@ -51,15 +50,7 @@ def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(7)
     volume = phantom_map(BOX, PIXEL_SIZE_A)
-    simulated = simulate_particles(
-        volume,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=5.0,
-        generator=generator,
-    )
+    simulated = centred_particles(volume, PIXEL_SIZE_A, COUNT, 5.0, generator)
     write_dataset(folder, simulated, volume)
     return folder
 

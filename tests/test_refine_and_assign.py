@@ -20,12 +20,11 @@ from cryogan.io.mrc import read_map, write_map
 from cryogan.io.relion import read_particles, read_poses
 from cryogan.io.star import Table, read_star
 from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.rotations import angle_between
 from cryogan.reconstruction import split_halves
 from cryogan.run_record import read_run
-from cryogan.simulation.in_memory import simulate_particles, write_dataset
-from cryogan.simulation.microscope import random_ctf
+from cryogan.simulation.in_memory import write_dataset
+from simulated_sets import centred_particles
 
 COUNT, BOX, PIXEL_SIZE_A, SEED = 301, 16, 12.0, 3
 QUICK = [
@@ -46,15 +45,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(7)
     volume = phantom_map(BOX, PIXEL_SIZE_A)
-    simulated = simulate_particles(
-        volume,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=-5.0,
-        generator=generator,
-    )
+    simulated = centred_particles(volume, PIXEL_SIZE_A, COUNT, -5.0, generator)
     write_dataset(folder, simulated, volume)
     return folder
 

@@ -61,7 +61,7 @@ def test_phases_are_curves_of_their_own_over_cpu_seconds():
     names = [trace.name for trace in figure.data if trace.showlegend]
     assert names == [
         "refine",
-        "climb from random numbers",
+        "climb",
         "conformations come out of random numbers",
     ]
     resolution = figure.data[0]

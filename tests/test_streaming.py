@@ -11,9 +11,7 @@ from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack, write_stack
 from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import Preprocessing
-from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
 from cryogan.training import loop
 from cryogan.training.config import PAPER, Stage, TrainingConfig
@@ -27,6 +25,7 @@ from cryogan.training.stream import (
     hold_or_stream,
     real_indices,
 )
+from simulated_sets import centred_particles
 
 CPU = torch.device("cpu")
 COUNT, BOX, PIXEL_SIZE_A = 200, 24, 8.0
@@ -58,14 +57,8 @@ def reading_threads():
 def in_memory():
     """200 images of the phantom in 24 px of 8 Å."""
     generator = torch.Generator().manual_seed(1)
-    return simulate_particles(
-        phantom_map(BOX, PIXEL_SIZE_A),
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=0.0,
-        generator=generator,
+    return centred_particles(
+        phantom_map(BOX, PIXEL_SIZE_A), PIXEL_SIZE_A, COUNT, 0.0, generator
     ).particles
 
 

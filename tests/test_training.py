@@ -18,7 +18,6 @@ from cryogan.physics.imaging import form_images, preprocess
 from cryogan.physics.noise import BackgroundPatches, colour, white
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.spectra import PowerSpectra
-from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import symmetry_matrices
 from cryogan.training import loop
@@ -26,6 +25,7 @@ from cryogan.training.config import PAPER, PRESETS, Stage, TrainingConfig
 from cryogan.training.data import measure, prepare_stage
 from cryogan.training.examples import example_images
 from cryogan.training.state import begin_stage, load_checkpoint, save_checkpoint
+from simulated_sets import centred_particles
 
 CPU = torch.device("cpu")
 
@@ -59,15 +59,7 @@ VARIANTS = {
 def particles():
     """200 images of the phantom in 24 px of 8 Å."""
     generator = torch.Generator().manual_seed(1)
-    return simulate_particles(
-        phantom_map(24, 8.0),
-        pixel_size_A=8.0,
-        n=200,
-        ctf=random_ctf(200, generator),
-        poses=PoseDistribution(),
-        snr_dB=0.0,
-        generator=generator,
-    ).particles
+    return centred_particles(phantom_map(24, 8.0), 8.0, 200, 0.0, generator).particles
 
 
 @pytest.fixture(scope="module")
@@ -566,15 +558,7 @@ def test_the_map_comes_to_look_like_the_molecule(config, reached, generator):
     The blob that a run starts from reaches 0.49, random maps of the truth's amplitudes 0.33.
     """
     truth = phantom_map(16, 12.0) * fourier.soft_disc(16, 6.4, 1.2, 3)
-    particles = simulate_particles(
-        phantom_map(16, 12.0),
-        pixel_size_A=12.0,
-        n=2000,
-        ctf=random_ctf(2000, generator),
-        poses=PoseDistribution(),
-        snr_dB=10.0,
-        generator=generator,
-    ).particles
+    particles = centred_particles(phantom_map(16, 12.0), 12.0, 2000, 10.0, generator).particles
     assert align(initial_blob(16, torch.ones(9)), truth, 12.0).correlation < 0.55
     *_, last = loop.train(particles, config, seed=1, device=CPU)
     assert align(last.state.average, truth, 12.0).correlation > reached

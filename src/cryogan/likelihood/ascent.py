@@ -2,16 +2,16 @@
 
 Both half-sets are worked on side by side and meet in one number a shell only, their FSC, which
 says how much of a shell to believe (Scheres, J. Struct. Biol. 180, 2012): it sets the prior of both
-maps and the band in which poses are judged. Without maps to start from, each half first climbs on
-its own from random numbers, band by band, on small random batches; the prior is then the signal's
-power, which is measured without poses.
+maps and the band in which poses are judged. Without good maps to start from, each half first climbs
+on its own from random numbers, or from its poor map, band by band, on small random batches; the
+prior is then the signal's power, which is measured without poses.
 
 Conformations are C components instead of one map, and every one of them has an FSC, and a prior,
 of its own: what the halves do not agree on is not believed to move.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
-from cryogan.likelihood.climb import climb, wake
+from cryogan.likelihood.climb import Step, climb, wake
 from cryogan.likelihood.config import (
     AscentConfig,
     box_for,
@@ -98,7 +98,7 @@ def ascend(
     populations: Tensor | None = None,
     state: AscentState | None = None,
 ) -> Iterator[Pass]:
-    """Climb, unless there are maps; find conformations, if they are wanted; and refine.
+    """Climb, unless there are good maps; find conformations, if they are wanted; and refine.
 
     Args:
         halves: the two half-sets.
@@ -106,7 +106,9 @@ def ascend(
         seed: of everything random.
         device: where it is computed.
         maps: (2, C, D, D, D) components of each half, in one frame; of conformations yet to be
-            found, the means alone.
+            found, the means alone. From single ones whose FSC is below 0.5 in a band of the climb
+            it climbs too, from that band on: images judged by poor maps may never leave the poses
+            that these suggest.
         populations: (classes,) of a discrete latent, to start from; equal by default.
         state: that of an interrupted run, which goes on as if it had never stopped.
 
@@ -118,29 +120,12 @@ def ascend(
     """
     seen = 0
     with ThreadPoolExecutor(2) as pool:
-        if state is None and maps is None:
-            climbs = [
-                climb(half, config, torch.Generator().manual_seed(3 * seed + number), device)
-                for number, half in enumerate(halves, start=1)
-            ]
-            pair = None
-            while True:
-                steps = list(pool.map(lambda steps: next(steps, None), climbs))
-                if steps[0] is None or steps[1] is None:
-                    break
-                pair = (steps[0].maps, steps[1].maps)
-                seen += sum(min(len(half), config.climb_images) for half in halves)
-                evidence = 0.5 * (steps[0].evidence + steps[1].evidence)
-                yield Pass(None, _record("climb", seen, steps[0].rings, evidence))
-            assert pair is not None
-            pixel_size_A = halves[0].stack(pair[0].shape[-1]).pixel_size_A
-            alignment = align(pair[1], pair[0], pixel_size_A)
-            laid = apply_alignment(pair[1], alignment, pixel_size_A)
-            maps = torch.stack((pair[0], laid))[:, None]
         if state is None:
-            assert maps is not None
-            both = zip(halves, maps, strict=True)
-            maps = torch.stack([half.components_in_units(own) for half, own in both])
+            if maps is not None:
+                both = zip(halves, maps, strict=True)
+                maps = torch.stack([half.components_in_units(own) for half, own in both])
+            if maps is None or _poor(maps, config):
+                maps, seen = yield from _climbed(halves, maps, config, seed, device, pool)
             if maps.shape[1] < config.components:
                 generator = torch.Generator().manual_seed(3 * seed)
                 for step in wake(halves, maps[:, 0], config, generator, device, pool):
@@ -158,6 +143,49 @@ def ascend(
             yield Pass(state, record)
 
 
+def _climbed(
+    halves: tuple[HalfSet, HalfSet],
+    given: Tensor | None,
+    config: AscentConfig,
+    seed: int,
+    device: torch.device,
+    pool: Executor,
+) -> Generator[Pass, None, tuple[Tensor, int]]:
+    """Coarse maps (2, 1, D, D, D), and how many images they took; from `given` ones, if any."""
+    rings = 0 if given is None else believed_rings(_fsc(given)[0], 0.5)
+
+    def climb_of(number: int) -> Iterator[Step]:
+        start = None if given is None else given[number, 0]
+        generator = torch.Generator().manual_seed(3 * seed + number + 1)
+        return climb(halves[number], config, generator, device, start, rings)
+
+    seen = 0
+    for steps in _side_by_side(pool, climb_of(0), climb_of(1)):
+        pair = [step.maps for step in steps]
+        seen += sum(min(len(half), config.climb_images) for half in halves)
+        evidence = 0.5 * sum(step.evidence for step in steps)
+        yield Pass(None, _record("climb", seen, steps[0].rings, evidence))
+    size = pair[0].shape[-1]
+    pixel_size_A = halves[0].stack(size).pixel_size_A
+    if given is not None:  # whose frame they are to have
+        reference = rescale_volume(given[0, 0].to(device), size)
+        pair[0] = apply_alignment(pair[0], align(pair[0], reference, pixel_size_A), pixel_size_A)
+    pair[1] = apply_alignment(pair[1], align(pair[1], pair[0], pixel_size_A), pixel_size_A)
+    both = zip(halves, pair, strict=True)
+    return torch.stack([half.components_in_units(own[None]) for half, own in both]), seen
+
+
+def _side_by_side(
+    pool: Executor, first: Iterator[Step], second: Iterator[Step]
+) -> Iterator[tuple[Step, Step]]:
+    """Both, a step at a time."""
+    while True:
+        one, other = pool.map(lambda steps: next(steps, None), (first, second))
+        if one is None or other is None:
+            return
+        yield one, other
+
+
 def _record(phase: str, seen: int, rings: int, evidence: float) -> dict[str, float | int | str]:
     return {"phase": phase, "images_seen": seen, "rings": rings, "evidence": evidence}
 
@@ -168,14 +196,20 @@ def _fsc(maps: Tensor) -> Tensor:
     return torch.stack([fourier_shell_correlation(first, second) for first, second in both])
 
 
+def _poor(maps: Tensor, config: AscentConfig) -> bool:
+    """Whether to climb first: single maps that hardly agree in the bands of the climb."""
+    last = min(config.climb_rings[1], maps.shape[-1] // 2 - 1)
+    return maps.shape[1] == 1 and believed_rings(_fsc(maps)[0], 0.5) < last
+
+
 def _believed_shells(fsc: Tensor) -> int:
     """Of all components together (C, D // 2 + 1): grows while any of them is being found."""
     return sum(believed_rings(curve) for curve in fsc)
 
 
-def believed_rings(fsc: Tensor) -> int:
-    """The last shell before the FSC of the halves falls below 0.143; at least 5."""
-    below = (~(fsc[1:] >= 0.143)).nonzero()
+def believed_rings(fsc: Tensor, threshold: float = 0.143) -> int:
+    """The last shell before the FSC of the halves falls below the threshold; at least 5."""
+    below = (~(fsc[1:] >= threshold)).nonzero()
     return max(5, int(below[0]) if len(below) else len(fsc) - 2)
 
 

@@ -1,4 +1,4 @@
-"""From random numbers to coarse maps: of one structure, then of its conformations."""
+"""To coarse maps: of one structure, then of its conformations."""
 
 import math
 from collections.abc import Iterator
@@ -30,14 +30,30 @@ class Step:
 
 
 def climb(
-    half: HalfSet, config: AscentConfig, generator: torch.Generator, device: torch.device
+    half: HalfSet,
+    config: AscentConfig,
+    generator: torch.Generator,
+    device: torch.device,
+    start: Tensor | None = None,
+    start_rings: int = 0,
 ) -> Iterator[Step]:
-    """From random numbers to a coarse map of a half, band by band."""
+    """To a coarse map of a half, band by band: from random numbers, or from a poor map.
+
+    Args:
+        half: whose images are looked at.
+        config: settings.
+        generator: for the random numbers and the batches.
+        device: where it is computed.
+        start: (D, D, D) map in the units of the images; random numbers by default.
+        start_rings: band that the map is believed in; lower ones are left out.
+    """
     first, last = config.climb_rings
     size = box_for(last, half.particles.box_size)
     mask = mask_for(size, config, device)
-    volume = _random(half, size, first, generator, device)[None] * mask
-    for rings in range(first, min(last, size // 2 - 1) + 1):
+    if start is None:
+        start = _random(half, size, first, generator, device)
+    volume = rescale_volume(start.to(device), size)[None] * mask
+    for rings in range(max(first, start_rings), min(last, size // 2 - 1) + 1):
         polar = polar_for(size, rings, config, device)
         levels = [replace(search_for(polar, config)[0], rings=rings)]
         prior = prior_of(half, size, rings, 1, config).to(device)

@@ -27,7 +27,8 @@ class AscentConfig:
             passes see all images.
         full_passes: passes over all images that do not improve the resolution; then it ends.
         conformation_passes: the same for conformations, which settle more slowly.
-        climb_rings: bands of the climb from random numbers, first and last, in Fourier pixels.
+        climb_rings: bands of the climb from random numbers or poor maps, first and last, in
+            Fourier pixels.
         climb_steps: batches in every band.
         climb_images: images in a batch.
         climb_nats: posteriors of the climb are softened, raised to a power below 1, so that the

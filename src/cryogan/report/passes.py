@@ -15,7 +15,7 @@ Record = dict[str, Any]
 
 # Phases of the log: what they are called, and their colours.
 _PHASES = {
-    "climb": ("climb from random numbers", COLOURS[1]),
+    "climb": ("climb", COLOURS[1]),
     "wake": ("conformations come out of random numbers", COLOURS[2]),
     "refine": ("refine", COLOURS[0]),
 }
@@ -37,7 +37,7 @@ def passes(run: RunFolder) -> str:
         '<p class="note">Log-likelihoods are means over images, relative to noise alone, in nats; '
         "those of different numbers of rings are not to be compared: more rings explain more. "
         "Poses are judged in the given number of Fourier rings; images are those of both halves. "
-        "Steps from random numbers come before the halves are compared, so they have no "
+        "Steps of the climb come before the halves are compared, so they have no "
         "resolution.</p>\n"
         f"{figures.to_html(_figure(records), 'passes')}\n{_table(records)}"
     )
