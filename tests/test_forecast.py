@@ -16,6 +16,7 @@ from cryogan.phantom import phantom_map
 from cryogan.simulation.in_memory import write_dataset
 from cryogan.training.config import PAPER_HETEROGENEOUS, Stage, TrainingConfig
 from cryogan.training.forecast import PROCESS_GB, check_memory, forecast
+from simulated_sets import centred_particles
 
 SMALL = TrainingConfig(stages=(Stage(64, 256),))
 
@@ -25,7 +26,6 @@ from cryogan.memory import keep_freed_memory
 from cryogan.particles import ArrayStack, CTFParams, Particles
 from cryogan.training.config import Stage, TrainingConfig
 from cryogan.training.loop import train
-from simulated_sets import centred_particles
 torch.set_num_threads(1)
 keep_freed_memory()
 settings = {settings!r}
