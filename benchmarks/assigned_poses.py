@@ -8,17 +8,22 @@ The map is aligned to the known structure, which turns every assigned pose with 
 other hand shows an image of the molecule turned by 180° in its plane). Symmetric copies of a pose
 count as the same. Half-sets, whose frames may differ, are also judged each for itself.
 
-Against the poses of another program, whose map is not at hand, the rotation and the hand that bring
-most poses together are looked for among those that single particles suggest, and polished.
+Against the poses of another star file, which may have more particles and another order, or where no
+map is at hand, the rotation and the hand that bring most poses together are looked for among those
+that single particles suggest, and polished. So RELION's own poses are judged too:
+
+    python benchmarks/assigned_poses.py run_data.star --against DIR/truth/poses.star --sym D2
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import roma
 import torch
 from torch import Tensor
 
+from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mrc import read_map
 from cryogan.io.relion import read_poses
@@ -52,6 +57,19 @@ def laid_on(assigned: Tensor, true: Tensor, operators: Tensor) -> Tensor:
     return best[1]
 
 
+def matching_rows(star: Path, other: Path) -> Tensor:
+    """(n,) rows of another star file that have the images of a star file, whatever their folder."""
+    names = []
+    for path in (star, other):
+        table = next(table for table in read_star(path) if "rlnImageName" in table)
+        split = (name.partition("@") for name in table.columns["rlnImageName"])
+        names.append([(int(number), Path(stack).name) for number, _, stack in split])
+    row = {name: number for number, name in enumerate(names[1])}
+    if not row.keys() >= set(names[0]):
+        raise InputError(f"{other} lacks images of {star}; give a star file that has them all.")
+    return torch.tensor([row[name] for name in names[0]])
+
+
 def main() -> None:
     """Print medians and 90th percentiles."""
     parser = argparse.ArgumentParser(
@@ -69,6 +87,7 @@ def main() -> None:
     turned = read_poses(options.poses).rotation.double()
     if options.against is not None:
         true = read_poses(options.against, pixel_size_A=1.0).rotation.double()
+        true = true[matching_rows(options.poses, options.against)]
         turned = laid_on(turned, true, operators)
     else:
         truth = read_map(options.data / "truth" / "map.mrc")
@@ -92,4 +111,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"assigned_poses: {error}")

@@ -59,9 +59,9 @@ DESCENT = (
 )
 REFINEMENT = (
     "--auto_refine --split_random_halves --low_resol_join_halves 40 --ini_high 20 --ctf --sym C1 "
-    "--flatten_solvent --zero_mask --dont_combine_weights_via_disc --preread_images --pool 30 "
-    "--pad 1 --oversampling 1 --healpix_order 2 --auto_local_healpix_order 4 --j 1 "
-    f"--norm --scale {CENTRED}"
+    "--ctf_corrected_ref --flatten_solvent --zero_mask --dont_combine_weights_via_disc "
+    "--preread_images --pool 30 --pad 1 --oversampling 1 --healpix_order 2 "
+    f"--auto_local_healpix_order 4 --j 1 --norm --scale {CENTRED}"
 )
 
 
@@ -180,7 +180,7 @@ def relion_refinement(
     _write_first(star, count, some)
     worker = ["relion_refine_mpi", "--i", str(some), "--o", str(work / name)]
     worker += ["--ref", str(model), *common, *REFINEMENT.split()]
-    times = f"code=$?; times > {work / name}_rank$OMPI_COMM_WORLD_RANK.txt; exit $code"
+    times = f"code=$?; times > {work / name}_rank$OMPI_COMM_WORLD_RANK.txt; sleep 2; exit $code"
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
     command += ["bash", "-c", f"trap : TERM; {shlex.join(worker)}; {times}"]
     _, wall_s, done = spend(command, star.parent, work / "log.txt", minutes)
