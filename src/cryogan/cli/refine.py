@@ -30,7 +30,8 @@ def make_parser() -> ArgumentParser:
     """The command's parser."""
     parser = ArgumentParser(
         description="Polish the half maps of a run by maximum likelihood over all poses, each with "
-        "its own half of the particles; their FSC decides what is believed. Writes half maps, the "
+        "its own half of the particles; their FSC decides what is believed. Poor maps climb through "
+        "coarse bands first, as random numbers do. Writes half maps, the "
         "map of all particles, FSC and a report; of conformations, a series of maps. The same "
         "command run again goes on where it was stopped."
     )
