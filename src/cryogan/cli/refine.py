@@ -30,10 +30,10 @@ def make_parser() -> ArgumentParser:
     """The command's parser."""
     parser = ArgumentParser(
         description="Polish the half maps of a run by maximum likelihood over all poses, each with "
-        "its own half of the particles; their FSC decides what is believed. Poor maps climb through "
-        "coarse bands first, as random numbers do. Writes half maps, the "
-        "map of all particles, FSC and a report; of conformations, a series of maps. The same "
-        "command run again goes on where it was stopped."
+        "its own half of the particles; their FSC decides what is believed. Poor maps climb "
+        "through coarse bands first, as random numbers do. Writes half maps, the map of all "
+        "particles, FSC and a report; of conformations, a series of maps. The same command run "
+        "again goes on where it was stopped."
     )
     parser.add_argument("run", type=str, help="folder of a finished cryogan reconstruct")
     parser.add_argument("-o", "--output", type=str, help="output folder (default: RUN/refine)")
