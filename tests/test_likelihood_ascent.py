@@ -293,7 +293,7 @@ def test_halves_of_either_hand_meet(
 def test_poor_maps_are_climbed_from_where_they_lie(halves: tuple[HalfSet, HalfSet]) -> None:
     """From the band in which their FSC is 0.5; what comes out has the frame of the first.
 
-    Measured: 1.6° apart, FSC with the truth 0.94 and more to shell 6.
+    Measured: 0.4° apart, FSC with the truth 0.99 and more to shell 6.
     """
     generator = torch.Generator().manual_seed(5)
     turn = euler_to_matrix(torch.tensor([40.0, 70.0, 20.0]))
@@ -301,8 +301,9 @@ def test_poor_maps_are_climbed_from_where_they_lie(halves: tuple[HalfSet, HalfSe
         phantom_map(BOX, PIXEL_A), Alignment(turn, torch.zeros(3), False, 1.0), PIXEL_A
     )
     noise = torch.randn(2, BOX, BOX, BOX, generator=generator)
-    maps = truth + 2.0 * truth.std() * noise
+    maps = truth + truth.std() * noise
     rings = believed_rings(fourier_shell_correlation(maps[0], maps[1]), 0.5)
+    assert rings == 6
     steps = run(halves, replace(CLIMB, climb_rings=(5, 9)), maps=maps[:, None])
     assert [each.record["phase"] for each in steps].count("climb") == 4 * (10 - rings)
     assert steps[0].record["rings"] == rings
@@ -310,10 +311,9 @@ def test_poor_maps_are_climbed_from_where_they_lie(halves: tuple[HalfSet, HalfSe
     pixel_A = PIXEL_A * BOX / both.shape[-1]
     small = rescale_volume(truth, both.shape[-1])
     apart = refine_alignment(both, small, pixel_A, Alignment.identity())
-    assert float(angle_between(apart.rotation, torch.eye(3))) < 6.0
+    assert float(angle_between(apart.rotation, torch.eye(3))) < 2.0
     fsc = fourier_shell_correlation(apply_alignment(both, apart, pixel_A), small)
-    print(rings, apart, fsc)
-    assert float(fsc[1:7].min()) > 0.85
+    assert float(fsc[1:7].min()) > 0.95
 
 
 def test_a_resumed_run_is_the_same_run(
