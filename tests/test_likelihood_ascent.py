@@ -14,6 +14,7 @@ from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refi
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.likelihood.ascent import AscentState, Pass, ascend, believed_rings
 from cryogan.likelihood.assignment import Assignment, assign, levels_of_assignment, unassigned
+from cryogan.likelihood.climb import _random, climb
 from cryogan.likelihood.config import AscentConfig, box_for
 from cryogan.likelihood.half_set import HalfSet
 from cryogan.likelihood.landscape import SINGLE, Landscape
@@ -95,6 +96,7 @@ def test_the_band_ends_where_the_halves_disagree() -> None:
     ("settings", "words"),
     [
         ({"iterations": 0}, "iterations is 0"),
+        ({"starts": 0}, "starts is 0"),
         ({"climb_images": -1}, "climb_images is -1"),
         ({"climb_rings": (2, 9)}, "climb_rings is 2 to 9"),
         ({"climb_rings": (9, 5)}, "climb_rings is 9 to 5"),
@@ -185,7 +187,7 @@ def test_shifts_are_found() -> None:
 # Ascent
 
 
-CLIMB = AscentConfig(iterations=3, climb_rings=(5, 8), climb_steps=4, climb_images=150)
+CLIMB = AscentConfig(iterations=3, starts=2, climb_rings=(5, 8), climb_steps=4, climb_images=150)
 
 
 def run(halves: tuple[HalfSet, HalfSet], config: AscentConfig, **more: Any) -> list[Pass]:
@@ -229,12 +231,19 @@ def test_the_molecule_comes_from_random_numbers(climbed: list[Pass]) -> None:
 
 
 def test_the_log_tells_what_was_done(climbed: list[Pass]) -> None:
-    climb = [each for each in climbed if each.record["phase"] == "climb"]
-    passes = climbed[len(climb) :]
-    assert [each.record["rings"] for each in climb] == [5] * 4 + [6] * 4 + [7] * 4 + [8] * 4
-    assert [each.record["images_seen"] for each in climb] == [300 * i for i in range(1, 17)]
-    assert all(each.state is None for each in climb)
-    assert climb[-1].record["evidence"] > climb[0].record["evidence"] + 20.0
+    steps = [each for each in climbed if each.record["phase"] == "climb"]
+    (meet,) = [each for each in climbed if each.record["phase"] == "meet"]
+    passes = climbed[len(steps) + 1 :]
+    assert [each.record["rings"] for each in steps] == [5] * 4 + [6] * 4 + [7] * 4 + [8] * 4
+    seen = [600 * i for i in range(1, 9)] + [4800 + 300 * i for i in range(1, 9)]  # two starts
+    assert [each.record["images_seen"] for each in steps] == seen
+    assert [number for number, each in enumerate(steps) if "starts" in each.record] == [7]
+    assert all(each.state is None for each in steps)
+    assert steps[-1].record["evidence"] > steps[0].record["evidence"] + 20.0
+    assert climbed[len(steps)] is meet
+    agreed_A = meet.record["half_map_0.5_A"]
+    assert isinstance(agreed_A, float)
+    assert BOX * PIXEL_A / 9 < agreed_A < BOX * PIXEL_A / 4  # the band ends with ring 8
     assert 1 <= len(passes) <= 3
     assert [each.record["pass"] for each in passes] == list(range(1, len(passes) + 1))
     assert all(each.record["images"] == 500 for each in passes)  # fewer than `subset` in a half
@@ -248,6 +257,31 @@ def test_the_log_tells_what_was_done(climbed: list[Pass]) -> None:
         assert state.fsc.shape == (1, state.both.shape[-1] // 2 + 1)
         assert believed_rings(state.fsc[0]) == state.rings
         assert state.prior.tolist() == [1.0]
+
+
+def test_of_several_starts_the_one_that_explains_most_goes_on(
+    halves: tuple[HalfSet, HalfSet],
+) -> None:
+    """As each of them alone, on the same batches, bit for bit; chosen by the band in the middle."""
+    config = replace(CLIMB, starts=3, climb_steps=2, climb_images=60)
+    half, size = halves[0], box_for(8, BOX)
+    generator = torch.Generator().manual_seed(6)
+    together = list(climb(half, config, generator, CPU))
+    generator.manual_seed(6)
+    starts = [_random(half, size, 5, generator, CPU) for _ in range(3)]
+    alone = []
+    for start in starts:
+        batches = torch.Generator()
+        batches.set_state(generator.get_state())
+        alone.append(list(climb(half, config, batches, CPU, start)))
+    explained = [sum(step.evidence for step in steps if step.rings == 6) / 2 for steps in alone]
+    best = explained.index(max(explained))
+    assert max(explained) > min(explained) + 0.1
+    assert [step.tried for step in together] == [3] * 4 + [1] * 4
+    assert [step.explained for step in together if step.explained] == [pytest.approx(explained)]
+    for mine, its in zip(together[3:], alone[best][3:], strict=True):
+        assert torch.equal(mine.maps, its.maps)
+        assert (mine.rings, mine.evidence) == (its.rings, its.evidence)
 
 
 @pytest.fixture(scope="module")

@@ -331,7 +331,7 @@ def check_folder(folder: Path, latents: int, config: AscentConfig) -> None:
 def test_classes_from_random_numbers(classes: Path, dataset: Path) -> None:
     config = settings("discrete")
     check_folder(classes, 3, config)
-    assert phases(classes) == ["climb"] * 4 + ["wake"] * 2 + ["refine"]
+    assert phases(classes) == ["climb"] * 4 + ["meet"] + ["wake"] * 2 + ["refine"]
     about = json.loads((classes / "config.json").read_text())["config"]
     assert (about["generator"], about["latent"], about["classes"]) == ("subspace", "discrete", 3)
     particles = read_particles(dataset / "particles.star").particles

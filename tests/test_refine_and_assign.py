@@ -157,7 +157,7 @@ def test_the_run_folder_holds_everything(which: str, request: pytest.FixtureRequ
         6 if which == "reconstructed" else 0
     )
     seen = [record["images_seen"] for record in log]
-    assert seen == sorted(set(seen))
+    assert seen == sorted(seen)
     assert summary["images_seen"] == seen[-1]
     assert (folder / "report.html").stat().st_size > 10_000
 
@@ -197,9 +197,16 @@ def test_the_same_command_again_gives_the_same_files(
 
 
 def test_a_run_stopped_twice_gives_the_maps_of_one_never_stopped(
-    reconstructed: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reconstructed: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Stopped after a step of the climb, which begins again, and after a pass: one log."""
+    """Stopped after a step of the climb, which begins again, and after a pass: one log.
+
+    What the starts of each half explain is said whenever they are compared, best first.
+    """
     folder = tmp_path / "run"
     ascend = refinement.ascend
 
@@ -210,7 +217,7 @@ def test_a_run_stopped_twice_gives_the_maps_of_one_never_stopped(
 
         return some
 
-    for count in (4, 7):
+    for count in (4, 8):
         monkeypatch.setattr(refinement, "ascend", stopped_after(count))
         with pytest.raises(SystemExit, match="stopped"):
             main(command(dataset, folder))
@@ -221,6 +228,13 @@ def test_a_run_stopped_twice_gives_the_maps_of_one_never_stopped(
     for name in RESULTS:
         assert (folder / name).read_bytes() == (reconstructed / name).read_bytes(), name
     assert records(folder) == records(reconstructed)
+    output = capsys.readouterr().out
+    assert output.count("halves agree to ") == 1
+    said = [line for line in output.splitlines() if "starts explain" in line]
+    (starts,) = [each["starts"] for each in records(folder) if "starts" in each]
+    assert len(said) == 4
+    for line, half in zip(said[:2], starts, strict=True):
+        assert ", ".join(f"{each:.2f}" for each in sorted(half, reverse=True)) in line
 
 
 def test_other_settings_in_the_same_folder_are_refused(

@@ -56,6 +56,18 @@ def test_the_table_joins_the_steps_of_a_band_and_counts_their_images(run_folder)
         assert f"<th>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) in page
 
 
+def test_the_page_says_which_starts_there_were(run_folder):
+    assert "Starts from random numbers" not in write_report(run_folder).read_text()
+    log = run_folder / "stats.jsonl"
+    compared = CLIMB[1] | {"starts": [[4.0, 5.25, 3.0], [5.0, 4.5, 4.75]]}
+    meet = {"phase": "meet", "images_seen": 800, "half_map_0.5_A": 41.25}
+    log.write_text("\n".join(map(json.dumps, (CLIMB[0], compared, meet, *REFINE))))
+    page = write_report(run_folder).read_text()
+    assert "compared in 5 rings" in page
+    assert "half 1 they explain 5.25, 4.00, 3.00, of half 2 5.00, 4.75, 4.50;" in page
+    assert "halves agree to 41.2 Å (FSC 0.5)" in page
+
+
 def test_phases_are_curves_of_their_own_over_cpu_seconds():
     figure = _figure(_complete([*CLIMB, *REFINE]))
     names = [trace.name for trace in figure.data if trace.showlegend]

@@ -171,11 +171,20 @@ def refine_with_bar(
         task = bar.add_task("measuring spectra")
 
         def show(record: dict[str, Any]) -> None:
-            if record["phase"] != "refine":
+            if record["phase"] == "meet":
+                text = f"halves agree to {record['half_map_0.5_A']:.1f} Å (FSC 0.5) after the climb"
+                bar.console.print(text)
+            elif record["phase"] != "refine":
                 text = (
                     f"{record['phase']}, {record['rings']} rings, log-likelihood "
                     f"{record['evidence']:.1f}"
                 )
+                for number, starts in enumerate(record.get("starts", []), start=1):
+                    explained = ", ".join(f"{each:.2f}" for each in sorted(starts, reverse=True))
+                    bar.console.print(
+                        f"half {number}: starts explain {explained} nats an image in "
+                        f"{record['rings']} rings; the first of these goes on"
+                    )
             else:
                 text = (
                     f"pass {record['pass']}: {record['images']} images, {record['rings']} rings, "

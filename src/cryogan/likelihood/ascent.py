@@ -36,6 +36,8 @@ from cryogan.likelihood.step import Expectation, expect, prior_of, solved, widen
 from cryogan.models.volume import rescale_volume
 from cryogan.physics.rotations import angle_between
 
+Record = dict[str, float | int | str | list[list[float]]]
+
 _SETTLED = 0.02  # change of the distribution over a latent in a pass
 
 
@@ -85,7 +87,7 @@ class Pass:
     """What `ascend` yields: the state after a step, and numbers for the log."""
 
     state: AscentState | None
-    record: dict[str, float | int | str]
+    record: Record
 
 
 def ascend(
@@ -162,15 +164,20 @@ def _climbed(
     seen = 0
     for steps in _side_by_side(pool, climb_of(0), climb_of(1)):
         pair = [step.maps for step in steps]
-        seen += sum(min(len(half), config.climb_images) for half in halves)
+        seen += steps[0].tried * sum(min(len(half), config.climb_images) for half in halves)
         evidence = 0.5 * sum(step.evidence for step in steps)
-        yield Pass(None, _record("climb", seen, steps[0].rings, evidence))
+        record = _record("climb", seen, steps[0].rings, evidence)
+        if steps[0].explained:
+            record["starts"] = [list(step.explained) for step in steps]
+        yield Pass(None, record)
     size = pair[0].shape[-1]
     pixel_size_A = halves[0].stack(size).pixel_size_A
     if given is not None:  # whose frame they are to have
         reference = rescale_volume(given[0, 0].to(device), size)
         pair[0] = apply_alignment(pair[0], align(pair[0], reference, pixel_size_A), pixel_size_A)
     pair[1] = apply_alignment(pair[1], align(pair[1], pair[0], pixel_size_A), pixel_size_A)
+    agreed_A = resolution_A(fourier_shell_correlation(*pair), 0.5, pixel_size_A)
+    yield Pass(None, {"phase": "meet", "images_seen": seen, "half_map_0.5_A": agreed_A})
     both = zip(halves, pair, strict=True)
     return torch.stack([half.components_in_units(own[None]) for half, own in both]), seen
 
@@ -186,7 +193,7 @@ def _side_by_side(
         yield one, other
 
 
-def _record(phase: str, seen: int, rings: int, evidence: float) -> dict[str, float | int | str]:
+def _record(phase: str, seen: int, rings: int, evidence: float) -> Record:
     return {"phase": phase, "images_seen": seen, "rings": rings, "evidence": evidence}
 
 
@@ -220,7 +227,7 @@ def _pass(
     seed: int,
     device: torch.device,
     pool: Executor,
-) -> tuple[AscentState, dict[str, float | int | str]]:
+) -> tuple[AscentState, Record]:
     """One expectation and maximisation of both halves, and their FSC."""
     box_size = halves[0].particles.box_size
     components = state.halves.shape[1]

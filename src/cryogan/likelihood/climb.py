@@ -22,11 +22,21 @@ _LOW = 8  # rings of the first batch in which components are looked for
 
 @dataclass(frozen=True)
 class Step:
-    """Maps after a step: (D, D, D) of a climb, (2, C, D, D, D) of an awakening."""
+    """What a climb or an awakening came to.
+
+    Attributes:
+        maps: (D, D, D) of a climb, (2, C, D, D, D) of an awakening.
+        rings: band of the step.
+        evidence: mean log-likelihood of an image before the step, over that of noise alone.
+        tried: starts that are under way.
+        explained: by each of them, mean of `evidence` over the band after which one is chosen.
+    """
 
     maps: Tensor
     rings: int
     evidence: float
+    tried: int = 1
+    explained: tuple[float, ...] = ()
 
 
 def climb(
@@ -39,6 +49,10 @@ def climb(
 ) -> Iterator[Step]:
     """To a coarse map of a half, band by band: from random numbers, or from a poor map.
 
+    Of several starts from random numbers, all of which see the same batches, the one goes on that
+    explains the images of the middle band best. They are judged by the map that the batch before
+    has made: what is compared is hardly how well noise is fitted.
+
     Args:
         half: whose images are looked at.
         config: settings.
@@ -49,21 +63,38 @@ def climb(
     """
     first, last = config.climb_rings
     size = box_for(last, half.particles.box_size)
+    last = min(last, size // 2 - 1)
+    middle = (first + last) // 2
     mask = mask_for(size, config, device)
     if start is None:
-        start = _random(half, size, first, generator, device)
-    volume = rescale_volume(start.to(device), size)[None] * mask
-    for rings in range(max(first, start_rings), min(last, size // 2 - 1) + 1):
+        starts = [_random(half, size, first, generator, device) for _ in range(config.starts)]
+    else:
+        starts = [rescale_volume(start.to(device), size)]
+    volumes = [volume[None] * mask for volume in starts]
+    for rings in range(max(first, start_rings), last + 1):
         polar = polar_for(size, rings, config, device)
         levels = [replace(search_for(polar, config)[0], rings=rings)]
         prior = prior_of(half, size, rings, 1, config).to(device)
         soft, sharp = config.climb_nats
         nats = soft * (sharp / soft) ** min(1.0, (rings - first) / 5)
-        for _ in range(config.climb_steps):
+        explained = torch.zeros(len(volumes))
+        for number in range(config.climb_steps):
             index = torch.randperm(len(half), generator=generator)[: config.climb_images]
-            found = expect(half, index, volume, SINGLE, levels, rings, polar, nats)
-            volume = solved(found.equations, prior, mask, volume, config)
-            yield Step(volume[0], rings, found.evidence)
+            found = [
+                expect(half, index, volume, SINGLE, levels, rings, polar, nats)
+                for volume in volumes
+            ]
+            volumes = [
+                solved(each.equations, prior, mask, volume, config)
+                for each, volume in zip(found, volumes, strict=True)
+            ]
+            explained += torch.tensor([each.evidence for each in found]) / config.climb_steps
+            best = int(explained.argmax())
+            ends = len(volumes) > 1 and rings >= middle and number == config.climb_steps - 1
+            compared = tuple(explained.tolist()) if ends else ()
+            yield Step(volumes[best][0], rings, found[best].evidence, len(volumes), compared)
+        if rings >= middle:
+            volumes = [volumes[best]]
 
 
 def _random(

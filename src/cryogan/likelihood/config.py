@@ -27,6 +27,8 @@ class AscentConfig:
             passes see all images.
         full_passes: passes over all images that do not improve the resolution; then it ends.
         conformation_passes: the same for conformations, which settle more slowly.
+        starts: from random numbers, of each half; the one that explains the images of the climb's
+            middle band best goes on.
         climb_rings: bands of the climb from random numbers or poor maps, first and last, in
             Fourier pixels.
         climb_steps: batches in every band.
@@ -55,6 +57,7 @@ class AscentConfig:
     subset: int = 2500
     full_passes: int = 1
     conformation_passes: int = 1
+    starts: int = 3
     climb_rings: tuple[int, int] = (5, 13)
     climb_steps: int = 6
     climb_images: int = 500
@@ -78,6 +81,7 @@ class AscentConfig:
             "subset",
             "full_passes",
             "conformation_passes",
+            "starts",
             "climb_steps",
             "climb_images",
             "wake_steps",

@@ -38,9 +38,26 @@ def passes(run: RunFolder) -> str:
         "those of different numbers of rings are not to be compared: more rings explain more. "
         "Poses are judged in the given number of Fourier rings; images are those of both halves. "
         "Steps of the climb come before the halves are compared, so they have no "
-        "resolution.</p>\n"
+        f"resolution.{_climb(run.passes)}</p>\n"
         f"{figures.to_html(_figure(records), 'passes')}\n{_table(records)}"
     )
+
+
+def _climb(records: list[Record]) -> str:
+    """What was chosen from, if there was a choice, and how well the halves' climbs agree."""
+    text = ""
+    for record in records:
+        starts, agreed_A = record.get("starts"), record.get("half_map_0.5_A")
+        if isinstance(starts, list):
+            halves = [", ".join(f"{each:.2f}" for each in sorted(half)[::-1]) for half in starts]
+            text += (
+                f" Starts from random numbers were compared in {record.get('rings')} rings: of "
+                f"half 1 they explain {halves[0]}, of half 2 {halves[1]}; the best went on, and "
+                "the curve is that of the best."
+            )
+        if record.get("phase") == "meet" and _is_number(agreed_A):
+            text += f" After the climb the halves agree to {agreed_A:.1f} Å (FSC 0.5)."
+    return text
 
 
 def _complete(records: list[Record]) -> list[Record]:
