@@ -6,6 +6,8 @@
 - `unet`: the U-Net, a run reduced to the images given here;
 - `one map`: `cryogan reconstruct --objective likelihood`, as if nothing moved.
 
+Those by likelihood have a single start (`--ascent.starts 1`).
+
 The folder SETS holds sets of `cryogan simulate hsp90-continuous` (motion1, motion2, both,
 homogeneous) and `hsp90-discrete` (2-states, 2-states-80-20, 4-states), by their names. Every
 command pays for its own start and reading; CPU time and peak memory are those of all its processes.
@@ -87,10 +89,10 @@ def command_of(
         return [*start, "refine", str(first), "-o", str(run)]
     command = [*start, "reconstruct", str(star), "-o", str(run), "--seed", str(seed)]
     if route == "one map":
-        return [*command, "--objective", "likelihood"]
+        return [*command, "--objective", "likelihood", "--ascent.starts=1"]
     command += ["--model", "heterogeneous"]
     if route == "likelihood":
-        command += ["--objective", "likelihood", *latent_options(name)]
+        command += ["--objective", "likelihood", "--ascent.starts=1", *latent_options(name)]
         return command + ([] if iterations is None else [f"--ascent.iterations={iterations}"])
     if route == "unet":
         return [*command, "--training.generator", "unet", "--training.stages", UNET_STAGES]

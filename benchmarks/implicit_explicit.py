@@ -3,7 +3,7 @@
 - `wgan`: `cryogan reconstruct --training.loss wasserstein`, one stage of 32 px;
 - `relativistic`: the same with the default's relativistic loss;
 - `wgan + refine`: `cryogan refine` of the first, whose cost counts too;
-- `likelihood`: `cryogan reconstruct --objective likelihood`, from random numbers.
+- `likelihood`: `cryogan reconstruct --objective likelihood --ascent.starts 1`, from random numbers.
 
 β-galactosidase in a box of 32 px (Nyquist 15.3 Å), C1, centred, white noise; the ratio is that of
 images of 192 px, as everywhere in cryogan, and 15.6 dB more in these. All sets have the same poses,
@@ -129,8 +129,8 @@ def relativistic(start: Start, work: Path) -> Iterator[Row]:
 
 
 def likelihood(start: Start, work: Path) -> Iterator[Row]:
-    """Maximum likelihood from random numbers."""
-    command = start.reconstruct(work, "--objective", "likelihood")
+    """Maximum likelihood from random numbers, a single start."""
+    command = start.reconstruct(work, "--objective", "likelihood", "--ascent.starts", "1")
     yield judged(start, "likelihood", command, work, work / "run")
 
 
