@@ -230,6 +230,14 @@ def test_nyquist_and_disagreement_are_said(run_folder: Path) -> None:
         assert sentence in Page(write_report(run_folder)).text
 
 
+def test_what_the_halves_share_outside_the_mask_is_not_the_headline(run_folder: Path) -> None:
+    """As where denoised images leave halves an FSC of 0.3 to the end of the box."""
+    resolution = {"half_map_0.143": 8.0, "half_map_0.143_masked": 29.7}
+    (run_folder / "summary.json").write_text(json.dumps({"resolution_A": resolution}))
+    text = Page(write_report(run_folder)).text
+    assert "agree to 29.7 Å (FSC = 0.143, soft mask). Without the mask they agree to 8.0 Å" in text
+
+
 @pytest.mark.parametrize(
     ("absent", "line"),
     [

@@ -182,8 +182,8 @@ def refine_with_bar(
                 for number, starts in enumerate(record.get("starts", []), start=1):
                     explained = ", ".join(f"{each:.2f}" for each in sorted(starts, reverse=True))
                     bar.console.print(
-                        f"half {number}: starts explain {explained} nats an image in "
-                        f"{record['rings']} rings; the first of these goes on"
+                        f"half {number}: starts explain {explained} nats in "
+                        f"{record['rings']} rings; the first goes on"
                     )
             else:
                 text = (

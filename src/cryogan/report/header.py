@@ -67,6 +67,7 @@ def _verdict(run: RunFolder) -> str:
     map_ = run.maps["map"]
     half = _half_map_sentence(
         values.get(("half_map", 0.143)),
+        values.get(("half_map_masked", 0.143)),
         box_A=map_.volume.shape[-1] * map_.pixel_size_A,
         nyquist_A=2 * map_.pixel_size_A,
     )
@@ -88,13 +89,26 @@ def _what(run: RunFolder) -> str:
     return f"{count} {kind[run.conformations.kind]}, and their mean map,"
 
 
-def _half_map_sentence(value_A: float | None, *, box_A: float, nyquist_A: float) -> str:
-    if value_A is None:
+def _half_map_sentence(
+    whole_A: float | None, masked_A: float | None, *, box_A: float, nyquist_A: float
+) -> str:
+    """The coarser of both resolutions: what halves share outside of the molecule is not its own."""
+    if whole_A is None:
         return "No half maps were compared, so its reproducibility is not known."
+    masked_A = whole_A if masked_A is None else masked_A
+    coarser = masked_A > 1.02 * whole_A
+    value_A = masked_A if coarser else whole_A
+    criterion = "soft mask" if coarser else "no mask"
     if not value_A < 0.999 * box_A:
-        return "The two half maps do not agree at any resolution (FSC < 0.143, no mask)."
+        return f"The two half maps do not agree at any resolution (FSC < 0.143, {criterion})."
     limit = ", the Nyquist limit of the map" if value_A <= 1.02 * nyquist_A else ""
+    beyond = (
+        f" Without the mask they agree to {angstrom(whole_A)}: what they share beyond is not in "
+        "the molecule."
+        if coarser
+        else ""
+    )
     return (
         f"Two independent halves of the data agree to {angstrom(value_A)} "
-        f"(FSC = 0.143, no mask){limit}."
+        f"(FSC = 0.143, {criterion}){limit}.{beyond}"
     )
