@@ -1,13 +1,13 @@
-"""`cryogan` against RELION's initial model: the same images, judge and CPU time.
+"""`cryogan` against RELION's initial model: the same images, evaluation and CPU time.
 
 RELION 3.1's `relion_refine` makes an initial model by stochastic gradient descent, told what its
 window "3D initial model" tells it, but for three things: particles are known to be centred, the
 mask has the diameter of cryogan's, and maps are written more often. `cryogan` makes one volume
-from all images with the settings of `cryogan reconstruct`. Each has one thread, starts from
-nothing, ends after its own number of iterations or after `--minutes` of CPU time, and pays for its
-own start and reading. Maps are kept along the way and compared with the truth afterwards, so that
-judging costs neither run anything; each in its own box, which is 32 px in cryogan's first stage: a
-correlation there knows nothing of finer detail.
+from all images with the settings of `cryogan reconstruct`. Each has one thread, starts without a
+reference, ends after its own number of iterations or after `--minutes` of CPU time, and pays for
+its own start and reading. Maps are kept along the way and compared with the truth afterwards, at
+the cost of neither; each in its own box, which is 32 px in cryogan's first stage: a correlation
+there says nothing about finer detail.
 
 An initial model is not the end in RELION: its descent stops at 15 Å, and a refinement follows.
 
@@ -30,14 +30,15 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from cryogan.allocator import keep_freed_memory
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.files import atomic_path
 from cryogan.io.mrc import Map, read_map
 from cryogan.io.relion import read_particles
-from cryogan.memory import keep_freed_memory
-from cryogan.training.config import TrainingConfig
-from cryogan.training.loop import train
+from cryogan.objectives.adversarial.config import AdversarialConfig
+from cryogan.objectives.adversarial.loop import train
+from cryogan.objectives.assumptions import Assumptions
 
 COLOURS = {"cryogan": "#0072B2", "RELION": "#D55E00"}
 COLUMNS = ("program", "cpu_s", "wall_s", "truth_fsc_0.5_A", "truth_fsc_0.143_A", "correlation")
@@ -69,8 +70,8 @@ def run_cryogan(star: Path, minutes: float, seed: int, started: float) -> list[S
     snapshots: list[Snapshot] = []
     due = 0.0
     for progress in train(
-        read_particles(star).particles,
-        TrainingConfig(),
+        read_particles(star),
+        AdversarialConfig(),
         seed=seed,
         device=torch.device("cpu"),
         log_every=5,
@@ -92,8 +93,8 @@ def run_relion(star: Path, minutes: float, seed: int, folder: Path) -> list[Snap
     Raises:
         InputError: RELION stopped with an error.
     """
-    particles = read_particles(star).particles
-    diameter_A = TrainingConfig().mask_radius * particles.box_size * particles.pixel_size_A
+    particles = read_particles(star)
+    diameter_A = Assumptions().mask_radius * particles.box_size * particles.pixel_size_A
     command = ["relion_refine", "--i", star.name, "--o", str(folder / "run")]
     command += [*GRADIENT_DESCENT.split(), *CENTRED.split(), "--dont_check_norm"]
     command += ["--particle_diameter", f"{diameter_A:.1f}", "--random_seed", str(seed)]
@@ -151,7 +152,7 @@ def require_relion() -> None:
         )
 
 
-def judge(program: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
+def evaluated(program: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
     """A row of the table."""
     comparison = compare_to_truth(snapshot.map_, truth)
     values = (
@@ -194,7 +195,7 @@ def plot(path: Path, rows: list[dict[str, str | float]]) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Run both, judge both, write `against_relion.csv` and `.png`.
+    """Run both, evaluate both, write `against_relion.csv` and `.png`.
 
     Raises:
         InputError: RELION is missing or stopped, or `options.data` is not a simulated set.
@@ -212,7 +213,7 @@ def compare(options: argparse.Namespace) -> None:
         theirs = run_relion(star, options.minutes, options.seed, Path(folder))
         found = {"cryogan": ours.get(), "RELION": theirs}
     torch.set_num_threads(1)
-    rows = [judge(program, one, truth) for program, several in found.items() for one in several]
+    rows = [evaluated(program, one, truth) for program, several in found.items() for one in several]
     with (
         atomic_path(options.output / "against_relion.csv") as temporary,
         temporary.open("w", newline="") as file,

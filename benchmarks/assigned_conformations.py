@@ -21,12 +21,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cryogan.evaluation.conformations import compare_series
+from cryogan.conformations.folder import (
+    conformations_folder,
+    read_conformations,
+    read_true_conformations,
+)
 from cryogan.evaluation.per_image import per_image_fsc_auc
+from cryogan.evaluation.series_comparison import compare_series
 from cryogan.evaluation.statistics import spearman
 from cryogan.files import atomic_path
 from cryogan.io.star import Table, read_star
-from cryogan.run_folder import conformations_folder, read_conformations, read_true_conformations
 
 
 def particles_of(star: Path) -> Table:
@@ -71,7 +75,7 @@ class Places:
         return self.assigned - self.true
 
 
-def judge_path(places: Places) -> None:
+def print_path(places: Places) -> None:
     """Print correlation and calibration along a path of one axis."""
     units = places.apart / places.spread
     within = [float((units.abs() < limit).double().mean()) for limit in (1, 2)]
@@ -131,7 +135,7 @@ def plot_path(places: Places, output: Path) -> None:
         figure.savefig(temporary, dpi=150, format="png")
 
 
-def judge_classes(found: Tensor, certainty: Tensor, right: Tensor) -> None:
+def print_classes(found: Tensor, certainty: Tensor, right: Tensor) -> None:
     """Print how many particles are in the right class, and how sure that was."""
     hit = (found == right).double()
     print(f"right class: {hit.mean():.1%} of particles; mean probability {certainty.mean():.1%}")
@@ -163,7 +167,7 @@ def main() -> None:
     best = comparison.auc.argmax(dim=0)  # (K,) map of each state
     if "cryoganClassProbability" in assigned:
         volume = numbers(assigned, "rlnClassNumber").long() - 1
-        judge_classes(volume, numbers(assigned, "cryoganClassProbability"), best[state])
+        print_classes(volume, numbers(assigned, "cryoganClassProbability"), best[state])
     else:
         axes = range(series.coordinate.shape[1])
         mean = torch.stack([numbers(assigned, f"cryoganLatent{axis}") for axis in axes], dim=1)
@@ -175,7 +179,7 @@ def main() -> None:
         if comparison.truth.coordinate.shape[1] == mean.shape[1] == 1:
             spread = numbers(assigned, "cryoganLatentSpread0")
             places = Places.of(mean[:, 0], spread, comparison.truth.coordinate[state, 0])
-            judge_path(places)
+            print_path(places)
             if options.figure is not None:
                 plot_path(places, options.figure)
     size = comparison.truth.volumes.shape[-1]

@@ -6,11 +6,11 @@
 
 The map is aligned to the known structure, which turns every assigned pose with it (a map of the
 other hand shows an image of the molecule turned by 180° in its plane). Symmetric copies of a pose
-count as the same. Half-sets, whose frames may differ, are also judged each for itself.
+count as the same. Half-sets, whose frames may differ, are also evaluated separately.
 
 Against the poses of another star file, which may have more particles and another order, or where no
-map is at hand, the rotation and the hand that bring most poses together are looked for among those
-that single particles suggest, and polished. So RELION's own poses are judged too:
+map is at hand, the rotation and the hand that bring most poses together are searched among those
+that single particles suggest, and refined. This also evaluates RELION's own poses:
 
     python benchmarks/assigned_poses.py run_data.star --against DIR/truth/poses.star --sym D2
 """
@@ -41,7 +41,7 @@ def errors_deg(assigned: Tensor, true: Tensor, operators: Tensor) -> tuple[Tenso
 _OTHER_HAND = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 
 
-def laid_on(assigned: Tensor, true: Tensor, operators: Tensor) -> Tensor:
+def aligned_to(assigned: Tensor, true: Tensor, operators: Tensor) -> Tensor:
     """Poses (n, 3, 3) in the frame of others: one rotation, and the other hand if that fits."""
     best = (float("inf"), assigned)
     few = torch.linspace(0, len(true) - 1, 500).long()
@@ -88,7 +88,7 @@ def main() -> None:
     if options.against is not None:
         true = read_poses(options.against, pixel_size_A=1.0).rotation.double()
         true = true[matching_rows(options.poses, options.against)]
-        turned = laid_on(turned, true, operators)
+        turned = aligned_to(turned, true, operators)
     else:
         truth = read_map(options.data / "truth" / "map.mrc")
         alignment = compare_to_truth(read_map(options.map), truth).alignment

@@ -1,13 +1,13 @@
 """What a training step costs, and what part of it: over the box, the critic, the number of images.
 
-Real training steps (`cryogan.training.loop.train`) on random noise, as the cost does not depend on
-what is seen. Settings are the default ones but for the batch, threefold padding of the projector's
-spectrum at every box, and a penalty every second step. The same training state is also taken
-through the parts of a step:
+Real training steps (`objectives.adversarial.loop.train`) on random noise, as the cost does not
+depend on the images. Settings are the default ones but for the batch, threefold padding of the
+projector's spectrum at every box, and a penalty every second step. The same training state is also
+taken through the parts of a step:
 
 - spectrum: from the volume's parameters to its padded 3D spectrum, and back: once a step;
 - images: slices, CTF, noise and preprocessing of a batch, and back to the spectrum;
-- critic: scores of real and simulated images for both players, and back;
+- critic: scores of real and simulated images for critic and volume, and back;
 - penalty: the gradient penalty and its way back, times the share of steps that have one by default;
 - rest: what is left of a step without penalty (optimisers, averaging, real images).
 
@@ -38,18 +38,19 @@ from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
+from cryogan.allocator import keep_freed_memory
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
-from cryogan.memory import keep_freed_memory
+from cryogan.objectives.adversarial import losses
+from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
+from cryogan.objectives.adversarial.loop import Progress, train
+from cryogan.objectives.adversarial.simulated_images import simulate_batch
+from cryogan.objectives.adversarial.step import scores_of
 from cryogan.particles import ArrayStack, CTFParams, Particles
 from cryogan.physics.projection import volume_spectrum
-from cryogan.training import losses
-from cryogan.training.config import Stage, TrainingConfig
-from cryogan.training.loop import Progress, in_bfloat16, simulate_batch, train
 
-DEFAULT = TrainingConfig()
+DEFAULT = AdversarialConfig()
 PADDING = 3.0
 PAPER_CHANNELS = 96
 IMAGES = (1_000, 4_000, 16_000)  # the first for all boxes, all for the smallest
@@ -88,7 +89,7 @@ class Case:
     def on_gpu(self) -> bool:
         return self.device.startswith("cuda")
 
-    def config(self) -> TrainingConfig:
+    def config(self) -> AdversarialConfig:
         """Default settings without an end, a penalty in every other step, from the first on."""
         return replace(
             DEFAULT,
@@ -177,10 +178,11 @@ def parts(case: Case, progress: Progress) -> dict[str, float]:
     real = torch.randn_like(fake)
     fake = fake.detach().requires_grad_()
     started = case.now()
-    real_scores, fake_scores = judge(case, progress, torch.cat((real, fake.detach()))).chunk(2)
+    both = torch.cat((real, fake.detach()))
+    real_scores, fake_scores = scores_of(state, config, both).chunk(2)
     with torch.no_grad():
-        real_scores_now = judge(case, progress, real)
-    fake_scores_now = judge(case, progress, fake)
+        real_scores_now = scores_of(state, config, real)
+    fake_scores_now = scores_of(state, config, fake)
     found["critic_forward_s"] = case.since(started)
     started = case.now()
     critic_loss = losses.critic_relativistic(real_scores, fake_scores)
@@ -195,20 +197,12 @@ def penalty(case: Case, progress: Progress) -> float:
     critic = progress.state.critic
     shape = (2 * case.batch_size, case.box_size, case.box_size)
     images = torch.randn(shape, device=case.device).requires_grad_()
-    scores = judge(case, progress, images)
+    scores = scores_of(progress.state, case.config(), images)
     started = case.now()
     torch.autograd.grad(
         losses.zero_centred_penalty(scores, images), tuple(critic.parameters()), allow_unused=True
     )
     return case.since(started)
-
-
-def judge(case: Case, progress: Progress, images: Tensor) -> Tensor:
-    """Scores, in the precision of training."""
-    fast = in_bfloat16(case.config(), images.device)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
-        scores: Tensor = progress.state.critic(images)
-    return scores.float()
 
 
 def summary(case: Case, rounds: list[dict[str, float]], memory_MB: float) -> Row:
@@ -319,8 +313,8 @@ def plot(path: Path, rows: list[Row]) -> None:
 def peak_memory(cases: list[Case], longest_s: float) -> dict[Case, float]:
     """Peak memory (MB) of the cases that are not left out, each in a fresh process.
 
-    Left out is a case whose step, judged by the same critic's in the box before and D², would take
-    more than `longest_s`.
+    Left out is a case whose step would take more than `longest_s`, extrapolated by D² from the same
+    critic's in the box before.
     """
     memory_MB: dict[Case, float] = {}
     before: dict[str, tuple[int, float]] = {}

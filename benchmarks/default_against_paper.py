@@ -2,7 +2,7 @@
 
 Both start at the same time on the same machine, each with the same number of threads, on the
 whole set of `cryogan simulate betagal-64px`; `default` may end earlier. Volumes are kept along the
-way and compared with the truth afterwards, so that judging costs neither run anything.
+way and compared with the truth afterwards, at the cost of neither run.
 
     cryogan simulate betagal-64px --condition=-5.2dB --datadir ../shared/data -o DIR
     python benchmarks/default_against_paper.py DIR -o benchmarks/results --minutes 60
@@ -11,6 +11,7 @@ way and compared with the truth afterwards, so that judging costs neither run an
 import argparse
 import csv
 import multiprocessing
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,13 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from cryogan.allocator import keep_freed_memory
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.files import atomic_path
 from cryogan.io.mrc import Map, read_map
 from cryogan.io.relion import read_particles
-from cryogan.memory import keep_freed_memory
-from cryogan.training.config import PRESETS
-from cryogan.training.loop import train
+from cryogan.objectives.adversarial.config import PRESETS
+from cryogan.objectives.adversarial.loop import train
 
 COLUMNS = (
     "preset",
@@ -53,24 +54,25 @@ def run(preset: str, star: Path, minutes: float, threads: int, seed: int) -> lis
     """Train for `minutes` of CPU time (or to the preset's own end), keeping volumes on the way."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    particles = read_particles(star).particles
+    particles = read_particles(star)
     snapshots: list[Snapshot] = []
-    due = 0.0
+    due, started, started_cpu = 0.0, time.perf_counter(), time.process_time()
     for progress in train(
         particles, PRESETS[preset], seed=seed, device=torch.device("cpu"), log_every=5
     ):
-        state = progress.state
-        over = state.cpu_s >= 60 * minutes
-        if state.cpu_s >= due or over or progress.fraction >= 1:
+        state, cpu_s = progress.state, time.process_time() - started_cpu
+        over = cpu_s >= 60 * minutes
+        if cpu_s >= due or over or progress.fraction >= 1:
             map_ = Map(state.average.clone(), progress.data.pixel_size_A)
-            snapshots.append(Snapshot(state.wall_s, state.cpu_s, state.images_seen, map_))
-            due = 1.1 * state.cpu_s + 5.0  # denser at first
+            wall_s = time.perf_counter() - started
+            snapshots.append(Snapshot(wall_s, cpu_s, state.images_seen, map_))
+            due = 1.1 * cpu_s + 5.0  # denser at first
         if over:
             break
     return snapshots
 
 
-def judge(preset: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
+def evaluated(preset: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
     """A row of the table."""
     comparison = compare_to_truth(snapshot.map_, truth)
     values = (
@@ -130,7 +132,7 @@ def sooner(rows: list[dict[str, str | float]]) -> float:
 
 
 def main() -> None:
-    """Run both, judge both, write `default_against_paper.csv` and `.png`."""
+    """Run both, evaluate both, write `default_against_paper.csv` and `.png`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder of cryogan simulate")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -147,7 +149,7 @@ def main() -> None:
             for preset in ("default", "paper")
         }
         found = {preset: job.result() for preset, job in jobs.items()}
-    rows = [judge(preset, one, truth) for preset, several in found.items() for one in several]
+    rows = [evaluated(preset, one, truth) for preset, several in found.items() for one in several]
     with (
         atomic_path(options.output / "default_against_paper.csv") as temporary,
         temporary.open("w", newline="") as file,

@@ -4,9 +4,9 @@
 - `adversarial`: `cryogan reconstruct --model heterogeneous`, the subspace;
 - `refined`: `cryogan refine` of that run;
 - `unet`: the U-Net, a run reduced to the images given here;
-- `one map`: `cryogan reconstruct --objective likelihood`, as if nothing moved.
+- `one map`: `cryogan reconstruct --objective likelihood`, which assumes one structure.
 
-Those by likelihood have a single start (`--ascent.starts 1`).
+Those by likelihood have one random initialisation (`--likelihood.initialisations 1`).
 
 The folder SETS holds sets of `cryogan simulate hsp90-continuous` (motion1, motion2, both,
 homogeneous) and `hsp90-discrete` (2-states, 2-states-80-20, 4-states), by their names. Every
@@ -30,13 +30,16 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from cryogan.conformation_folder import numbered_series
+from cryogan.conformations.folder import (
+    conformations_folder,
+    read_conformations,
+    read_true_conformations,
+)
+from cryogan.conformations.series import Series, numbered_series
 from cryogan.errors import InputError
-from cryogan.evaluation.conformations import SeriesComparison, compare_series
-from cryogan.evaluation.series import Series
+from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.files import atomic_path
 from cryogan.io.mrc import read_map
-from cryogan.run_folder import conformations_folder, read_conformations, read_true_conformations
 
 COLUMNS = (
     "set",
@@ -57,26 +60,21 @@ COLUMNS = (
     "population_error",
 )
 LATENTS = {
-    "both": ["uniform2d", "basis", "9"],
-    "2-states": ["discrete", "classes", "2"],
-    "2-states-80-20": ["discrete", "classes", "2"],
-    "4-states": ["discrete", "classes", "4"],
+    "both": ["--latent", "uniform2d", "--basis-volumes", "9"],
+    "2-states": ["--latent", "discrete", "--classes", "2"],
+    "2-states-80-20": ["--latent", "discrete", "--classes", "2"],
+    "4-states": ["--latent", "discrete", "--classes", "4"],
 }
+"""Of the sets whose latent is not a line."""
+
 LABELS = {
-    "adversarial": "adversarial game",
-    "refined": "game refined (refinement's time alone)",
-    "unet": "game with the U-Net, a quarter of an epoch",
+    "adversarial": "adversarial training",
+    "refined": "adversarial, refined (refinement's time alone)",
+    "unet": "adversarial, U-Net, a quarter of an epoch",
     "one map": "likelihood, one map",
 }
+ONE = "--likelihood.initialisations=1"
 UNET_STAGES = "[{box_size: 32, images: 12800, padding: 3.0}]"
-
-
-def latent_options(name: str) -> list[str]:
-    """Options of the kind of latent that a set needs."""
-    if name not in LATENTS:
-        return []
-    kind, setting, value = LATENTS[name]
-    return ["--training.latent", kind, f"--training.{setting}", value]
 
 
 def command_of(
@@ -89,14 +87,15 @@ def command_of(
         return [*start, "refine", str(first), "-o", str(run)]
     command = [*start, "reconstruct", str(star), "-o", str(run), "--seed", str(seed)]
     if route == "one map":
-        return [*command, "--objective", "likelihood", "--ascent.starts=1"]
+        return [*command, "--objective", "likelihood", ONE]
     command += ["--model", "heterogeneous"]
     if route == "likelihood":
-        command += ["--objective", "likelihood", "--ascent.starts=1", *latent_options(name)]
-        return command + ([] if iterations is None else [f"--ascent.iterations={iterations}"])
+        command += ["--objective", "likelihood", ONE, *LATENTS.get(name, [])]
+        return command + ([] if iterations is None else [f"--likelihood.iterations={iterations}"])
     if route == "unet":
-        return [*command, "--training.generator", "unet", "--training.stages", UNET_STAGES]
-    return [*command, *latent_options(name)]
+        unet = ["--adversarial.volume_model", "unet", "--adversarial.stages", UNET_STAGES]
+        return [*command, *unet]
+    return [*command, *LATENTS.get(name, [])]
 
 
 def measured(command: list[str], log: Path) -> tuple[float, float, float]:
@@ -210,9 +209,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["motion1"])
     parser.add_argument("--routes", nargs="+", choices=routes, default=["likelihood"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument(
-        "--iterations", type=int, help="passes of the likelihood at most (default: cryogan's)"
-    )
+    parser.add_argument("--iterations", type=int, help="EM iterations at most (default: cryogan's)")
     options = parser.parse_args()
     table = options.output / "hsp90.csv"
     rows = read_rows(table)

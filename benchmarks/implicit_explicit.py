@@ -1,9 +1,9 @@
 """Implicit against explicit: four ways to a map, by signal-to-noise ratio and number of images.
 
-- `wgan`: `cryogan reconstruct --training.loss wasserstein`, one stage of 32 px;
+- `wgan`: `cryogan reconstruct --adversarial.loss wasserstein`, one stage of 32 px;
 - `relativistic`: the same with the default's relativistic loss;
 - `wgan + refine`: `cryogan refine` of the first, whose cost counts too;
-- `likelihood`: `cryogan reconstruct --objective likelihood --ascent.starts 1`, from random numbers.
+- `likelihood`: `cryogan reconstruct --objective likelihood`, one random initialisation.
 
 β-galactosidase in a box of 32 px (Nyquist 15.3 Å), C1, centred, white noise; the ratio is that of
 images of 192 px, as everywhere in cryogan, and 15.6 dB more in these. All sets have the same poses,
@@ -77,8 +77,8 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Start:
-    """One random start in one cell of the table.
+class Case:
+    """One seed in one cell of the table.
 
     Attributes:
         folder: of the simulated set.
@@ -106,43 +106,44 @@ class Start:
 
     def adversarial(self, work: Path, loss: str) -> list[str]:
         stages = f"[{{box_size: 32, images: {self.stage_images}, padding: 4.0}}]"
-        return self.reconstruct(work, "--training.loss", loss, "--training.stages", stages)
+        return self.reconstruct(work, "--adversarial.loss", loss, "--adversarial.stages", stages)
 
 
-def wgan(start: Start, work: Path) -> Iterator[Row]:
+def wgan(case: Case, work: Path) -> Iterator[Row]:
     """A Wasserstein run and its refinement."""
-    first = judged(start, "wgan", start.adversarial(work, "wasserstein"), work, work / "run")
+    first = evaluated(case, "wgan", case.adversarial(work, "wasserstein"), work, work / "run")
     yield first
     if first["outcome"] in ("found", "missed"):
         command = [sys.executable, "-m", "cryogan", "refine", str(work / "run")]
         command += ["--ind", str(work / "index.npy")]
         spent = (float(first["cpu_s"]), float(first["wall_s"]))
-        yield judged(start, "wgan + refine", command, work, work / "run" / "refine", spent)
+        yield evaluated(case, "wgan + refine", command, work, work / "run" / "refine", spent)
     else:
         yield first | {"method": "wgan + refine"}
 
 
-def relativistic(start: Start, work: Path) -> Iterator[Row]:
+def relativistic(case: Case, work: Path) -> Iterator[Row]:
     """A run with the default's loss."""
-    command = start.adversarial(work, "relativistic")
-    yield judged(start, "relativistic", command, work, work / "run")
+    command = case.adversarial(work, "relativistic")
+    yield evaluated(case, "relativistic", command, work, work / "run")
 
 
-def likelihood(start: Start, work: Path) -> Iterator[Row]:
-    """Maximum likelihood from random numbers, a single start."""
-    command = start.reconstruct(work, "--objective", "likelihood", "--ascent.starts", "1")
-    yield judged(start, "likelihood", command, work, work / "run")
+def likelihood(case: Case, work: Path) -> Iterator[Row]:
+    """Maximum likelihood from one random initialisation."""
+    one = ("--likelihood.initialisations", "1")
+    command = case.reconstruct(work, "--objective", "likelihood", *one)
+    yield evaluated(case, "likelihood", command, work, work / "run")
 
 
-JOBS: tuple[tuple[Callable[[Start, Path], Iterator[Row]], tuple[str, ...]], ...] = (
+JOBS: tuple[tuple[Callable[[Case, Path], Iterator[Row]], tuple[str, ...]], ...] = (
     (likelihood, ("likelihood",)),
     (wgan, ("wgan", "wgan + refine")),
     (relativistic, ("relativistic",)),
 )
 
 
-def judged(
-    start: Start,
+def evaluated(
+    case: Case,
     method: str,
     command: list[str],
     work: Path,
@@ -154,18 +155,18 @@ def judged(
     `spent` is what led to it, CPU and wall seconds.
     """
     row = dict.fromkeys(COLUMNS, "")
-    row |= {"snr_dB": str(start.snr_dB), "images": str(start.images), "seed": str(start.seed)}
+    row |= {"snr_dB": str(case.snr_dB), "images": str(case.images), "seed": str(case.seed)}
     row["method"] = method
     log = work / "log.txt"
     try:
-        cpu_s, wall_s, finished = spend(command, work, log, start.minutes)
+        cpu_s, wall_s, finished = spend(command, work, log, case.minutes)
     except InputError:
         said = [line.strip() for line in log.read_text().splitlines() if line.strip()]
         return row | {"outcome": f"error: {said[-1] if said else 'no message'}"}
     row |= {"cpu_s": f"{spent[0] + cpu_s:.1f}", "wall_s": f"{spent[1] + wall_s:.1f}"}
     if not finished:
-        return row | {"outcome": f"stopped after {start.minutes:g} min"}
-    truth = read_map(start.folder / "truth" / "map.mrc")
+        return row | {"outcome": f"stopped after {case.minutes:g} min"}
+    truth = read_map(case.folder / "truth" / "map.mrc")
     comparison = compare_to_truth(read_map(run / "map.mrc"), truth)
     resolution_A = comparison.resolution_A(0.5)
     half_map_A = json.loads((run / "summary.json").read_text())["resolution_A"]["half_map_0.143"]
@@ -189,10 +190,10 @@ class Table:
             with path.open(newline="") as file:
                 self.rows = list(csv.DictReader(file))
 
-    def has(self, start: Start, methods: Sequence[str]) -> bool:
+    def has(self, case: Case, methods: Sequence[str]) -> bool:
         """Whether the rows of a job are there."""
         here = {(row["snr_dB"], row["images"], row["seed"], row["method"]) for row in self.rows}
-        cell = (str(start.snr_dB), str(start.images), str(start.seed))
+        cell = (str(case.snr_dB), str(case.images), str(case.seed))
         return all((*cell, method) in here for method in methods)
 
     def add(self, row: Row) -> None:
@@ -340,7 +341,7 @@ def _points(axes: Axes, own: Sequence[Sequence[Row]], name: str, shift: float, c
 
 
 def _rate(axes: Axes, place: int, number: int, rows: Sequence[Row], colour: str) -> None:
-    """A box as full of colour as starts have found the molecule, with the numbers."""
+    """A box as full of colour as seeds have found the molecule, with the numbers."""
     found = sum(row["outcome"] == "found" for row in rows)
     corner, width, height = (place - 0.42, number - 0.39), 0.84, 0.78
     for part, shade in ((1.0, "0.93"), (found / len(rows), colour)):
@@ -389,16 +390,14 @@ def main() -> None:
         for seed in options.seeds:
             for count in options.counts:
                 for snr_dB, folder in folders.items():
-                    start = Start(
-                        folder, snr_dB, count, seed, options.stage_images, options.minutes
-                    )
+                    case = Case(folder, snr_dB, count, seed, options.stage_images, options.minutes)
                     for job, methods in JOBS:
                         if not set(methods) & set(options.methods):
                             continue
-                        if table.has(start, methods):
+                        if table.has(case, methods):
                             continue
                         with tempfile.TemporaryDirectory() as work:
-                            for row in job(start, Path(work)):
+                            for row in job(case, Path(work)):
                                 table.add(row)
             plot(picture, table.rows)
         plot(picture, table.rows)

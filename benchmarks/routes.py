@@ -1,10 +1,10 @@
-"""Whole routes from particles to a refined map: the same star file, judge and CPU time.
+"""Whole routes from particles to a refined map: the same star file, evaluation and CPU time.
 
 - `adversarial`: a short adversarial run (32-px stage), then `cryogan refine`;
-- `likelihood`: `cryogan reconstruct --objective likelihood --ascent.starts 1`, from random numbers;
+- `likelihood`: `cryogan reconstruct --objective likelihood`, one random initialisation;
 - `relion`: RELION 3.1's initial model, then its auto-refinement of two half-sets, once of the first
   5,000 particles and once of all;
-- `oracle`: `relion_reconstruct --ctf` with the true poses, the bound of the field's own tool.
+- `oracle`: `relion_reconstruct --ctf` with the true poses, an upper bound.
 
 No symmetry is imposed and particles are known to be centred. Every command pays for its own start
 and reading; CPU time is that of all its processes, but for the leader of RELION's refinement, which
@@ -95,7 +95,7 @@ def _spent(before: resource.struct_rusage, started: float) -> tuple[float, float
 
 
 class Table:
-    """Rows of results, judged and written as they come."""
+    """Rows of results, evaluated and written as they come."""
 
     def __init__(self, path: Path, truth: Map) -> None:
         self.path, self.truth = path, truth
@@ -134,7 +134,7 @@ def adversarial(star: Path, seed: int, work: Path, minutes: float, table: Table)
     """A short adversarial run, and its refinement."""
     run, log = work / "run", work / "log.txt"
     command = [sys.executable, "-m", "cryogan", "reconstruct", str(star), "-o", str(run)]
-    command += ["--training.stages", SHORT, "--seed", str(seed)]
+    command += ["--adversarial.stages", SHORT, "--seed", str(seed)]
     first = spend(command, work, log, minutes)
     table.add("adversarial", seed, "reconstruct", *first[:2], run / "map.mrc")
     second = spend([sys.executable, "-m", "cryogan", "refine", str(run)], work, log, minutes)
@@ -143,10 +143,11 @@ def adversarial(star: Path, seed: int, work: Path, minutes: float, table: Table)
 
 
 def likelihood(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
-    """Maximum likelihood from random numbers, a single start, as success rates are of."""
+    """Maximum likelihood from one random initialisation, so that success rates are of one."""
     run = work / "run"
     command = [sys.executable, "-m", "cryogan", "reconstruct", str(star), "-o", str(run)]
-    command += ["--objective", "likelihood", "--ascent.starts", "1", "--seed", str(seed)]
+    command += ["--objective", "likelihood", "--likelihood.initialisations", "1"]
+    command += ["--seed", str(seed)]
     cpu_s, wall_s, _ = spend(command, work, work / "log.txt", minutes)
     table.add("likelihood", seed, "reconstruct", cpu_s, wall_s, run / "map.mrc")
 
@@ -156,7 +157,7 @@ def relion(star: Path, seed: int, work: Path, minutes: float, table: Table) -> N
 
     What there is when the time is over counts.
     """
-    particles = read_particles(star).particles
+    particles = read_particles(star)
     diameter = f"{0.85 * particles.box_size * particles.pixel_size_A:.1f}"
     common = ["--particle_diameter", diameter, "--random_seed", str(seed)]
     command = ["relion_refine", "--i", star.name, "--o", str(work / "ini"), *common]
@@ -203,7 +204,7 @@ def _seconds(times: str) -> float:
 
 
 def oracle(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
-    """The true poses, which no route is told."""
+    """A reconstruction with the true poses, which no route is given."""
     output = work / "oracle.mrc"
     poses = star.parent / "truth" / "poses.star"
     command = ["relion_reconstruct", "--i", str(poses), "--o", str(output), "--ctf"]

@@ -1,29 +1,30 @@
-"""The default on one set with several seeds, each run judged along the way: is it luck?
+"""The default settings on one set with several seeds: how much do results depend on the seed?
 
     cryogan simulate betagal-64px --condition=-20dB --datadir ../shared/data -o DIR
     python benchmarks/seeds.py DIR -o benchmarks/results --name betagal-20dB --seeds 0 1 2
 
 One volume from the whole set a seed, one thread, run after run; `--workers 2` runs two at a time.
-Training reads the images only; the truth is read by the judge, after the run. Writes
+Training reads the images only; maps along the way are compared with the truth after the run. Writes
 `seeds_NAME.csv` (rows are added run by run) and `seeds_NAME.png`.
 """
 
 import argparse
 import csv
 import multiprocessing
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
+from cryogan.allocator import keep_freed_memory
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.files import atomic_path
 from cryogan.io.mrc import Map, read_map
 from cryogan.io.relion import read_particles
-from cryogan.memory import keep_freed_memory
-from cryogan.training.config import TrainingConfig
-from cryogan.training.loop import train
+from cryogan.objectives.adversarial.config import AdversarialConfig
+from cryogan.objectives.adversarial.loop import train
 
 COLUMNS = (
     "seed",
@@ -42,12 +43,16 @@ def run(folder: Path, seed: int, snapshots: int) -> list[dict[str, float]]:
     """Train with a seed; rows of the table, about `snapshots` of them."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    particles = read_particles(folder / "particles.star").particles
-    kept = []
-    for progress in train(particles, TrainingConfig(), seed=seed, device=torch.device("cpu")):
+    particles = read_particles(folder / "particles.star")
+    kept, started, started_cpu = [], time.perf_counter(), time.process_time()
+    for progress in train(particles, AdversarialConfig(), seed=seed, device=torch.device("cpu")):
         if progress.fraction * snapshots >= len(kept) + 1 or progress.fraction == 1:
             map_ = Map(progress.state.average.clone(), progress.data.pixel_size_A)
-            kept.append((progress.record, map_))
+            spent = {
+                "cpu_s": time.process_time() - started_cpu,
+                "wall_s": time.perf_counter() - started,
+            }
+            kept.append((progress.record | spent, map_))
     truth = read_map(folder / "truth" / "map.mrc")
     rows = []
     for record, map_ in kept:

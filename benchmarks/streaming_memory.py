@@ -26,14 +26,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cryogan.allocator import keep_freed_memory
+from cryogan.data.images import HeldImages, StreamedImages
 from cryogan.files import atomic_path
 from cryogan.io.mrc import StackWriter
 from cryogan.io.relion import read_particles, write_particles
-from cryogan.memory import keep_freed_memory
+from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
+from cryogan.objectives.adversarial.loop import train
 from cryogan.simulation.microscope import random_ctf
-from cryogan.training.config import Stage, TrainingConfig
-from cryogan.training.loop import train
-from cryogan.training.stream import HeldImages, StreamedImages
 
 COUNT, BOX, PIXEL_SIZE_A, BATCH = 41_123, 192, 1.274, 64
 HELD = 1024
@@ -99,12 +99,12 @@ def run(star: Path, count: int, steps: int, threads: int, default: bool) -> dict
     waiting = Waiting()
     for kind in (HeldImages, StreamedImages):
         waiting.watch(kind)
-    particles = read_particles(star, index=torch.arange(count), invert="no").particles
-    config = TrainingConfig(
+    particles = read_particles(star, index=torch.arange(count), sign="bright")
+    config = AdversarialConfig(
         stages=(Stage(BOX, (steps + 1) * BATCH, padding=2.0),), critic="template", batch_size=BATCH
     )
     if default:
-        config = TrainingConfig()
+        config = AdversarialConfig()
         short = (steps + 1) * config.batch_size
         config = replace(config, stages=tuple(replace(s, images=short) for s in config.stages))
     device = torch.device("cpu")

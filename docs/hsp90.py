@@ -19,10 +19,10 @@ from torch import Tensor
 
 from cryogan.io.atoms import AtomicModel, model_density, read_model
 from cryogan.io.mrc import MrcStack
-from cryogan.simulation.conformations import parts_of
 from cryogan.simulation.dataset import draw_truth, prepare, write_dataset
 from cryogan.simulation.description import locate, read_description, settings_of
 from cryogan.simulation.microscope import MicroscopeSettings
+from cryogan.simulation.molecule import parts_of
 from cryogan.simulation.motion import States, path, rmsd
 from cryogan.simulation.noise import NoiseSettings
 from cryogan.simulation.settings import SimulationSettings

@@ -24,10 +24,14 @@ from surfaces import ALONG, OUTLINE, coverage, render, surface
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.conformations.folder import (
+    conformations_folder,
+    read_conformations,
+    read_true_conformations,
+)
 from cryogan.evaluation.alignment import align, apply_alignment
-from cryogan.evaluation.conformations import SeriesComparison, compare_series
+from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.io.mrc import read_map
-from cryogan.run_folder import conformations_folder, read_conformations, read_true_conformations
 
 COLUMNS, SIDES = 5, "yx"
 FINE = 96  # box of the surfaces

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from skimage.measure import marching_cubes
 
 from cryogan import fourier
+from cryogan.data.statistics import measure
 from cryogan.io.mrc import read_map
 from cryogan.io.relion import read_particles
-from cryogan.training.data import measure
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -55,7 +55,7 @@ def demo(run: Path) -> None:
 
 def spectra(data: Path) -> None:
     """Signal and noise measured without poses, beside the truth."""
-    particles = read_particles(data / "particles.star").particles
+    particles = read_particles(data / "particles.star")
     found = measure(particles, None)
     truth = read_map(data / "truth" / "map.mrc").volume
     size = truth.shape[-1]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,12 +27,14 @@ from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
 from cryogan.simulation import dataset
-from cryogan.simulation.conformations import MoleculeSettings
 from cryogan.simulation.dataset import Measured, draw_truth, prepare, write_dataset
-from cryogan.simulation.microscope import MicroscopeSettings
-from cryogan.simulation.noise import NoiseSettings
-from cryogan.simulation.poses import ShiftSettings
-from cryogan.simulation.settings import SimulationSettings
+from cryogan.simulation.settings import (
+    MicroscopeSettings,
+    MoleculeSettings,
+    NoiseSettings,
+    ShiftSettings,
+    SimulationSettings,
+)
 
 BOX, PIXEL_A, N = 32, 5.0, 200
 CLEAN = NoiseSettings("none")
@@ -41,8 +44,8 @@ THREE_STATES = MoleculeSettings(hinge_deg=(0.0, 30.0), hinge_states=3, populatio
 @pytest.fixture(autouse=True)
 def _several_batches(monkeypatch):
     """Sets of 200 images are made in 13 batches of clean ones and 13 of noise."""
-    monkeypatch.setattr(dataset, "_BATCH_PIXELS", 16 * 64**2)
-    monkeypatch.setattr(dataset, "_CHUNK_PIXELS", 16 * BOX**2)
+    monkeypatch.setattr(dataset, "BATCH_PIXELS", 16 * 64**2)
+    monkeypatch.setattr(dataset, "CHUNK_PIXELS", 16 * BOX**2)
 
 
 def settings(**changes) -> SimulationSettings:
@@ -341,7 +344,7 @@ from pathlib import Path
 from cryogan.simulation import dataset
 from cryogan.simulation.settings import SimulationSettings
 
-dataset._BATCH_PIXELS, dataset._CHUNK_PIXELS = 16 * 64**2, 16 * 32**2
+dataset.BATCH_PIXELS, dataset.CHUNK_PIXELS = 16 * 64**2, 16 * 32**2
 settings = SimulationSettings(box_size=32, pixel_size_A=5.0, images=200, padding=2.0, seed=5)
 
 def show(what, fraction):
@@ -374,7 +377,7 @@ def test_disk_too_full_is_seen_before_anything_is_written(tmp_path, monkeypatch)
 
     def usage(path):
         asked.append(Path(path))
-        return shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6)
+        return SimpleNamespace(free=10**6)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     with pytest.raises(InputError, match=r"needs 0\.0 GB in .* but 0\.0 GB are free; choose"):
@@ -396,8 +399,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from cryogan.simulation.dataset import prepare, write_dataset
-from cryogan.simulation.microscope import MicroscopeSettings
-from cryogan.simulation.settings import SimulationSettings
+from cryogan.simulation.settings import MicroscopeSettings, SimulationSettings
 
 settings = SimulationSettings(
     box_size=64, pixel_size_A=2.5, images=int(sys.argv[2]), padding=1.0,

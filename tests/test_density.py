@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from cryogan import fourier
-from cryogan.physics import density
 from cryogan.physics.density import gaussian_density, molmap_density
 
 
@@ -77,11 +76,17 @@ def test_projection_of_the_volume_is_the_density_of_the_projected_atoms(atoms):
     torch.testing.assert_close(volume.sum(0) * 2.5, image, atol=1e-6, rtol=1e-5)
 
 
-def test_blocks_of_atoms_do_not_show(atoms, monkeypatch):
-    options = {"box_size": 24, "pixel_size_A": 2.5, "sigma_A": 1.5, "weights": atoms[1]}
-    whole = gaussian_density(atoms[0], **options)
-    monkeypatch.setattr(density, "_BLOCK", 4 * 24**2)  # 4 + 4 + 4 + 3 atoms
-    torch.testing.assert_close(gaussian_density(atoms[0], **options), whole)
+def test_many_atoms_are_the_sum_of_parts(generator):
+    """20,000 atoms are more than are held at a time."""
+    positions = 6.0 * torch.randn(20_000, 3, generator=generator)
+    weights = torch.rand(20_000, generator=generator)
+    options = {"box_size": 24, "pixel_size_A": 2.5, "sigma_A": 1.5}
+    whole = gaussian_density(positions, weights=weights, **options)
+    parts = [
+        gaussian_density(some, weights=those, **options)
+        for some, those in zip(positions.split(4_000), weights.split(4_000), strict=True)
+    ]
+    torch.testing.assert_close(whole, torch.stack(parts).sum(0), atol=1e-4, rtol=1e-4)
 
 
 def test_molmap_is_a_sum_of_gaussians_weighted_by_atomic_number(atoms):

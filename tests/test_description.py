@@ -22,8 +22,7 @@ from cryogan.simulation.description import (
     recipe_names,
     settings_of,
 )
-from cryogan.simulation.motion import Motion
-from cryogan.simulation.settings import SimulationSettings
+from cryogan.simulation.settings import Motion, SimulationSettings
 
 BOX, PIXEL_A = 16, 10.0
 SMALL = ("--box_size=16", "--pixel_size_A=10", "--images=40", "--padding=2", "--workers=1")
@@ -212,8 +211,8 @@ def test_nameless_and_missing_files(tmp_path, monkeypatch):
     complaint(located("/none/[a]**.pdb"), "'/none/[a]**.pdb' is not here")
     (tmp_path / "maps").mkdir()
     complaint(located("maps"), "maps holds no map")
-    table = replace(SimulationSettings().ctf, kind="table", table="maps")
-    settings = replace(SimulationSettings(), ctf=table)
+    noise = replace(SimulationSettings().noise, kind="background", file="maps")
+    settings = replace(SimulationSettings(), noise=noise)
     complaint(lambda: locate(settings, Description(), []), "maps is a folder; name a file")
 
 

@@ -10,7 +10,7 @@ from cryogan import fourier
 from cryogan.particles import CTFParams, Pose
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
-from cryogan.physics.imaging import Preprocessing, form_images, preprocess, simulate
+from cryogan.physics.imaging import Preprocessing, form_images, preprocess, simulate_images
 from cryogan.physics.projection import project, slices, volume_spectrum
 from cryogan.physics.rotations import random_rotations
 
@@ -24,7 +24,9 @@ def test_whole_pixel_shift_is_a_roll(box_size, pixel_size_A, generator):
     volume = phantom_map(box_size, pixel_size_A)
     rotation = random_rotations(3, generator)
     pixels = torch.tensor([[3.0, 0.0], [0.0, -2.0], [-4.0, 5.0]])  # (x, y)
-    moved = simulate(volume, Pose(rotation, pixels * pixel_size_A), None, pixel_size_A=pixel_size_A)
+    moved = simulate_images(
+        volume, Pose(rotation, pixels * pixel_size_A), None, pixel_size_A=pixel_size_A
+    )
     still = project(volume, rotation)
     for image, plain, (x, y) in zip(moved, still, pixels.int().tolist(), strict=True):
         expected = np.roll(plain.numpy(), (y, x), axis=(0, 1))
@@ -34,7 +36,9 @@ def test_whole_pixel_shift_is_a_roll(box_size, pixel_size_A, generator):
 def test_half_pixel_shifts_add_up(generator):
     volume = fourier.resample(phantom_map(32, 6.0), 64, dims=3)  # nothing at Nyquist
     rotation = random_rotations(1, generator)
-    half = simulate(volume, Pose(rotation, torch.tensor([[1.5, 0.0]])), None, pixel_size_A=3.0)
+    half = simulate_images(
+        volume, Pose(rotation, torch.tensor([[1.5, 0.0]])), None, pixel_size_A=3.0
+    )
     phase = torch.exp(-2j * torch.pi * fourier.frequency_grid(64)[..., 0] * 0.5)
     twice = fourier.irfft(fourier.rfft(half) * phase, 64)
     plain = project(volume, rotation)
@@ -45,7 +49,7 @@ def test_ctf_multiplies_the_spectrum(generator):
     volume = phantom_map(32, 6.0)
     rotation = random_rotations(4, generator)
     transfer = ctf(CTFParams.constant(4, defocus_u_A=20000.0), 32, 6.0)
-    image = simulate(volume, Pose(rotation, torch.zeros(4, 2)), transfer, pixel_size_A=6.0)
+    image = simulate_images(volume, Pose(rotation, torch.zeros(4, 2)), transfer, pixel_size_A=6.0)
     expected = fourier.rfft(project(volume, rotation)) * transfer
     torch.testing.assert_close(fourier.rfft(image), expected, atol=1e-2, rtol=1e-4)
 
@@ -55,8 +59,8 @@ def test_noise_is_added_last(generator):
     pose = Pose(random_rotations(2, generator), torch.ones(2, 2))
     transfer = ctf(CTFParams.constant(2, defocus_u_A=20000.0), 32, 6.0)
     noise = torch.randn(2, 32, 32, generator=generator)
-    clean = simulate(volume, pose, transfer, pixel_size_A=6.0)
-    noisy = simulate(volume, pose, transfer, pixel_size_A=6.0, noise=noise)
+    clean = simulate_images(volume, pose, transfer, pixel_size_A=6.0)
+    noisy = simulate_images(volume, pose, transfer, pixel_size_A=6.0, noise=noise)
     torch.testing.assert_close(noisy - clean, noise, atol=1e-4, rtol=0.0)
 
 
@@ -64,7 +68,7 @@ def test_protein_is_bright(generator):
     volume = phantom_map(32, 6.0)
     pose = Pose(random_rotations(20, generator), torch.zeros(20, 2))
     transfer = ctf(CTFParams.constant(20, defocus_u_A=20000.0), 32, 6.0)
-    image = simulate(volume, pose, transfer, pixel_size_A=6.0)
+    image = simulate_images(volume, pose, transfer, pixel_size_A=6.0)
     disc = fourier.radius_grid(32) < 6
     ring = fourier.radius_grid(32) > 13
     assert (image[:, disc].mean(1) > image[:, ring].mean(1)).all()
@@ -161,8 +165,8 @@ def test_flipping_a_simulated_image_leaves_the_modulus_of_its_ctf(generator):
     volume = phantom_map(64, 3.0)
     pose = Pose(random_rotations(4, generator), 10.0 * torch.randn(4, 2, generator=generator))
     fine, coarse = astigmatic_ctf(4, 64, 3.0), astigmatic_ctf(4, 32, 6.0)
-    images = simulate(volume, pose, fine, pixel_size_A=3.0)
-    clean = simulate(volume, pose, None, pixel_size_A=3.0)
+    images = simulate_images(volume, pose, fine, pixel_size_A=3.0)
+    clean = simulate_images(volume, pose, None, pixel_size_A=3.0)
     for size, transfer in ((64, fine), (32, coarse)):
         flipped = preprocess(images, Preprocessing(size, phase_flip=True), transfer)
         projection = fourier.rfft(preprocess(clean, Preprocessing(size)))

@@ -1,8 +1,10 @@
-"""Conformations by likelihood: what the commands start from, write, and assign."""
+"""Conformations by likelihood: what a run starts from, writes, and assigns."""
 
 import csv
 import json
-from dataclasses import fields
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryogan import fourier, handover
+import cryogan as cg
+from cryogan import fourier
 from cryogan.cli import main
-from cryogan.conformation_folder import numbered_series, write_conformations
+from cryogan.conformations.folder import write_conformations
+from cryogan.conformations.series import numbered_series
+from cryogan.data.halves import split_halves
+from cryogan.data.padding import PaddedBox
 from cryogan.errors import InputError
-from cryogan.handover import assign_particles
+from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.io.mrc import read_map, write_map
-from cryogan.io.relion import read_particles
 from cryogan.io.star import Table, read_star
-from cryogan.likelihood.ascent import AscentState, ascend
-from cryogan.likelihood.assignment import unassigned
-from cryogan.likelihood.config import AscentConfig
-from cryogan.likelihood.half_set import HalfSet
-from cryogan.models.conformations import LatentKind
+from cryogan.objectives.adversarial.config import AdversarialConfig
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.assignment import Assignment, assign
+from cryogan.objectives.likelihood.bands import fsc_cutoff_shell
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.objective import Likelihood
+from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.particles import Particles
 from cryogan.phantom import phantom_map
-from cryogan.reconstruction import split_halves
-from cryogan.refinement import half_components
-from cryogan.run_record import read_run
+from cryogan.physics.rotations import angle_between
+from cryogan.run.checkpoint import load_arrays, load_checkpoint
+from cryogan.run.halves import make_jobs
+from cryogan.run.starting_maps import half_basis
+from cryogan.run.worker import Job, optimise
 from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
@@ -49,6 +60,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def particles(dataset: Path) -> Particles:
+    return cg.read_particles(dataset / "particles.star")
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -63,102 +79,119 @@ def numbers(star: Path, label: str) -> np.ndarray:
 
 
 def phases(folder: Path) -> list[str]:
-    return [json.loads(line)["phase"] for line in (folder / "stats.jsonl").read_text().splitlines()]
+    return [record["phase"] for record in log(folder)]
 
 
-# A run that trained conformations
+def log(folder: Path) -> list[dict[str, Any]]:
+    """Without times."""
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    timed = ("wall_s", "cpu_s", "images_per_s")
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
-def trained(
-    folder: Path, dataset: Path, kind: LatentKind, *, basis: int = 4, populations: Any = None
-) -> tuple[Tensor, Tensor]:
-    """A run folder as an adversarial run leaves it: components (C, D, D, D) and half maps.
+# A run that has found conformations by adversarial training
 
-    A line has its 20 maps at unequal steps of z, the others those of their grids. The halves'
-    means are those of the conformations, each with a little of its own.
-    """
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(12)
-    config = AscentConfig(
-        generator="subspace", latent=kind, classes=3, basis=basis, nodes=2 * basis + 2
-    )
-    space = config.space
-    components = 0.1 * torch.randn(config.components, BOX, BOX, BOX, generator=generator)
-    components[0] = phantom_map(BOX, PIXEL_SIZE_A)
-    latent, weight = space.grid(20), None
-    if kind == "uniform":
-        latent = ((torch.arange(20) + 0.5) / 20).square()[:, None]
-        weight = (torch.arange(21) / 20).square().diff()
-    if weight is None:
-        weight = torch.ones(len(latent)) if populations is None else torch.tensor(populations)
-    amounts = space.amounts(latent, config.components)
-    volumes = torch.einsum("lc,czyx->lzyx", amounts, components)
-    series = numbered_series(volumes, PIXEL_SIZE_A, weight, latent)
-    write_conformations(folder / "conformations", series, path=kind == "uniform")
-    own = 0.05 * torch.randn(2, BOX, BOX, BOX, generator=generator)
-    halves = series.mean + own
-    for name, volume in zip(("half1", "half2", "map"), (*halves, series.mean), strict=True):
-        write_map(folder / f"{name}.mrc", volume, PIXEL_SIZE_A)
+
+def assumed(latent: str, basis_volumes: int = 4, **more: Any) -> Assumptions:
+    if latent == "discrete":
+        return Assumptions(latent=latent, **{"classes": 3, **more})
+    return Assumptions(latent=latent, basis_volumes=basis_volumes, **more)
+
+
+def write_config(folder: Path, dataset: Path, config: AdversarialConfig) -> None:
     about = {
+        "objective": "adversarial",
         "particles": {
             "star": str((dataset / "particles.star").resolve()),
             "count": COUNT,
             "box_size": BOX,
         },
         "seed": SEED,
-        "config": {"generator": "subspace", "latent": kind, "classes": 3, "basis": basis},
+        "config": asdict(config),
     }
     (folder / "config.json").write_text(json.dumps(about))
-    return components, own
 
 
-def settings(kind: LatentKind, **more: Any) -> AscentConfig:
-    return AscentConfig(**({"generator": "subspace", "latent": kind, "classes": 3} | more))
+def trained(
+    folder: Path,
+    dataset: Path,
+    assumptions: Assumptions,
+    populations: Sequence[float] | None = None,
+    volume_model: str = "subspace",
+) -> tuple[Tensor, Tensor]:
+    """A run folder as an adversarial run leaves it: its basis volumes, and what each half adds.
+
+    A line has its 20 maps at unequal steps of z, the others those of their grids. The half-maps
+    are means of the conformations, each with a little noise of its own.
+    """
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(12)
+    space = assumptions.latent_space
+    basis = 0.1 * torch.randn(assumptions.volumes, BOX, BOX, BOX, generator=generator)
+    basis[0] = phantom_map(BOX, PIXEL_SIZE_A)
+    latent, weight = space.grid(20), None
+    if assumptions.latent == "uniform":
+        latent = ((torch.arange(20) + 0.5) / 20).square()[:, None]
+        weight = (torch.arange(21) / 20).square().diff()
+    if weight is None:
+        weight = torch.ones(len(latent)) if populations is None else torch.tensor(populations)
+    coefficients = space.coefficients(latent, len(basis))
+    volumes = torch.einsum("lc,czyx->lzyx", coefficients, basis)
+    series = numbered_series(volumes, PIXEL_SIZE_A, weight, latent)
+    write_conformations(folder / "conformations", series, path=assumptions.latent == "uniform")
+    own = 0.05 * torch.randn(2, BOX, BOX, BOX, generator=generator)
+    halves = series.mean + own
+    for name, volume in zip(("half1", "half2", "map"), (*halves, series.mean), strict=True):
+        write_map(folder / f"{name}.mrc", volume, PIXEL_SIZE_A)
+    write_config(
+        folder, dataset, AdversarialConfig(volume_model=volume_model, assumptions=assumptions)
+    )
+    return basis, own
 
 
-@pytest.mark.parametrize("kind", ["uniform", "circle", "uniform2d", "discrete"])
-def test_components_are_those_that_the_maps_were_made_of(
-    kind: LatentKind, dataset: Path, tmp_path: Path
+@pytest.mark.parametrize("latent", ["uniform", "circle", "uniform2d", "discrete"])
+def test_basis_volumes_are_those_that_the_maps_were_made_of(
+    latent: str, dataset: Path, particles: Particles, tmp_path: Path
 ) -> None:
     """From 16 or 20 maps, or as many as there are classes; each half has its own mean."""
-    shares = [0.5, 0.3, 0.2]
-    components, own = trained(tmp_path / "run", dataset, kind, populations=shares
-                              if kind == "discrete" else None)  # fmt: skip
-    particles = read_particles(dataset / "particles.star").particles
-    found, populations = half_components(tmp_path / "run", particles, settings(kind, basis=4))
-    assert found.shape == (2, *components.shape)
+    shares = [0.5, 0.3, 0.2] if latent == "discrete" else None
+    basis, own = trained(tmp_path / "run", dataset, assumed(latent), shares)
+    found, populations = half_basis(tmp_path / "run", particles, assumed(latent))
+    assert found.shape == (2, *basis.shape)
     close = {"atol": 2e-4, "rtol": 0}
     for half in range(2):
-        torch.testing.assert_close(found[half, 1:], components[1:], **close)
-        torch.testing.assert_close(found[half, 0], components[0] + own[half], **close)
-    if kind == "discrete":
+        torch.testing.assert_close(found[half, 1:], basis[1:], **close)
+        torch.testing.assert_close(found[half, 0], basis[0] + own[half], **close)
+    if shares is None:
+        assert populations is None
+    else:
         assert populations is not None
         torch.testing.assert_close(populations, torch.tensor(shares), atol=1e-5, rtol=0)
-    else:
-        assert populations is None
 
 
-def test_fewer_components_than_a_run_has(dataset: Path, tmp_path: Path) -> None:
-    """One structure: the half maps. A smaller basis: the best fit of that many."""
-    components, _ = trained(tmp_path / "run", dataset, "uniform")
-    particles = read_particles(dataset / "particles.star").particles
-    (first, second), populations = half_components(tmp_path / "run", particles, AscentConfig())
+def test_fewer_basis_volumes_than_a_run_has(
+    dataset: Path, particles: Particles, tmp_path: Path
+) -> None:
+    """One structure: the half-maps. A smaller basis: the best fit of that many."""
+    basis, _ = trained(tmp_path / "run", dataset, assumed("uniform"))
+    (first, second), populations = half_basis(tmp_path / "run", particles, Assumptions())
     assert populations is None
     assert torch.equal(first[0], read_map(tmp_path / "run" / "half1.mrc").volume)
     assert torch.equal(second[0], read_map(tmp_path / "run" / "half2.mrc").volume)
-    less, _ = half_components(tmp_path / "run", particles, settings("uniform", basis=2))
+    less, _ = half_basis(tmp_path / "run", particles, assumed("uniform", 2))
     assert less.shape == (2, 3, BOX, BOX, BOX)
     torch.testing.assert_close(less[0, 1:], less[1, 1:])
     for k in (1, 2):
-        cosine = torch.cosine_similarity(less[0, k].flatten(), components[k].flatten(), 0)
+        cosine = torch.cosine_similarity(less[0, k].flatten(), basis[k].flatten(), 0)
         assert float(cosine) > 0.8
 
 
-def test_half_maps_alone_if_a_run_has_no_conformations(dataset: Path, tmp_path: Path) -> None:
-    trained(tmp_path / "run", dataset, "uniform")
+def test_half_maps_alone_if_a_run_has_no_conformations(
+    dataset: Path, particles: Particles, tmp_path: Path
+) -> None:
+    trained(tmp_path / "run", dataset, assumed("uniform"))
     (tmp_path / "run" / "conformations").rename(tmp_path / "elsewhere")
-    particles = read_particles(dataset / "particles.star").particles
-    found, populations = half_components(tmp_path / "run", particles, settings("uniform"))
+    found, populations = half_basis(tmp_path / "run", particles, assumed("uniform"))
     assert found.shape == (2, 1, BOX, BOX, BOX)
     assert populations is None
 
@@ -166,110 +199,157 @@ def test_half_maps_alone_if_a_run_has_no_conformations(dataset: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("run", "wanted"),
     [
-        ("uniform", {"latent": "discrete", "classes": 3}),
-        ("uniform", {"latent": "uniform2d"}),
-        ("discrete", {"latent": "uniform", "basis": 1}),
-        ("discrete", {"latent": "discrete", "classes": 2}),
-        ("discrete", {"latent": "discrete", "classes": 4}),
+        ("uniform", assumed("discrete")),
+        ("uniform", assumed("uniform2d")),
+        ("discrete", assumed("uniform", 1)),
+        ("discrete", assumed("discrete", classes=2)),
+        ("discrete", assumed("discrete", classes=4)),
     ],
 )
 def test_conformations_of_another_latent_are_refused(
-    run: LatentKind, wanted: dict[str, Any], dataset: Path, tmp_path: Path
+    run: str, wanted: Assumptions, dataset: Path, particles: Particles, tmp_path: Path
 ) -> None:
-    trained(tmp_path / "run", dataset, run)
-    particles = read_particles(dataset / "particles.star").particles
-    config = AscentConfig(generator="subspace", **wanted)
+    trained(tmp_path / "run", dataset, assumed(run))
     with pytest.raises(InputError, match="are not of a latent"):
-        half_components(tmp_path / "run", particles, config)
+        half_basis(tmp_path / "run", particles, wanted)
 
 
-def test_classes_without_their_table_are_refused(dataset: Path, tmp_path: Path) -> None:
-    trained(tmp_path / "run", dataset, "discrete")
+def test_classes_without_their_table_are_refused(
+    dataset: Path, particles: Particles, tmp_path: Path
+) -> None:
+    trained(tmp_path / "run", dataset, assumed("discrete"))
     (tmp_path / "run" / "conformations" / "latents.csv").unlink()
-    particles = read_particles(dataset / "particles.star").particles
     with pytest.raises(InputError, match="are not of a latent"):
-        half_components(tmp_path / "run", particles, settings("discrete"))
+        half_basis(tmp_path / "run", particles, assumed("discrete"))
 
 
 def test_functions_of_another_latent_are_not_refined(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A circle has as many numbers as a line, and as many maps: only the record tells."""
-    trained(tmp_path / "run", dataset, "uniform")
-    assert main(["refine", str(tmp_path / "run"), "--ascent.latent=circle"]) != 0
+    """A circle has as many numbers as a line, and as many maps: only the record can tell."""
+    trained(tmp_path / "run", dataset, assumed("uniform"))
+    assert main(["refine", str(tmp_path / "run"), "--latent=circle"]) != 0
     assert "of a latent 'uniform', not 'circle'" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run" / "refine").exists()
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_particles_are_judged_by_conformations_whose_mean_is_the_map(
-    same: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("own", [True, False])
+def test_particles_are_assigned_with_conformations_whose_mean_is_the_map(
+    own: bool, dataset: Path, particles: Particles, tmp_path: Path
 ) -> None:
-    """Of their own half, or of all: the mean over unequal classes is the map that was written."""
-    shares = [0.6, 0.3, 0.1]
-    trained(tmp_path / "run", dataset, "discrete", populations=shares)
-    given = []
+    """Of their own half-set, or of all: the mean over unequal classes is the map on disk.
 
-    def assign(half: Any, components: Tensor, landscape: Any, *more: Any) -> Any:
-        given.append(torch.einsum("l,lc,czyx->zyx", landscape.prior, landscape.amounts, components))
-        return unassigned(len(half), landscape)
+    As by basis volumes that are made for it here.
+    """
+    shares, run = [0.6, 0.3, 0.1], tmp_path / "run"
+    assumptions = assumed("discrete")
+    basis, halves = trained(run, dataset, assumptions, shares)
+    config = LikelihoodConfig(assumptions=assumptions)
+    grid = latent_grid_of(config, 3, torch.tensor(shares))
+    noise = torch.randn(BOX, BOX, BOX, generator=torch.Generator().manual_seed(4))
+    map_ = read_map(run / "map.mrc").volume
+    write_map(run / "map.mrc", map_ + 0.1 * noise, PIXEL_SIZE_A)
+    if not own:  # a copy is another file
+        for path in dataset.glob("particles.*"):
+            shutil.copy(path, tmp_path)
+        particles = cg.read_particles(tmp_path / "particles.star")
+    found = cg.assign(particles, run, device="cpu")
+    assert (found.half is not None) == own
 
-    monkeypatch.setattr(handover, "assign", assign)
-    particles = read_particles(dataset / "particles.star").particles
-    run = read_run(tmp_path / "run")
-    found = assign_particles(
-        particles, tmp_path / "run", run, settings("discrete"), same=same, device="cpu"
+    padded = PaddedBox.of(BOX, assumptions.reach)
+    first, second = padded.pad(basis[0] + halves)
+    rings = fsc_cutoff_shell(fourier_shell_correlation(first, second))
+
+    def wanted(rows: Tensor, name: str, weight: Tensor) -> Assignment:
+        """With a mean, so weighted, that is the map of that name."""
+        volumes = basis.clone()
+        mean = torch.einsum("l,lc,czyx->zyx", weight, grid.coefficients, basis)
+        volumes[0] += read_map(run / f"{name}.mrc").volume - mean
+        half = HalfSet.of(particles.subset(rows), None, padded)
+        volumes = half.basis_scaled_to_images(padded.pad(volumes))
+        return assign(half, volumes, grid, rings, config.padded(padded.share), CPU)
+
+    groups = [(torch.arange(COUNT), "map")]
+    if own:
+        groups = list(zip(split_halves(COUNT, SEED), ("half1", "half2"), strict=True))
+    for rows, name in groups:
+        mine, its = found.assignment, wanted(rows, name, grid.prior)
+        apart_deg = angle_between(mine.pose.rotation[rows], its.pose.rotation)
+        assert float(apart_deg.quantile(0.95)) < 0.5
+        close = {"atol": 0.02, "rtol": 0}
+        torch.testing.assert_close(mine.log_likelihood[rows], its.log_likelihood, **close)
+        torch.testing.assert_close(mine.latent[rows], its.latent, **close)
+        best = its.latent.max(dim=1)
+        assert torch.equal(found.class_number[rows], best.indices + 1)
+        probability = found.columns["cryoganClassProbability"][rows]
+        torch.testing.assert_close(probability, best.values, **close)
+        other = wanted(rows, name, torch.full((3,), 1 / 3))
+        assert float((other.log_likelihood - its.log_likelihood).abs().max()) > 0.5
+
+
+def after_one() -> bool:
+    """Stops a job at its first log record."""
+    return True
+
+
+@pytest.mark.parametrize("latent", ["discrete", "uniform"])
+def test_a_resumed_run_is_the_same_run(
+    latent: str, dataset: Path, particles: Particles, tmp_path: Path
+) -> None:
+    """From the state after the first iteration, with the populations learnt in it; bit for bit."""
+    shares = [0.6, 0.3, 0.1] if latent == "discrete" else None
+    assumptions = assumed(latent, 2)
+    trained(tmp_path / "run", dataset, assumptions, shares)
+    maps, populations = half_basis(tmp_path / "run", particles, assumptions)
+    config = LikelihoodConfig(
+        iterations=2, subset_size=30, latent_grid_points=6, assumptions=assumptions
     )
-    names = ("half1", "half2") if same else ("map",)
-    for name, mean in zip(names, given, strict=True):
-        wanted = read_map(tmp_path / "run" / f"{name}.mrc").volume
-        mean = fourier.crop_or_pad(mean, wanted.shape[-1], 3)  # out of the field
-        gain = float((mean * wanted).sum() / wanted.square().sum())
-        torch.testing.assert_close(mean, gain * wanted, atol=1e-3 * gain, rtol=0)
-    assert bool((found.class_number == 1).all())  # the largest, as nothing is known
-    share = found.latent_columns["cryoganClassProbability"]
-    torch.testing.assert_close(share, torch.full((COUNT,), 0.6), atol=1e-5, rtol=0)
 
+    def job(name: str) -> Job:
+        (tmp_path / name).mkdir()
+        (made,) = make_jobs(
+            particles,
+            tmp_path / name,
+            Likelihood(config),
+            seed=SEED,
+            device="cpu",
+            maps=maps,
+            populations=populations,
+        )
+        return made
 
-@pytest.mark.parametrize("kind", ["discrete", "uniform"])
-def test_a_resumed_run_is_the_same_run(kind: LatentKind, dataset: Path, tmp_path: Path) -> None:
-    """From the state after the first pass, with the populations learnt in it; bit for bit."""
-    shares = [0.6, 0.3, 0.1] if kind == "discrete" else None
-    trained(tmp_path / "run", dataset, kind, basis=2, populations=shares)
-    config = settings(kind, basis=2, nodes=6, iterations=2, subset=30)
-    particles = read_particles(dataset / "particles.star").particles
-    maps, populations = half_components(tmp_path / "run", particles, config)
-    first, second = (HalfSet.of(particles.subset(half)) for half in split_halves(COUNT, SEED))
-    start = {"config": config, "seed": SEED, "device": CPU}
-    whole = list(ascend((first, second), maps=maps, populations=populations, **start))
-    assert [step.record["images"] for step in whole] == [180, 240]
-    after = whole[0].state
-    assert after is not None
-    if kind == "discrete":
-        assert float((after.prior - torch.tensor(shares)).abs().max()) > 1e-3
-        assert float(after.prior.sum()) == pytest.approx(1.0, abs=1e-5)
+    whole, stopped = job("whole"), job("stopped")
+    assert optimise(whole)
+    assert [record["images"] for record in log(whole.folder)] == [180, 240]
+    assert not optimise(stopped, should_stop=after_one)
+    prior = load_checkpoint(stopped.folder / "checkpoint.pt").state["prior"]
+    if shares is not None:
+        assert float((prior - torch.tensor(shares)).abs().max()) > 1e-3
+        assert float(prior.sum()) == pytest.approx(1.0, abs=1e-5)
     else:
-        assert after.prior.tolist() == pytest.approx([1 / 6] * 6)
-    (again,) = ascend((first, second), maps=0.0 * maps, state=after, **start)
-    assert again.record == whole[1].record
-    for field in fields(AscentState):
-        mine, theirs = (getattr(step.state, field.name) for step in (again, whole[1]))
-        assert torch.equal(torch.as_tensor(mine), torch.as_tensor(theirs)), field.name
+        assert prior.tolist() == pytest.approx([1 / 6] * 6)
+    # maps given again are ignored
+    assert optimise(replace(stopped, task=replace(stopped.task, maps=0.0 * maps)))
+    assert log(stopped.folder) == log(whole.folder)
+    again, wanted = (load_arrays(each.folder / "result.npz") for each in (stopped, whole))
+    assert again.keys() == wanted.keys()
+    for name in wanted.keys() - {"wall_s", "cpu_s"}:
+        assert torch.equal(again[name], wanted[name]), name
 
 
 # The commands
 
 QUICK = [
-    "--ascent.climb_rings=[5, 6]",
-    "--ascent.climb_steps=2",
-    "--ascent.climb_images=60",
-    "--ascent.wake_steps=2",
-    "--ascent.wake_images=60",
-    "--ascent.iterations=1",
+    "--likelihood.initial_rings=[5, 6]",
+    "--likelihood.initial_batches=2",
+    "--likelihood.initial_batch_size=60",
+    "--likelihood.conformation_batches=2",
+    "--likelihood.conformation_batch_size=60",
+    "--likelihood.iterations=1",
     "--device=cpu",
 ]
-CLASSES = ["--ascent.latent=discrete", "--ascent.classes=3"]
-LINE = ["--ascent.basis=2", "--ascent.nodes=6"]
+CLASSES = ["--latent=discrete", "--classes=3"]
+LINE = ["--basis-volumes=2", "--likelihood.latent_grid_points=6"]
 HETEROGENEOUS = ["--model", "heterogeneous"]
 
 
@@ -291,17 +371,15 @@ def classes(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def line(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one structure, refined to a line of conformations."""
     folder = tmp_path_factory.mktemp("line") / "run"
-    trained(folder, dataset, "uniform")
+    trained(folder, dataset, assumed("uniform"))
     (folder / "conformations").rename(folder / "elsewhere")
-    config = {"generator": "volume", "mask_radius": 0.8}
-    about = json.loads((folder / "config.json").read_text()) | {"config": config}
-    (folder / "config.json").write_text(json.dumps(about))
+    write_config(folder, dataset, AdversarialConfig(assumptions=Assumptions(mask_radius=0.8)))
     assert main(["refine", str(folder), *QUICK, *HETEROGENEOUS, *LINE]) == 0
     return folder / "refine"
 
 
-def check_folder(folder: Path, latents: int, config: AscentConfig) -> None:
-    """Maps, series and summary agree with one another and with the state."""
+def check_folder(folder: Path, latents: int, assumptions: Assumptions) -> None:
+    """Maps, series and summary agree with one another and with the result."""
     rows = table(folder / "conformations" / "latents.csv")
     assert len(rows) == latents
     weight = torch.tensor([float(row["weight"]) for row in rows])
@@ -312,7 +390,7 @@ def check_folder(folder: Path, latents: int, config: AscentConfig) -> None:
     mean = torch.einsum("l,lzyx->zyx", weight, volumes)
     wanted = read_map(folder / "map.mrc")
     assert {each.pixel_size_A for each in maps} == {wanted.pixel_size_A}
-    if config.latent == "discrete":
+    if assumptions.latent == "discrete":
         torch.testing.assert_close(mean, wanted.volume, atol=1e-3, rtol=1e-3)
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["conformations"]) == {
@@ -321,63 +399,68 @@ def check_folder(folder: Path, latents: int, config: AscentConfig) -> None:
         "amplitude_half1",
         "amplitude_half2",
     }
-    with np.load(folder / "state.npz") as state:
-        assert state["halves"].shape[:2] == (2, config.components)
-        assert state["fsc"].shape[0] == config.components
-        assert state["prior"].sum() == pytest.approx(1.0, abs=1e-4)
+    result = load_arrays(folder / "result.npz")
+    assert result["basis"].shape[:2] == (2, assumptions.volumes)
+    assert float(result["populations"].sum()) == pytest.approx(1.0, abs=1e-4)
+    state = load_checkpoint(folder / "checkpoint.pt").state
+    assert state["fsc"].shape[0] == assumptions.volumes
     assert (folder / "report.html").stat().st_size > 10_000
 
 
-def test_classes_from_random_numbers(classes: Path, dataset: Path) -> None:
-    config = settings("discrete")
-    check_folder(classes, 3, config)
-    assert phases(classes) == ["climb"] * 4 + ["meet"] + ["wake"] * 2 + ["refine"]
-    about = json.loads((classes / "config.json").read_text())["config"]
-    assert (about["generator"], about["latent"], about["classes"]) == ("subspace", "discrete", 3)
-    particles = read_particles(dataset / "particles.star").particles
-    found, populations = half_components(classes, particles, config)
+def test_classes_from_random_numbers(classes: Path, particles: Particles) -> None:
+    check_folder(classes, 3, assumed("discrete"))
+    assert phases(classes) == [
+        *["initial model"] * 4,
+        "half-map comparison",
+        *["conformations"] * 2,
+        "refinement",
+    ]
+    about = json.loads((classes / "config.json").read_text())
+    assert about["config"]["assumptions"] == asdict(assumed("discrete"))
+    assert about["sources"]["latent"] == about["sources"]["classes"] == "given"
+    found, populations = half_basis(classes, particles, assumed("discrete"))
     assert populations is not None
-    with np.load(classes / "state.npz") as state:  # as they are, not fitted
-        halves = torch.from_numpy(state["halves"])
-        assert torch.equal(found, fourier.crop_or_pad(halves, found.shape[-1], 3))
-        np.testing.assert_allclose(populations, state["prior"], atol=1e-5)
+    state = load_checkpoint(classes / "checkpoint.pt").state  # as they are, not fitted
+    assert torch.equal(found, fourier.crop_or_pad(state["halves"], found.shape[-1], 3))
+    torch.testing.assert_close(populations, state["prior"], atol=1e-5, rtol=0)
 
 
 def test_a_line_out_of_one_structure(line: Path) -> None:
-    check_folder(line, 20, settings("uniform", basis=2, nodes=6))
-    assert phases(line) == ["wake"] * 2 + ["refine"]
+    check_folder(line, 20, assumed("uniform", 2))
+    assert phases(line) == ["conformations"] * 2 + ["refinement"]
     z = [float(row["z0"]) for row in table(line / "conformations" / "latents.csv")]
     assert z == sorted(z)
-    about = json.loads((line / "config.json").read_text())["config"]
-    assert (about["generator"], about["basis"], about["mask_radius"]) == ("subspace", 2, 0.8)
+    about = json.loads((line / "config.json").read_text())
+    assert about["config"]["assumptions"] == asdict(assumed("uniform", 2, mask_radius=0.8))
+    assert about["sources"]["latent"] == about["sources"]["basis_volumes"] == "given"
+    assert about["sources"]["mask_radius"].startswith("the run ")
 
 
 def test_conformations_of_the_likelihood_are_refined_as_they_are(
     classes: Path, tmp_path: Path
 ) -> None:
-    """Kind and number are the run's; nothing is searched for again."""
+    """Latent and classes are the run's; there is no new initialisation."""
     output = tmp_path / "refined"
     assert main(["refine", str(classes), "-o", str(output), *QUICK]) == 0
-    check_folder(output, 3, settings("discrete"))
-    assert phases(output) == ["refine"]
+    check_folder(output, 3, assumed("discrete"))
+    assert phases(output) == ["refinement"]
 
 
 def test_conformations_of_a_trained_run_are_refined(dataset: Path, tmp_path: Path) -> None:
     """Those of a network like those of a subspace."""
-    trained(tmp_path / "run", dataset, "uniform", basis=2)
-    path = tmp_path / "run" / "config.json"
-    about = json.loads(path.read_text())
-    about["config"]["generator"] = "unet"
-    path.write_text(json.dumps(about))
-    assert main(["refine", str(tmp_path / "run"), *QUICK, "--ascent.nodes=6"]) == 0
-    check_folder(tmp_path / "run" / "refine", 20, settings("uniform", basis=2, nodes=6))
-    assert phases(tmp_path / "run" / "refine") == ["refine"]
+    trained(tmp_path / "run", dataset, assumed("uniform", 2), volume_model="unet")
+    command = ["refine", str(tmp_path / "run"), *QUICK, "--likelihood.latent_grid_points=6"]
+    assert main(command) == 0
+    check_folder(tmp_path / "run" / "refine", 20, assumed("uniform", 2))
+    assert phases(tmp_path / "run" / "refine") == ["refinement"]
 
 
 def test_one_structure_out_of_conformations(classes: Path, tmp_path: Path) -> None:
     output = tmp_path / "refined"
     command = ["refine", str(classes), "-o", str(output), *QUICK, "--model", "homogeneous"]
     assert main(command) == 0
+    about = json.loads((output / "config.json").read_text())
+    assert about["config"]["assumptions"] == asdict(Assumptions())
     assert not (output / "conformations").exists()
     assert "conformations" not in json.loads((output / "summary.json").read_text())
 
@@ -385,10 +468,10 @@ def test_one_structure_out_of_conformations(classes: Path, tmp_path: Path) -> No
 def test_an_interrupted_run_goes_on_with_its_conformations(
     classes: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    """Stopped after its last pass, before anything was written."""
+    """Stopped after its last iteration, before anything was written."""
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in ("config.json", "state.npz", "stats.jsonl"):
+    for name in ("config.json", "result.npz", "checkpoint.pt", "stats.jsonl"):
         (folder / name).write_bytes((classes / name).read_bytes())
     assert main(reconstructing(dataset, folder, *HETEROGENEOUS, *CLASSES)) == 0
     names = ["half1.mrc", "half2.mrc", "map.mrc", "conformations/vol_000.mrc"]

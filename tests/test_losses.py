@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cryogan.models.critic import Critic, compact_critic
-from cryogan.training import losses
+from cryogan.models.critics import Critic, CriticSpec, compact_critic
+from cryogan.objectives.adversarial import losses
 
 SIZE = 6
 
@@ -147,7 +147,7 @@ def test_weight_gradient_of_the_penalties_equals_finite_differences(kind, genera
 def test_penalty_trains_the_default_critic(generator):
     """A few steps on the penalty alone bring the norms of a real critic's gradients to 1."""
     torch.manual_seed(3)
-    critic = compact_critic(16, 4)
+    critic = compact_critic(CriticSpec(16, channels=4))
     optimiser = torch.optim.Adam(critic.parameters(), 3e-3)
     real, fake = (torch.randn(16, 16, 16, generator=generator) for _ in range(2))
     values = []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cryogan.memory import keep_freed_memory, return_freed_memory
+from cryogan.allocator import keep_freed_memory, return_freed_memory
 
 
 def test_results_are_the_same_after_keeping_freed_memory(generator):
@@ -27,6 +27,6 @@ def refuse(name):
 
 @pytest.mark.parametrize("load", [lambda name: OtherLibrary(), refuse])
 def test_other_systems_are_left_alone(load, monkeypatch):
-    monkeypatch.setattr("cryogan.memory.ctypes.CDLL", load)
+    monkeypatch.setattr("cryogan.allocator.ctypes.CDLL", load)
     keep_freed_memory()
     return_freed_memory()

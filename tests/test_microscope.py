@@ -12,7 +12,8 @@ from cryogan.errors import InputError
 from cryogan.io.relion import read_metadata
 from cryogan.particles import CTFParams
 from cryogan.physics.ctf import ctf
-from cryogan.simulation.microscope import MicroscopeSettings, draw, perfect_ctf, random_ctf
+from cryogan.simulation.microscope import draw, perfect_ctf, random_ctf
+from cryogan.simulation.settings import MicroscopeSettings
 
 HEADER = "micrograph,defocus_u_A,defocus_v_A,defocus_angle_deg,phase_shift_deg,particles\n"
 RELION30 = "formats/relion/sample_particles_relion30.star"

@@ -10,7 +10,8 @@ import torch
 from cryogan.errors import InputError
 from cryogan.io.atoms import AtomicModel, model_density, read_model
 from cryogan.physics.density import molmap_density
-from cryogan.simulation.motion import Motion, path, rmsd
+from cryogan.simulation.motion import path, rmsd
+from cryogan.simulation.settings import Motion
 
 
 def make_model(positions, chains, residues) -> AtomicModel:

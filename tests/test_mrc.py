@@ -1,8 +1,6 @@
 """MRC files against mrcfile, RELION and files found in the wild."""
 
 import pickle
-import shutil
-import subprocess
 from pathlib import Path
 
 import mrcfile
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 from cryogan.io.mrc import MrcStack, StackWriter, read_map, write_map, write_stack
+from relion_programs import relion
 
 
 def test_map_as_mrcfile_reads_it(tmp_path: Path, generator: torch.Generator) -> None:
@@ -42,7 +41,6 @@ def test_stack_as_mrcfile_reads_it(tmp_path: Path, generator: torch.Generator) -
         np.testing.assert_allclose(mrc.voxel_size.tolist(), 2.5, rtol=1e-6)
 
 
-@pytest.mark.skipif(shutil.which("relion_image_handler") is None, reason="RELION is not here")
 def test_relion_reads_map_and_stack(tmp_path: Path, generator: torch.Generator) -> None:
     write_map(tmp_path / "map.mrc", torch.rand(8, 8, 8, generator=generator), 1.5)
     write_stack(tmp_path / "images.mrcs", torch.rand(3, 8, 8, generator=generator), 1.5)
@@ -50,13 +48,7 @@ def test_relion_reads_map_and_stack(tmp_path: Path, generator: torch.Generator) 
         ("map.mrc", "map.mrc : (x,y,z,n)= 8 x 8 x 8 x 1"),
         ("images.mrcs", "000003@images.mrcs : (x,y,z,n)= 8 x 8 x 1 x 1"),
     ):
-        words = subprocess.run(
-            ["relion_image_handler", "--i", name, "--stats"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        words = relion("relion_image_handler", "--i", name, "--stats", folder=tmp_path)
         assert found in words
         assert "angpix = 1.5" in words
 

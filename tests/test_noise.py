@@ -6,7 +6,14 @@ import torch
 from cryogan import fourier
 from cryogan.particles import ArrayStack
 from cryogan.physics.distributions import PoseDistribution, Triangular
-from cryogan.physics.noise import BackgroundPatches, colour, radial_spectrum, white
+from cryogan.physics.noise import (
+    BackgroundPatches,
+    ColouredNoise,
+    WhiteNoise,
+    colour,
+    radial_spectrum,
+    white,
+)
 
 
 @pytest.mark.parametrize("box_size", [32, 33])
@@ -58,6 +65,36 @@ def test_patches_are_the_eight_symmetric_copies_of_what_was_measured(generator):
     distance = (sample[:, None] - copies[None]).abs().amax((2, 3))
     assert distance.min(1).values.max() < 1e-5
     assert set(distance.argmin(1).tolist()) == set(range(24))
+
+
+def models(generator):
+    """One of each kind, of a box of 16."""
+    spectrum = 4.0 / (1.0 + torch.arange(9.0))
+    return {
+        "none": WhiteNoise(16, 0.0),
+        "white": WhiteNoise(16, 3.0),
+        "coloured": ColouredNoise.of_spectrum(spectrum, 16),
+        "background": BackgroundPatches(ArrayStack(torch.randn(400, 16, 16, generator=generator))),
+        "cropped": WhiteNoise(32).transformed(lambda images: fourier.resample(images, 16)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["none", "white", "coloured", "background", "cropped"])
+def test_every_noise_model_tells_its_box_and_its_power(kind, generator):
+    model = models(generator)[kind]
+    sample = model.sample(3000, generator)
+    assert sample.shape == (3000, model.box_size, model.box_size) == (3000, 16, 16)
+    rings = slice(1, 8)  # a crop has no Nyquist row, a patch no mean
+    measured = radial_spectrum(sample)[rings]
+    torch.testing.assert_close(model.power()[rings], measured, rtol=0.15, atol=1e-6)
+
+
+def test_a_scaled_model_has_the_power_of_its_scaled_images(generator):
+    """The same patches or draws, whatever the model."""
+    for model in models(generator).values():
+        scaled = model.transformed(lambda images: 2.0 * images)
+        one, two = (m.sample(5, torch.Generator().manual_seed(1)) for m in (model, scaled))
+        torch.testing.assert_close(two, 2.0 * one)
 
 
 def test_shifts_are_triangular(generator):

@@ -1,39 +1,51 @@
-"""The commands of the likelihood, end to end, on a data set that takes seconds."""
+"""Reconstruction by likelihood, refinement and assignment, end to end, on a small data set."""
 
 import csv
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
 import pytest
 import torch
 
-from cryogan import refinement
+import cryogan as cg
 from cryogan.cli import main
+from cryogan.data.halves import split_halves
 from cryogan.errors import InputError
 from cryogan.io import cryosparc
 from cryogan.io.mrc import read_map, write_map
-from cryogan.io.relion import read_particles, read_poses
+from cryogan.io.relion import read_poses
 from cryogan.io.star import Table, read_star
+from cryogan.models.volume import symmetrise
+from cryogan.objectives.adversarial.config import AdversarialConfig
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import phantom_map
 from cryogan.physics.rotations import angle_between
-from cryogan.reconstruction import split_halves
-from cryogan.run_record import read_run
+from cryogan.run.folder import read_run
+from cryogan.run.halves import make_jobs
+from cryogan.run.worker import Job, optimise
 from cryogan.simulation.in_memory import write_dataset
+from cryogan.symmetry import symmetry_matrices
 from simulated_sets import centred_particles
 
 COUNT, BOX, PIXEL_SIZE_A, SEED = 301, 16, 12.0, 3
 QUICK = [
-    "--ascent.climb_rings=[5, 6]",
-    "--ascent.climb_steps=3",
-    "--ascent.climb_images=100",
-    "--ascent.iterations=2",
+    "--likelihood.initial_rings=[5, 6]",
+    "--likelihood.initial_batches=3",
+    "--likelihood.initial_batch_size=100",
+    "--likelihood.iterations=2",
+    "--likelihood.subset_size=100",
     "--device=cpu",
 ]
+DIAMETER_A = 153.6
+MASK_RADIUS = DIAMETER_A / (BOX * PIXEL_SIZE_A)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +69,7 @@ def command(dataset: Path, output: Path, *more: str) -> list[str]:
 
 
 def refining(run: Path, *more: str) -> list[str]:
-    return ["refine", str(run), "--device=cpu", "--ascent.iterations=2", *more]
+    return ["refine", str(run), "--device=cpu", "--likelihood.iterations=2", *more]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +82,7 @@ def reconstructed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run whose half maps are the truth with a little noise."""
+    """A finished adversarial run whose half-maps are the truth with a little noise."""
     folder = tmp_path_factory.mktemp("begun") / "run"
     folder.mkdir()
     truth = read_map(dataset / "truth" / "map.mrc").volume
@@ -78,16 +90,31 @@ def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("half1", "half2", "map"):
         noise = 0.05 * torch.randn(truth.shape, generator=generator)
         write_map(folder / f"{name}.mrc", truth + noise, PIXEL_SIZE_A)
+    write_config(folder, dataset, Assumptions(mask_radius=MASK_RADIUS))
+    return folder
+
+
+def write_config(folder: Path, dataset: Path, assumptions: Assumptions) -> None:
+    """The `config.json` of an adversarial run."""
     about = {
+        "objective": "adversarial",
         "particles": {
             "star": str((dataset / "particles.star").resolve()),
             "count": COUNT,
             "box_size": BOX,
         },
         "seed": SEED,
-        "config": {"symmetry": "C1", "mask_radius": 0.8, "penalty_weight": 1.0},
+        "config": asdict(AdversarialConfig(penalty_weight=1.0, assumptions=assumptions)),
     }
     (folder / "config.json").write_text(json.dumps(about))
+
+
+def assuming(begun: Path, folder: Path, assumptions: Assumptions) -> Path:
+    """A copy of the run `begun` that has made these assumptions."""
+    shutil.copytree(begun, folder, ignore=shutil.ignore_patterns("refine"))
+    star = read_run(begun).star
+    assert star is not None
+    write_config(folder, star.parent, assumptions)
     return folder
 
 
@@ -115,10 +142,10 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return error
 
 
-def records(folder: Path) -> list[dict[str, object]]:
+def records(folder: Path) -> list[dict[str, Any]]:
     """The log without times."""
     lines = (folder / "stats.jsonl").read_text().splitlines()
-    timed = ("wall_s", "cpu_s")
+    timed = ("wall_s", "cpu_s", "images_per_s")
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
@@ -152,8 +179,8 @@ def test_the_run_folder_holds_everything(which: str, request: pytest.FixtureRequ
     assert about["seed"] == SEED
     assert about["particles"]["count"] == COUNT
     log = records(folder)
-    assert [record["phase"] for record in log].count("refine") in (1, 2)
-    assert [record["phase"] for record in log].count("climb") == (
+    assert [record["phase"] for record in log].count("refinement") in (1, 2)
+    assert [record["phase"] for record in log].count("initial model") == (
         6 if which == "reconstructed" else 0
     )
     seen = [record["images_seen"] for record in log]
@@ -176,16 +203,56 @@ def test_refined_maps_are_better(begun: Path, refined: Path, dataset: Path) -> N
 
 def test_what_the_run_assumed_is_kept(refined: Path) -> None:
     about = json.loads((refined / "config.json").read_text())
-    assert about["config"]["mask_radius"] == 0.8
+    assert about["objective"] == "likelihood"
+    assert about["config"]["assumptions"]["mask_radius"] == MASK_RADIUS
+    assert about["sources"]["mask_radius"].endswith("/run")
     assert about["config"]["iterations"] == 2
     assert about["particles"]["from"].endswith("/run")
 
 
-@pytest.mark.parametrize("lost", [[], ["state.npz"]])
+def test_what_is_given_replaces_what_the_run_assumed(
+    begun: Path, refined: Path, tmp_path: Path
+) -> None:
+    """Also where it is the default: C1 after D2, and no shifts after some; as if run with it."""
+    other = Assumptions("D2", mask_radius=0.5, mask_edge=0.4, max_shift_percent=6.0)
+    run = assuming(begun, tmp_path / "run", other)
+    given = ["--sym=C1", f"--diameter={DIAMETER_A}", "--mask-edge=0.15", "--max-shift=0"]
+    assert main(refining(run, *given)) == 0
+    about = json.loads((run / "refine" / "config.json").read_text())
+    wanted = json.loads((refined / "config.json").read_text())
+    assert about["config"] == wanted["config"]
+    names = ("symmetry", "mask_radius", "mask_edge", "max_shift_percent")
+    assert {about["sources"][name] for name in names} == {"given"}
+    assert about["sources"]["latent"] == f"the run {run}"
+    for name in RESULTS:
+        assert (run / "refine" / name).read_bytes() == (refined / name).read_bytes(), name
+
+
+def test_symmetry_of_the_run_is_imposed_unless_another_is_given(
+    begun: Path, refined: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """The molecule has none: a D2 map of it is exactly symmetric, and a C1 map is not."""
+    operators = symmetry_matrices("D2")[1:]
+
+    def asymmetry(map_: torch.Tensor) -> float:
+        return float((symmetrise(map_, operators) - map_).norm() / map_.norm())
+
+    run = assuming(begun, tmp_path / "run", Assumptions("D2", mask_radius=MASK_RADIUS))
+    found = cg.refine(run, settings={"iterations": 1}, device="cpu")
+    assert found.sources is not None
+    assert found.sources["symmetry"] == f"the run {run}"
+    assert asymmetry(found.halves[0].volume) < 1e-3
+    assert asymmetry(read_map(refined / "half1.mrc").volume) > 0.3
+    particles = cg.read_particles(dataset / "particles.star", index=torch.arange(50))
+    assert cg.assign(particles, run, device="cpu").symmetry == "D2"
+    assert cg.assign(particles, run, symmetry="C1", device="cpu").symmetry == "C1"
+
+
+@pytest.mark.parametrize("lost", [[], ["result.npz", "checkpoint.pt"]])
 def test_the_same_command_again_gives_the_same_files(
     lost: list[str], begun: Path, refined: Path, tmp_path: Path
 ) -> None:
-    """From the last pass if maps are missing, from the start if that is."""
+    """From the result if maps are missing, from the start if that is."""
     folder = tmp_path / "refine"
     shutil.copytree(refined, folder)
     for name in (*RESULTS, "summary.json", *lost):
@@ -196,52 +263,77 @@ def test_the_same_command_again_gives_the_same_files(
     assert records(folder) == records(refined)
 
 
-def test_a_run_stopped_twice_gives_the_maps_of_one_never_stopped(
-    reconstructed: Path,
-    dataset: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_finished_run_without_its_result_is_refused(
+    begun: Path, refined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stopped after a step of the climb, which begins again, and after a pass: one log.
+    """The checkpoint says that nothing is left to do: a sentence says what to delete."""
+    folder = tmp_path / "refine"
+    shutil.copytree(refined, folder)
+    (folder / "result.npz").unlink()
+    sentence = refusal(capsys, refining(begun, "-o", str(folder)))
+    assert f"{folder / 'checkpoint.pt'} is complete but its result is missing" in sentence
 
-    What the starts of each half explain is said whenever they are compared, best first.
-    """
+
+def job_of(run: Path, folder: Path) -> Job:
+    """The job of a run, to be begun in another folder."""
+    folder.mkdir()
+    shutil.copy(run / "config.json", folder)
+    record = read_run(run)
+    assert record.star is not None
+    particles = cg.read_particles(record.star)
+    (job,) = make_jobs(particles, folder, record.objective, seed=SEED, device="cpu")
+    return job
+
+
+def after(count: int) -> Callable[[], bool]:
+    """Asked at every log record: true at the one of that number."""
+    asked = itertools.count(1)
+    return lambda: next(asked) == count
+
+
+def test_a_run_stopped_twice_gives_the_maps_of_one_never_stopped(
+    reconstructed: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the initial model, which begins again, and after an EM iteration: maps and log."""
     folder = tmp_path / "run"
-    ascend = refinement.ascend
-
-    def stopped_after(count: int) -> Callable[..., Iterator[object]]:
-        def some(*arguments: object, **named: object) -> Iterator[object]:
-            yield from itertools.islice(ascend(*arguments, **named), count)
-            raise SystemExit("stopped")
-
-        return some
-
+    job = job_of(reconstructed, folder)
     for count in (4, 8):
-        monkeypatch.setattr(refinement, "ascend", stopped_after(count))
-        with pytest.raises(SystemExit, match="stopped"):
-            main(command(dataset, folder))
-        assert not (folder / "map.mrc").exists()
+        assert not optimise(job, should_stop=after(count))
+        assert not (folder / "result.npz").exists()
         assert len(records(folder)) == count
-    monkeypatch.setattr(refinement, "ascend", ascend)
+    assert [record["phase"] for record in records(folder)][5:] == [
+        "initial model",
+        "half-map comparison",
+        "refinement",
+    ]
     assert main(command(dataset, folder)) == 0
     for name in RESULTS:
         assert (folder / name).read_bytes() == (reconstructed / name).read_bytes(), name
     assert records(folder) == records(reconstructed)
     output = capsys.readouterr().out
-    assert output.count("halves agree to ") == 1
-    said = [line for line in output.splitlines() if "starts explain" in line]
-    (starts,) = [each["starts"] for each in records(folder) if "starts" in each]
-    assert len(said) == 4
-    for line, half in zip(said[:2], starts, strict=True):
-        assert ", ".join(f"{each:.2f}" for each in sorted(half, reverse=True)) in line
+    assert "iteration 2: " in output  # what is left to do
+    assert "iteration 1: " not in output
+    assert "half-maps agree" not in output
+
+
+def test_the_log_in_words(reconstructed: Path) -> None:
+    """Likelihoods of random initialisations are given when they are compared, best first."""
+    log = records(reconstructed)
+    said = [Likelihood.describe(record) for record in log]
+    assert sum("half-maps agree to " in text for text in said) == 1
+    (compared,) = [record["initialisations"] for record in log if "initialisations" in record]
+    (text,) = [text for text in said if "random initialisations" in text]
+    lines = text.splitlines()[1:]
+    assert len(compared) == len(lines) == 2
+    for line, values in zip(lines, compared, strict=True):
+        assert ", ".join(f"{each:.2f}" for each in sorted(values, reverse=True)) in line
 
 
 def test_other_settings_in_the_same_folder_are_refused(
     begun: Path, refined: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.read_bytes() for path in refined.iterdir() if path.is_file()}
-    sentence = refusal(capsys, refining(begun, "--ascent.subset=100"))
+    sentence = refusal(capsys, refining(begun, "--likelihood.subset_size=100"))
     assert "already holds another run" in sentence
     assert before == {path.name: path.read_bytes() for path in refined.iterdir() if path.is_file()}
 
@@ -257,15 +349,15 @@ def test_the_star_file_keeps_its_source_and_gains_poses(dataset: Path, assigned:
     assert set(after.columns) == set(before.columns) | own | posed
     for label in set(before.columns) - posed - own - {"rlnImageName"}:
         assert after.columns[label] == before.columns[label], label
-    particles = read_particles(assigned).particles
-    original = read_particles(dataset / "particles.star").particles
+    particles = cg.read_particles(assigned)
+    original = cg.read_particles(dataset / "particles.star")
     some = torch.tensor([0, 17, COUNT - 1])
     assert torch.equal(particles.stack.read(some), original.stack.read(some))
     peak = np.array(after.columns["cryoganPeakProbability"], dtype=float)
     assert ((peak > 0) & (peak < 1 + 1e-5)).all()
 
 
-def test_halves_are_those_of_the_run(assigned: Path) -> None:
+def test_half_sets_are_those_of_the_run(assigned: Path) -> None:
     first, second = split_halves(COUNT, SEED)
     half = np.array(particle_table(assigned).columns["rlnRandomSubset"], dtype=int)
     assert np.flatnonzero(half == 1).tolist() == sorted(first.tolist())
@@ -290,10 +382,10 @@ def test_the_cs_file_says_the_same(assigned: Path) -> None:
     assert (split == half - 1).all()
 
 
-def test_other_particles_are_judged_by_the_whole_map(
+def test_other_particles_are_assigned_with_the_map_of_all(
     dataset: Path, refined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A part of the set: no halves, no .cs file; rows in the order asked for."""
+    """A part of the set: no half-sets, no .cs file; rows in the order asked for."""
     rows = list(range(200, 0, -4))
     (tmp_path / "rows.txt").write_text("".join(f"{row}\n" for row in rows))
     star = tmp_path / "poses.star"
@@ -333,7 +425,7 @@ def test_what_is_no_finished_run_is_refused(
     assert not (tmp_path / "poses.star").exists()
 
 
-def test_other_particles_cannot_be_refined(
+def test_a_run_is_refined_with_its_own_particles(
     dataset: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rows.txt").write_text("".join(f"{row}\n" for row in range(250)))
@@ -355,7 +447,7 @@ def test_maps_of_another_field_of_view_are_refused(
     assert not (run / "refine").exists()
 
 
-def test_assigned_poses_need_a_folder(
+def test_poses_need_a_folder_to_be_written_to(
     dataset: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     star = str(dataset / "particles.star")
@@ -370,7 +462,7 @@ def test_assigned_poses_need_a_folder(
     [
         (["--ind", "FEW"], "give at least 200"),
         (["--sym", "Q9"], "'Q9'"),
-        (["--ascent.symmetry", "Q9"], "'Q9'"),
+        (["--ascent.symmetry", "C1"], "--sym"),
     ],
 )
 def test_what_the_likelihood_cannot_do_is_refused_before_anything_is_written(
@@ -388,19 +480,15 @@ def test_what_the_likelihood_cannot_do_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("name", ["refine", "assign"])
-def test_an_unknown_symmetry_is_refused_before_any_long_work(
-    name: str,
-    dataset: Path,
-    begun: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_unknown_symmetry_is_refused_before_particles_are_read(
+    name: str, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(refinement.HalfSet, "of", lambda *given: pytest.fail("long work"))
-    output = tmp_path / "out"
+    star, output = tmp_path / "particles.star", tmp_path / "out"
+    star.write_text("no particles")
     arguments = {
-        "refine": ["refine", str(begun), "-o", str(output)],
-        "assign": ["assign", str(dataset / "particles.star"), str(begun), "-o", str(output)],
+        "refine": ["refine", str(begun), "--particles", str(star), "-o", str(output)],
+        "assign": ["assign", str(star), str(begun), "-o", str(output)],
     }[name]
     assert "'Q9'" in refusal(capsys, [*arguments, "--sym", "Q9"])
+    assert str(star) in refusal(capsys, arguments)
     assert not output.exists()

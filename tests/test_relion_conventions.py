@@ -9,9 +9,6 @@ map is at D // 2, as in even boxes), so its images are moved by one pixel before
 (whole and half pixels were tried), and is held to even boxes.
 """
 
-import shutil
-import subprocess
-
 import pytest
 import torch
 
@@ -22,23 +19,13 @@ from cryogan.particles import CTFParams, Pose
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution, Triangular
-from cryogan.physics.imaging import simulate
+from cryogan.physics.imaging import simulate_images
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
 from cryogan.simulation.in_memory import simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
+from relion_programs import relion
 
 WIDTH_A = 192.0
-
-
-def relion(*arguments, folder):
-    """Run a RELION program in `folder`; skip the test where RELION is not installed."""
-    program = arguments[0]
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not on the PATH; install RELION 3.1 to run this test")
-    done = subprocess.run(
-        [str(a) for a in arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def project_by_relion(folder, volume, pixel_size_A, pose, params, padding):
@@ -106,7 +93,7 @@ def test_images_equal_relions_projections(tmp_path, generator, box_size, padding
     params = various_ctf(n, generator)
     theirs = project_by_relion(tmp_path, volume, pixel_size_A, pose, params, padding)
     transfer = ctf(params, box_size, pixel_size_A)
-    ours = simulate(volume, pose, transfer, pixel_size_A=pixel_size_A, padding=padding)
+    ours = simulate_images(volume, pose, transfer, pixel_size_A=pixel_size_A, padding=padding)
     ours, theirs = band_limited(ours, 0.9), band_limited(theirs, 0.9)
     scale = float((ours * theirs).sum() / theirs.square().sum())
     assert scale == pytest.approx(1.0, abs=2e-3)
@@ -124,7 +111,7 @@ def test_each_euler_angle_and_shift_axis_on_its_own(tmp_path):
     volume = smooth_edged_phantom(48, 4.0)
     params = CTFParams.constant(7, defocus_u_A=15000.0)
     theirs = project_by_relion(tmp_path, volume, 4.0, pose, params, 3)
-    ours = simulate(volume, pose, ctf(params, 48, 4.0), pixel_size_A=4.0, padding=3)
+    ours = simulate_images(volume, pose, ctf(params, 48, 4.0), pixel_size_A=4.0, padding=3)
     ours, theirs = band_limited(ours, 0.9), band_limited(theirs, 0.9)
     error = (ours - theirs).norm(dim=(1, 2)) / ours.norm(dim=(1, 2))
     assert error.max() < 0.015, error.tolist()

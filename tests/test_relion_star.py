@@ -1,7 +1,5 @@
 """RELION star files: versions and dialects, round trips, and what RELION makes of ours."""
 
-import shutil
-import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,16 +12,9 @@ from cryogan.io.relion import read_metadata, read_particles, read_poses, write_p
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams, Pose
 from cryogan.physics import ctf as physics_ctf
-from cryogan.physics.imaging import simulate
+from cryogan.physics.imaging import simulate_images
 from cryogan.physics.rotations import angle_between, euler_to_matrix, random_rotations
-
-needs_relion = pytest.mark.skipif(
-    shutil.which("relion_project") is None, reason="RELION is not here"
-)
-
-
-def relion(folder: Path, command: str) -> None:
-    subprocess.run(command.split(), cwd=folder, capture_output=True, check=True)
+from relion_programs import relion
 
 
 def blobs(box_size: int, generator: torch.Generator) -> torch.Tensor:
@@ -78,15 +69,15 @@ def test_round_trip(tmp_path: Path, generator: torch.Generator) -> None:
     read = read_particles(star)
     for field in fields(CTFParams):
         torch.testing.assert_close(
-            getattr(read.particles.ctf, field.name), getattr(ctf, field.name), msg=field.name
+            getattr(read.ctf, field.name), getattr(ctf, field.name), msg=field.name
         )
-    assert read.particles.pixel_size_A == pytest.approx(1.7)
-    assert torch.equal(read.particles.stack.read(torch.arange(n)), images)
+    assert read.pixel_size_A == pytest.approx(1.7)
+    assert torch.equal(read.stack.read(torch.arange(n)), images)
     again = read_poses(star)
     assert float(angle_between(again.rotation, pose.rotation).max()) < 0.05  # float32 acos
     torch.testing.assert_close(again.shift_A, pose.shift_A, atol=1e-5, rtol=0)
-    assert "3 optics groups: voltage 200 to 300 kV" in read.summary
-    assert "amplitude contrast 0.07 to 0.10" in read.summary
+    assert "3 optics groups: voltage 200 to 300 kV" in read.source.summary
+    assert "amplitude contrast 0.07 to 0.10" in read.source.summary
 
 
 def test_default_envelope_is_not_written_and_groups_are_kept(tmp_path: Path) -> None:
@@ -103,7 +94,6 @@ def test_default_envelope_is_not_written_and_groups_are_kept(tmp_path: Path) -> 
     assert list(particles.columns["rlnOpticsGroup"]) == ["2", "1", "2", "1"]
 
 
-@needs_relion
 def test_relion_project_agrees_with_what_we_wrote(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
@@ -121,26 +111,39 @@ def test_relion_project_agrees_with_what_we_wrote(
         box_size=box_size,
         pose=pose,
     )
-    relion(tmp_path, "relion_project --i map.mrc --o out --ang in.star --ctf --angpix 4")
+    relion(
+        *[
+            "relion_project",
+            "--i",
+            "map.mrc",
+            "--o",
+            "out",
+            "--ang",
+            "in.star",
+            "--ctf",
+            "--angpix",
+            "4",
+        ],
+        folder=tmp_path,
+    )
     read = read_particles(tmp_path / "out.star")
-    assert len(read.particles) == n
-    assert not read.inverted
-    assert "bright" in read.summary
-    from_relion = read.particles.stack.read(torch.arange(n))
-    transfer = physics_ctf.ctf(read.particles.ctf, box_size, read.particles.pixel_size_A)
+    assert len(read) == n
+    assert not read.source.inverted
+    assert "bright" in read.source.summary
+    from_relion = read.stack.read(torch.arange(n))
+    transfer = physics_ctf.ctf(read.ctf, box_size, read.pixel_size_A)
     again = read_poses(tmp_path / "out.star")
-    ours = simulate(volume, again, transfer, pixel_size_A=pixel_size_A)
+    ours = simulate_images(volume, again, transfer, pixel_size_A=pixel_size_A)
     error = (ours - from_relion).flatten(1).norm(dim=1) / from_relion.flatten(1).norm(dim=1)
     assert float(error.max()) < 0.02  # two interpolating projectors
 
 
-@needs_relion
 def test_relion_reconstructs_from_what_we_wrote(tmp_path: Path, generator: torch.Generator) -> None:
     n, box_size, pixel_size_A = 400, 24, 4.0
     volume = blobs(box_size, generator)
     ctf, pose = random_ctf(n, generator), random_pose(n, generator)
     transfer = physics_ctf.ctf(ctf, box_size, pixel_size_A)
-    images = simulate(volume, pose, transfer, pixel_size_A=pixel_size_A)
+    images = simulate_images(volume, pose, transfer, pixel_size_A=pixel_size_A)
     write_stack(tmp_path / "images.mrcs", images, pixel_size_A)
     write_particles(
         tmp_path / "in.star",
@@ -150,7 +153,7 @@ def test_relion_reconstructs_from_what_we_wrote(tmp_path: Path, generator: torch
         box_size=box_size,
         pose=pose,
     )
-    relion(tmp_path, "relion_reconstruct --i in.star --o map.mrc --ctf")
+    relion("relion_reconstruct", "--i", "in.star", "--o", "map.mrc", "--ctf", folder=tmp_path)
     map_ = read_map(tmp_path / "map.mrc")
     assert map_.pixel_size_A == pytest.approx(pixel_size_A)
     pair = torch.stack((map_.volume.flatten(), volume.flatten()))
@@ -266,7 +269,7 @@ def test_where_stacks_are_looked_for(tmp_path: Path, generator: torch.Generator)
     write_particles(star, image_names=names, ctf=ctf, pixel_size_A=1.5, box_size=8)
     everything = torch.arange(2)
     swapped = images.flip(0)
-    assert torch.equal(read_particles(star).particles.stack.read(everything), swapped)
+    assert torch.equal(read_particles(star).stack.read(everything), swapped)
     elsewhere = tmp_path / "elsewhere.star"
     star.rename(elsewhere)
     for options in (
@@ -275,9 +278,9 @@ def test_where_stacks_are_looked_for(tmp_path: Path, generator: torch.Generator)
         {"datadir": project / "Extract", "strip_prefix": "Extract/"},
     ):
         read = read_particles(elsewhere, **options)
-        assert torch.equal(read.particles.stack.read(everything), swapped)
+        assert torch.equal(read.stack.read(everything), swapped)
     one = read_particles(elsewhere, datadir=project, index=torch.tensor([1]))
-    assert torch.equal(one.particles.stack.read(torch.tensor([0])), images[:1])
+    assert torch.equal(one.stack.read(torch.tensor([0])), images[:1])
 
 
 def test_pixel_size_comes_from_star_then_user_then_header(
@@ -287,10 +290,12 @@ def test_pixel_size_comes_from_star_then_user_then_header(
     star = tmp_path / "particles.star"
     ctf = CTFParams.constant(2, defocus_u_A=10000.0)
     write_particles(star, image_names="a.mrcs", ctf=ctf, pixel_size_A=1.5, box_size=8)
-    assert "1.5 Å (from rlnImagePixelSize)" in read_particles(star, pixel_size_A=1.501).summary
+    assert (
+        "1.5 Å (from rlnImagePixelSize)" in read_particles(star, pixel_size_A=1.501).source.summary
+    )
     star.write_text(star.read_text().replace("rlnImagePixelSize", "rlnSomethingElse"))
-    assert "1.5 Å (from header of a.mrcs)" in read_particles(star).summary
-    assert read_particles(star, pixel_size_A=3.0).particles.pixel_size_A == 3.0
+    assert "1.5 Å (from header of a.mrcs)" in read_particles(star).source.summary
+    assert read_particles(star, pixel_size_A=3.0).pixel_size_A == 3.0
 
 
 @pytest.mark.parametrize(
@@ -304,19 +309,18 @@ def test_pixel_size_comes_from_star_then_user_then_header(
 def test_real_sets(
     shared_data: Path, name: str, n: int, box: int, pixel_size_A: float, inverted: bool
 ) -> None:
-    read = read_particles(shared_data / name / "particles.star")
-    particles = read.particles
+    particles = read_particles(shared_data / name / "particles.star")
     assert (len(particles), particles.box_size) == (n, box)
     assert particles.pixel_size_A == pytest.approx(pixel_size_A, rel=1e-3)
-    assert read.inverted == inverted
-    raw = read_particles(shared_data / name / "particles.star", invert="no").particles
+    assert particles.source.inverted == inverted
+    raw = read_particles(shared_data / name / "particles.star", sign="bright")
     index = torch.tensor([3, 1])
     sign = -1.0 if inverted else 1.0
     assert torch.equal(particles.stack.read(index), sign * raw.stack.read(index))
-    assert f"{n:,} particles in 1 stack, box {box} px" in read.summary
-    asked = read_particles(shared_data / name / "particles.star", invert="yes")
-    assert asked.inverted
-    assert "as asked" in asked.summary
+    assert f"{n:,} particles in 1 stack, box {box} px" in particles.source.summary
+    asked = read_particles(shared_data / name / "particles.star", sign="dark")
+    assert asked.source.inverted
+    assert "as asked" in asked.source.summary
 
 
 @pytest.mark.parametrize("name", ["empiar-10061/background_192", "empiar-10017/background_50"])
@@ -333,7 +337,7 @@ def test_contrast_is_told_at_minus_20_decibels(sign: float, generator: torch.Gen
     ctf = random_ctf(n, generator)
     pose = random_pose(n, generator)
     transfer = physics_ctf.ctf(ctf, box_size, pixel_size_A)
-    clean = simulate(blobs(box_size, generator), pose, transfer, pixel_size_A=pixel_size_A)
+    clean = simulate_images(blobs(box_size, generator), pose, transfer, pixel_size_A=pixel_size_A)
     norm = clean.flatten(1).norm(dim=1)[:, None, None] / box_size
     noisy = clean + 10 * norm * torch.randn(clean.shape, generator=generator)
     assert sign * contrast_z(sign * noisy, pixel_size_A) > MIN_Z
@@ -348,5 +352,5 @@ def test_undecided_contrast_is_left_alone(tmp_path: Path, generator: torch.Gener
     ctf = CTFParams.constant(30, defocus_u_A=10000.0)
     write_particles(star, image_names="a.mrcs", ctf=ctf, pixel_size_A=1.5, box_size=8)
     read = read_particles(star)
-    assert not read.inverted
-    assert "too weak to tell" in read.summary
+    assert not read.source.inverted
+    assert "too weak to tell" in read.source.summary

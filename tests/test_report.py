@@ -4,6 +4,9 @@ import base64
 import io
 import json
 import math
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from cryogan.report.isosurface import (
     level_enclosing,
 )
 from cryogan.report.page import write_report
+from cryogan.run.contents import read_run_contents
 
 BOX, PIXEL_SIZE_A = 32, 4.0
 SECTIONS = (
@@ -68,8 +72,25 @@ def make_run_folder(folder: Path, truth: Tensor, pixel_size_A: float, seed: int 
                     "box_size": box_size,
                     "pixel_size_A": pixel_size_A,
                 },
+                "objective": "adversarial",
                 "seed": 7,
-                "config": {"critic": {"channels": 96, "learning_rate": 0.001}},
+                "config": {
+                    "critic": {"channels": 96, "learning_rate": 0.001},
+                    "assumptions": {
+                        "symmetry": "D2",
+                        "mask_radius": 0.85,
+                        "mask_edge": 0.15,
+                        "mask_file": None,
+                        "max_shift_percent": 2.5,
+                    },
+                },
+                "sources": {
+                    "symmetry": "given",
+                    "mask_radius": "default",
+                    "mask_edge": "default",
+                    "mask_file": "default",
+                    "max_shift_percent": "the run earlier",
+                },
             }
         )
     )
@@ -213,9 +234,22 @@ def test_numbers_of_the_summary_appear_with_their_definitions(run_folder: Path) 
     assert f"boxes of {BOX} px of 4 Å" in text
     assert "agree to 9.4 Å (FSC = 0.143, no mask)." in text
     assert "known structure to 13.2 Å (FSC = 0.5, no mask)." in text
-    assert "half map 1 against half map 2, FSC = 0.143, soft mask8.77 Å" in text
+    assert "half-map 1 against half-map 2, FSC = 0.143, soft mask8.77 Å" in text
     assert "seed7" in text
     assert "critic.learning_rate0.001" in text
+
+
+def test_assumptions_appear_in_angstroms_with_their_sources(run_folder: Path) -> None:
+    source = write_report(run_folder).read_text()
+    assert "assumptions.symmetry" not in source
+    for name, *cells in (
+        ("symmetry", "D2", "given"),
+        ("diameter of the mask", "0.85 of the box (108.8 Å)", "default"),
+        ("width of the mask&#39;s edge", "0.15 of half the box (9.6 Å)", "default"),
+        ("mask file", "none", "default"),
+        ("largest shift along x and y", "2.5 % of the box (3.2 Å)", "the run earlier"),
+    ):
+        assert f"<th>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) in source
 
 
 def test_nyquist_and_disagreement_are_said(run_folder: Path) -> None:
@@ -260,8 +294,32 @@ def test_a_missing_part_is_left_out_and_said(run_folder: Path, absent: str, line
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     page = Page(write_report(tmp_path))
-    assert page.headings == list(SECTIONS)
+    assert page.headings == [
+        "Structure",
+        "Sections and projections",
+        "Resolution",
+        "Training",
+        "Details",
+    ]
     assert "No map has been written yet" in page.text
+    assert "no stats.jsonl of the run folder holds numbers to draw" in page.text
+
+
+def test_a_run_of_another_objective_shows_what_it_has(run_folder: Path) -> None:
+    """Its numbers become curves, whatever they are called; the critic is not mentioned."""
+    (run_folder / "half1" / "progress.npz").rename(run_folder / "progress.npz")
+    for half in ("half1", "half2"):
+        shutil.rmtree(run_folder / half)
+    config = json.loads((run_folder / "config.json").read_text())
+    (run_folder / "config.json").write_text(json.dumps(config | {"objective": "lab.fit:Fit"}))
+    records = [{"images_seen": n, "cpu_s": n, "my_<b>loss": 1 / (n + 1)} for n in range(5)]
+    (run_folder / "stats.jsonl").write_text("\n".join(map(json.dumps, records)))
+    page = Page(write_report(run_folder))
+    assert page.headings == [title for title in SECTIONS if not title.startswith("Real")]
+    assert "by lab.fit:Fit" in page.text
+    assert "critic" not in page.text.replace("critic.", "")
+    assert '"text":"my &lt;b&gt;loss"' in page.source.replace("\\u0026", "&")
+    assert "384,000" in page.text
 
 
 def test_a_run_of_one_map(run_folder: Path) -> None:
@@ -287,7 +345,13 @@ def test_text_is_escaped(run_folder: Path) -> None:
     ):
         config[key] = evil
     config["particles"] |= {"star": evil, "summary": evil}
-    config["config"] = {evil: evil, "nested": {evil: [evil]}}
+    config["objective"] = evil
+    config["config"] = {
+        evil: evil,
+        "nested": {evil: [evil]},
+        "assumptions": {"symmetry": evil, evil: [evil]},
+    }
+    config["sources"] = {"symmetry": evil, evil: evil}
     (run_folder / "config.json").write_text(json.dumps(config))
     summary = json.loads((run_folder / "summary.json").read_text())
     summary["resolution_A"][f"{evil}_0.5"] = 5.0
@@ -397,3 +461,33 @@ def test_grey_range_ignores_outliers_and_nan() -> None:
     image[:3] = np.nan, 1e9, -1e9
     low, high = grey_range(image)
     assert (low, high) == pytest.approx((0.0, 1.0), abs=0.01)
+
+
+def test_contents_of_a_run_folder(run_folder: Path) -> None:
+    run = read_run_contents(run_folder)
+    assert run.objective == "adversarial"
+    assert run.settings == {"critic": {"channels": 96, "learning_rate": 0.001}}
+    assert run.assumptions["symmetry"] == "D2"
+    assert run.sources["max_shift_percent"] == "the run earlier"
+    assert run.resolution_A["half_map_0.143_masked"] == 8.7654
+    assert run.maps.keys() == {"map", "half1", "half2", "truth"}
+    assert run.fsc is not None
+    assert list(run.fsc.curves) == ["half_map", "half_map_masked", "truth", "truth_masked"]
+    assert {name: len(records) for name, records in run.logs.items()} == {
+        "half1": 1000,
+        "half2": 1000,
+    }
+    assert run.progress["slices"].shape == (4, 3, BOX, BOX)
+    assert run.examples["real"].shape == (8, BOX, BOX)
+    assert run.conformations is None
+
+
+def test_the_reports_package_is_imported_at_no_cost() -> None:
+    code = (
+        "import sys, cryogan.report; "
+        "print(sorted(sys.modules.keys() & {'torch', 'plotly', 'jinja2', 'PIL', 'skimage'}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"

@@ -13,16 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cryogan.conformation_folder import write_conformations
+from cryogan.conformations.folder import read_conformation_folder, write_conformations
+from cryogan.conformations.series import Series
 from cryogan.errors import InputError
-from cryogan.evaluation.series import Series
 from cryogan.report.conformation_figures import (
     amplitudes_figure,
     density_figure,
     difference_figure,
     path_length,
 )
-from cryogan.report.conformation_files import read_conformations
 from cryogan.report.isosurface import enclosed_volume_A3
 from cryogan.report.page import write_report
 from cryogan.report.voxel_series import voxel_series
@@ -135,13 +134,22 @@ def test_tables_are_optional_and_other_runs_have_no_section(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
-        ("latents.csv", "volume,z0\nvol_000.mrc,0.5\n", "and, last, their weight"),
+        ("latents.csv", "volume,z0\nvol_000.mrc,0.5\n", "has no column weight"),
         ("latents.csv", "volume,weight\nvol_000.mrc,0\n", "are not a distribution"),
-        ("latents.csv", "volume,weight\nvol_000.mrc,x\n", "line 2 is not a name and 1 numbers"),
+        (
+            "latents.csv",
+            "volume,weight\nvol_000.mrc,x\n",
+            "line 2: a value of weight is not a finite",
+        ),
         ("latents.csv", "volume,weight\nno.mrc,1\n", "no.mrc"),
-        ("latents.csv", "", "is not a table"),
-        ("pca.csv", "volume,pc1\nvol_000.mrc,1\n", "does not have the rows"),
-        ("differences.csv", "volume,vol_000.mrc\nvol_000.mrc,nan\n", "table of finite numbers"),
+        ("latents.csv", "", "has no column weight"),
+        ("pca.csv", "volume,pc1\nvol_000.mrc,1\n", "and the rows that latents.csv asks for"),
+        ("differences.csv", "volume,vol_000.mrc\nvol_000.mrc,nan\n", "does not have the column"),
+        (
+            "differences.csv",
+            "\n".join(["volume,vol_000.mrc", *(f"vol_{n:03d}.mrc,nan" for n in range(8))]),
+            "line 2: a value of vol_000.mrc is not a finite number",
+        ),
     ],
 )
 def test_a_damaged_table_is_named(file, content, sentence, tmp_path):
@@ -183,23 +191,24 @@ def test_the_latents_tell_the_kind(latents, kind, tmp_path):
         torch.tensor(latents).double(),
     )
     write_conformations(tmp_path / "c", series, path=False)
-    found = read_conformations(tmp_path / "c")
-    assert found.kind == kind
+    found = read_conformation_folder(tmp_path / "c")
+    assert found.series.kind == kind
     density_figure(found)
     amplitudes_figure(found)
 
 
 def test_figures_show_the_tables(tmp_path):
-    series = read_conformations(make_folder(tmp_path / "run", "path") / "conformations")
-    matrix = difference_figure(series).data[0].z
+    found = read_conformation_folder(make_folder(tmp_path / "run", "path") / "conformations")
+    series = found.series
+    matrix = difference_figure(found).data[0].z
     volumes = series.volumes.flatten(1)
     norm = (series.mean - series.mean.mean()).norm()
     expected = torch.cdist(volumes, volumes) / norm
     assert np.asarray(matrix) == pytest.approx(expected.numpy(), abs=5e-3)
-    first, *_ = amplitudes_figure(series).data
+    first, *_ = amplitudes_figure(found).data
     assert first.name.startswith("component 1 (")
     assert list(first.x) == pytest.approx(LATENTS["path"][:, 0].tolist())
-    over_latent, along_path = density_figure(series).data
+    over_latent, along_path = density_figure(found).data
     assert sum(over_latent.y) == pytest.approx(100.0)
     steps = [float(expected[n, n + 1]) for n in range(7)]
     assert np.diff(along_path.x) == pytest.approx(steps, abs=5e-3)

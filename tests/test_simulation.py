@@ -14,7 +14,7 @@ from cryogan.particles import CTFParams
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution, Triangular
-from cryogan.physics.imaging import simulate
+from cryogan.physics.imaging import simulate_images
 from cryogan.physics.rotations import angle_between
 from cryogan.simulation.in_memory import simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
@@ -46,7 +46,9 @@ def test_clean_images_are_the_physics_of_the_recorded_truth():
     result = make(snr_dB=math.inf, batch=10)
     assert result.noise_sigma == 0.0
     transfer = ctf(result.particles.ctf, 32, 6.0)
-    expected = simulate(phantom_map(32, 6.0), result.pose, transfer, pixel_size_A=6.0, padding=4.0)
+    expected = simulate_images(
+        phantom_map(32, 6.0), result.pose, transfer, pixel_size_A=6.0, padding=4.0
+    )
     torch.testing.assert_close(pixels(result), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -81,7 +83,7 @@ def test_each_image_shows_the_state_that_is_recorded():
     result = make(volume=volumes, ctf=None, snr_dB=math.inf)
     assert set(result.state.tolist()) == {0, 1}
     for state in (0, 1):
-        expected = simulate(volumes[state], result.pose, None, pixel_size_A=6.0, padding=4.0)
+        expected = simulate_images(volumes[state], result.pose, None, pixel_size_A=6.0, padding=4.0)
         error = (pixels(result) - expected).norm(dim=(1, 2))
         assert torch.equal(error < 1e-2, result.state == state)
 
@@ -101,7 +103,7 @@ def test_written_data_set_is_what_was_simulated(tmp_path):
     write_dataset(tmp_path / "set", result, truth)
     found = sorted(str(p.relative_to(tmp_path / "set")) for p in tmp_path.rglob("*.*"))
     assert found == ["particles.mrcs", "particles.star", "truth/map.mrc", "truth/poses.star"]
-    particles = read_particles(tmp_path / "set" / "particles.star", invert="no").particles
+    particles = read_particles(tmp_path / "set" / "particles.star", sign="bright")
     assert particles.pixel_size_A == 6.0
     assert torch.equal(particles.stack.read(torch.arange(64)), pixels(result))
     for field in dataclasses.fields(CTFParams):
@@ -110,8 +112,8 @@ def test_written_data_set_is_what_was_simulated(tmp_path):
     pose = read_poses(tmp_path / "set" / "truth" / "poses.star")
     assert angle_between(pose.rotation, result.pose.rotation).max() < 0.05
     torch.testing.assert_close(pose.shift_A, result.pose.shift_A, atol=1e-5, rtol=0.0)
-    through_truth = read_particles(tmp_path / "set" / "truth" / "poses.star", invert="no")
-    assert torch.equal(through_truth.particles.stack.read(torch.tensor([5])), pixels(result)[5:6])
+    through_truth = read_particles(tmp_path / "set" / "truth" / "poses.star", sign="bright")
+    assert torch.equal(through_truth.stack.read(torch.tensor([5])), pixels(result)[5:6])
     assert torch.equal(read_map(tmp_path / "set" / "truth" / "map.mrc").volume, truth)
 
 

@@ -9,8 +9,9 @@ import torch
 from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack, write_stack
-from cryogan.physics.noise import radial_spectrum
-from cryogan.simulation.noise import Background, NoiseSettings, gain, open_noise
+from cryogan.physics.noise import NoiseModel, radial_spectrum
+from cryogan.simulation.noise import gain, open_noise
+from cryogan.simulation.settings import NoiseSettings
 
 PIXEL_SIZE_A = 4.0
 CLEAN_RMS = 3.7
@@ -71,7 +72,7 @@ KINDS = ["white", "coloured", "background"]
 @pytest.mark.parametrize("snr_dB", [-20.0, 3.0])
 def test_noise_is_at_the_ratio_asked_for(tmp_path, generator, kind, snr_dB):
     source = opened(tmp_path, kind)
-    noise = gain(source, CLEAN_RMS, snr_dB) * source.sample(1500, generator)
+    noise = gain(source, CLEAN_RMS, snr_dB) * source.model.sample(1500, generator)
     assert noise.shape == (1500, 33, 33)
     assert decibel(CLEAN_RMS, rms(noise)) == pytest.approx(snr_dB, abs=0.05)
     assert source.rms == pytest.approx(source.reference_rms)
@@ -82,11 +83,11 @@ def test_ratio_in_a_larger_box_is_that_of_images_cropped_from_it(tmp_path, gener
     """Noise made in a box of 99 at -10 dB and Fourier-cropped to 33 (an odd box loses no
     Nyquist row), against noise made in the box of 33 with the ratio meant in that of 99."""
     large = opened(tmp_path, kind, box_size=99, pixel_size_A=PIXEL_SIZE_A / 3)
-    made_large = gain(large, CLEAN_RMS, -10.0) * large.sample(1500, generator)
+    made_large = gain(large, CLEAN_RMS, -10.0) * large.model.sample(1500, generator)
     assert decibel(CLEAN_RMS, rms(made_large)) == pytest.approx(-10.0, abs=0.05)
     cropped = fourier.resample(made_large, 33)
     small = opened(tmp_path, kind, snr_box_size=99)
-    made_small = gain(small, CLEAN_RMS, -10.0) * small.sample(1500, generator)
+    made_small = gain(small, CLEAN_RMS, -10.0) * small.model.sample(1500, generator)
     assert decibel(rms(cropped), rms(made_small)) == pytest.approx(0.0, abs=0.05)
     torch.testing.assert_close(
         radial_spectrum(made_small)[1:], radial_spectrum(cropped)[1:], rtol=0.15, atol=0.0
@@ -100,7 +101,7 @@ def test_ratio_in_a_larger_box_is_that_of_images_cropped_from_it(tmp_path, gener
 def test_no_noise_is_zeros(generator):
     source = open_noise(NoiseSettings(kind="none"), box_size=16, pixel_size_A=2.0)
     assert gain(source, CLEAN_RMS, -10.0) == 0.0
-    assert torch.equal(source.sample(3, generator), torch.zeros(3, 16, 16))
+    assert torch.equal(source.model.sample(3, generator), torch.zeros(3, 16, 16))
 
 
 @pytest.mark.parametrize("box_size", [32, 33])
@@ -114,7 +115,7 @@ def test_coloured_noise_has_the_power_of_the_table(tmp_path, generator, box_size
     shells = torch.arange(1, (box_size - 1) // 2 + 1)
     k = shells / (box_size * PIXEL_SIZE_A)
     expected = 5.0 - 4.0 * ((k - 0.03) / 0.06).clamp(0.0, 1.0)
-    measured = radial_spectrum(source.sample(3000, generator))[shells]
+    measured = radial_spectrum(source.model.sample(3000, generator))[shells]
     torch.testing.assert_close(measured, expected, rtol=0.05, atol=0.0)
 
 
@@ -129,7 +130,7 @@ def test_flat_coloured_noise_is_white(tmp_path, generator):
     assert coloured.reference_rms == pytest.approx(2.0 * white.reference_rms)
     assert coloured.rms == pytest.approx(2.0 * white.rms)
     seed = 5
-    first, second = (s.sample(2, generator.manual_seed(seed)) for s in (coloured, white))
+    first, second = (s.model.sample(2, generator.manual_seed(seed)) for s in (coloured, white))
     torch.testing.assert_close(first, 2.0 * second, atol=1e-5, rtol=0.0)
 
 
@@ -142,7 +143,7 @@ def test_spectrum_of_a_stack_is_measured_and_kept(tmp_path, generator):
         pixel_size_A=PIXEL_SIZE_A * 33 / 48,
     )
     shells = slice(1, 24)
-    made = radial_spectrum(source.sample(1000, generator))[shells]
+    made = radial_spectrum(source.model.sample(1000, generator))[shells]
     torch.testing.assert_close(made, radial_spectrum(patches)[shells], rtol=0.1, atol=0.0)
 
 
@@ -152,7 +153,7 @@ def test_spectrum_of_a_stack_of_other_pixels_is_at_the_same_spatial_frequency(tm
     source = open_noise(
         NoiseSettings(kind="coloured", file=str(path)), box_size=20, pixel_size_A=4.0
     )
-    power = fourier.shell_mean(source.amplitude.square(), 20)
+    power = source.model.power()
     assert power.argmax() == 4
     # The line between shells 7, 8 and 9 of the patches is half a shell of the images wide.
     assert power[2] < 1e-6 * power[4]
@@ -166,10 +167,9 @@ def test_background_patches_with_even_numbers_are_used_and_the_others_held_out(t
     source = open_noise(
         NoiseSettings(kind="background", file=str(path)), box_size=32, pixel_size_A=PIXEL_SIZE_A
     )
-    assert isinstance(source, Background)
     held_out = amplitude[1::2, None, None] * wave(32, 3.0)
     torch.testing.assert_close(source.held_out, held_out, atol=1e-4, rtol=0.0)
-    sample = source.sample(400, generator)
+    sample = source.model.sample(400, generator)
     assert sample.mean((1, 2)).abs().max() < 1e-5
     used = sample.amax((1, 2))
     assert {round(value, 3) for value in used.tolist()} == {1.0, 3.0, 5.0, 7.0}
@@ -221,7 +221,7 @@ def test_background_of_empiar_10061_at_the_ratio_of_table_1(shared_data, generat
     path = shared_data / "empiar-10061" / "background_192.mrcs"
     settings = NoiseSettings(kind=kind, file=str(path), snr_dB=-20.0, snr_box_size=192)
     source = open_noise(settings, box_size=64, pixel_size_A=3.822)
-    noise = gain(source, CLEAN_RMS, -20.0) * source.sample(1000, generator)
+    noise = gain(source, CLEAN_RMS, -20.0) * source.model.sample(1000, generator)
     patches = MrcStack.open(path).read(torch.arange(0, 101, 2 if kind == "background" else 1))
     patches = patches - patches.mean((1, 2), keepdim=True)
     scale = CLEAN_RMS * 10.0 / rms(patches)
@@ -237,7 +237,7 @@ def test_the_same_seed_gives_the_same_noise(tmp_path, generator):
     for kind in KINDS:
         source = opened(tmp_path, kind)
         first, second, other = (
-            source.sample(4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+            source.model.sample(4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
         )
         assert torch.equal(first, second)
         assert not torch.equal(first, other)
@@ -254,6 +254,7 @@ def test_the_same_seed_gives_the_same_noise(tmp_path, generator):
         ({"kind": "coloured"}, "noise.kind is coloured but no noise.file is given"),
         ({"kind": "background"}, "noise.kind is background but no noise.file is given"),
         ({"file": "a.csv"}, "noise.file is given but noise.kind is white"),
+        ({"kind": "whit"}, "The noise.kind 'whit' is unknown; did you mean 'white'"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
@@ -324,3 +325,71 @@ def test_patches_with_nan_are_refused(tmp_path):
     path = str(patch_stack(tmp_path, images, 4.0))
     with pytest.raises(InputError, match=r"Image 3 of .* holds NaN"):
         open_noise(NoiseSettings(kind="background", file=path), box_size=32, pixel_size_A=4.0)
+
+
+# A noise model of one's own
+
+
+class Stripes(NoiseModel):
+    """Gaussian noise of neighbouring pixels that are alike along x."""
+
+    def __init__(self, box_size: int) -> None:
+        self._box_size = box_size
+
+    @property
+    def box_size(self) -> int:
+        return self._box_size
+
+    def sample(self, n, generator):
+        images = torch.randn(n, self._box_size, self._box_size, generator=generator)
+        return 7.0 * (images + images.roll(1, -1))
+
+
+class NeedsMore(Stripes):
+    def __init__(self, box_size: int, strength: float) -> None:
+        super().__init__(box_size)
+
+
+class OfAnotherBox(Stripes):
+    @property
+    def box_size(self) -> int:
+        return 8
+
+
+class Silent(Stripes):
+    def sample(self, n, generator):
+        return torch.zeros(n, self.box_size, self.box_size)
+
+
+def own(name: str, **settings) -> NoiseSettings:
+    return NoiseSettings(f"{__name__}:{name}", **settings)
+
+
+@pytest.mark.parametrize("reference", [None, 99])
+def test_noise_model_of_ones_own_is_at_the_ratio_asked_for(generator, reference):
+    """Made in the reference box and Fourier-cropped: what remains is measured against what was."""
+    settings = own("Stripes", snr_box_size=reference)
+    source = open_noise(settings, box_size=33, pixel_size_A=PIXEL_SIZE_A)
+    assert source.held_out is None
+    assert source.reference_rms == pytest.approx(7.0 * math.sqrt(2.0), rel=0.005)
+    noise = gain(source, CLEAN_RMS, -10.0) * source.model.sample(1500, generator)
+    made = Stripes(reference or 33).sample(1500, generator)
+    remains = decibel(rms(fourier.resample(made, 33)), rms(made))
+    assert noise.shape == (1500, 33, 33)
+    assert decibel(CLEAN_RMS, rms(noise)) == pytest.approx(-10.0 - remains, abs=0.05)
+    assert source.rms == pytest.approx(rms(fourier.resample(made, 33)), rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NeedsMore", "cannot be made from a box size alone .*give its other arguments defaults"),
+        ("OfAnotherBox", r"samples are of shape \(64, 32, 32\) where \(64, 8, 8\) were asked for"),
+        ("Silent", "whose root mean square is 0; correct it"),
+        ("PIXEL_SIZE_A", "is no NoiseModel; give a class derived from"),
+        ("dict", "cannot be imported"),
+    ],
+)
+def test_noise_models_that_are_none_are_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        open_noise(own(name), box_size=32, pixel_size_A=PIXEL_SIZE_A)

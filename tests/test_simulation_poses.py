@@ -20,7 +20,8 @@ from cryogan.physics.distributions import (
     Uniform,
 )
 from cryogan.physics.rotations import random_rotations
-from cryogan.simulation.poses import OrientationSettings, ShiftSettings, pose_distribution
+from cryogan.simulation.poses import pose_distribution
+from cryogan.simulation.settings import OrientationSettings, ShiftSettings
 
 NO_SHIFTS = ShiftSettings()
 
@@ -117,32 +118,36 @@ def test_orientations_of_a_cryosparc_file(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (OrientationSettings("angular-gaussian", sigma=0.0), r"orientations\.sigma is 0; give a"),
-        (OrientationSettings("angular-gaussian", sigma=-2.0), r"orientations\.sigma is -2;"),
-        (OrientationSettings("angular-gaussian", sigma=math.nan), r"orientations\.sigma is nan;"),
-        (OrientationSettings("angular-gaussian", sigma=math.inf), r"orientations\.sigma is inf;"),
-        (OrientationSettings("cylinder", spread_deg=-1.0), r"orientations\.spread_deg is -1;"),
-        (OrientationSettings("cylinder", spread_deg=91.0), r"spread_deg is 91; .* 0 to 90 degrees"),
-        (OrientationSettings("file"), r"orientations\.file is not given; name a \.star or \.cs"),
-        (OrientationSettings("healpix"), r"orientations\.file is not given; name a \.npy or text"),
-        (
-            OrientationSettings(file="a.star"),
-            r"file has no meaning .* set .*kind to file or healpix",
-        ),
-        (OrientationSettings(sigma=2.0), r"sigma has no meaning while orientations\.kind is unif"),
-        (
-            OrientationSettings("cylinder", sigma=2.0),
-            r"set orientations\.kind to angular-gaussian,",
-        ),
-        (OrientationSettings("file", file="poses.csv"), r"poses\.csv, whose name ends neither"),
+        ({"kind": "angular-gaussian", "sigma": 0.0}, r"orientations\.sigma is 0; give a"),
+        ({"kind": "angular-gaussian", "sigma": -2.0}, r"orientations\.sigma is -2;"),
+        ({"kind": "angular-gaussian", "sigma": math.nan}, r"orientations\.sigma is nan;"),
+        ({"kind": "angular-gaussian", "sigma": math.inf}, r"orientations\.sigma is inf;"),
+        ({"kind": "cylinder", "spread_deg": -1.0}, r"orientations\.spread_deg is -1;"),
+        ({"kind": "cylinder", "spread_deg": 91.0}, r"spread_deg is 91; .* 0 to 90 degrees"),
+        ({"kind": "file"}, r"orientations\.file is not given; name a \.star or \.cs"),
+        ({"kind": "healpix"}, r"orientations\.file is not given; name a \.npy or text"),
+        ({"file": "a.star"}, r"file has no meaning .* set .*kind to file or healpix"),
+        ({"sigma": 2.0}, r"sigma has no meaning while orientations\.kind is unif"),
+        ({"kind": "cylinder", "sigma": 2.0}, r"set orientations\.kind to angular-gaussian,"),
+        ({"kind": "file", "file": "poses.csv"}, r"poses\.csv, whose name ends neither"),
+        ({"kind": "sideways"}, r"orientations\.kind is 'sideways'; give one of uniform"),
+    ],
+)
+def test_impossible_orientations_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        OrientationSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
         (OrientationSettings("file", file="gone.star"), r"gone\.star"),
         (OrientationSettings("file", file="gone.cs"), r"Cannot read gone\.cs: No such file"),
         (OrientationSettings("healpix", file="gone.npy"), r"Cannot read .*gone\.npy: No such file"),
         (OrientationSettings("healpix", file="gone.txt"), r"Cannot read .*gone\.txt: No such file"),
-        (OrientationSettings("sideways"), r"orientations\.kind is 'sideways'; give one of uniform"),
     ],
 )
-def test_bad_orientations_are_refused(settings, message):
+def test_missing_orientations_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         distribution(settings)
 
@@ -150,19 +155,19 @@ def test_bad_orientations_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (ShiftSettings("triangular", percent=-1.0), r"shifts\.percent is -1; .* from 0 to 50"),
-        (ShiftSettings("triangular", percent=51.0), r"shifts\.percent is 51;"),
-        (ShiftSettings("triangular", percent=math.nan), r"shifts\.percent is nan;"),
-        (ShiftSettings("gaussian", sigma_A=-0.5), r"shifts\.sigma_A is -0\.5;"),
-        (ShiftSettings("gaussian", sigma_A=81.0), r"shifts\.sigma_A is 81; .* 0 to 80 Å"),
-        (ShiftSettings(percent=3.0), r"percent has no meaning .* set shifts\.kind to triangular,"),
-        (ShiftSettings("triangular", sigma_A=3.0), r"shifts\.sigma_A has no meaning while"),
-        (ShiftSettings("normal"), r"shifts\.kind is 'normal'; give one of none, triangular, gauss"),
+        ({"kind": "triangular", "percent": -1.0}, r"shifts\.percent is -1; .* from 0 to 50"),
+        ({"kind": "triangular", "percent": 51.0}, r"shifts\.percent is 51;"),
+        ({"kind": "triangular", "percent": math.nan}, r"shifts\.percent is nan;"),
+        ({"kind": "gaussian", "sigma_A": -0.5}, r"shifts\.sigma_A is -0\.5;"),
+        ({"kind": "gaussian", "sigma_A": 81.0}, r"shifts\.sigma_A is 81; .* 0 to 80 Å"),
+        ({"percent": 3.0}, r"percent has no meaning .* set shifts\.kind to triangular,"),
+        ({"kind": "triangular", "sigma_A": 3.0}, r"shifts\.sigma_A has no meaning while"),
+        ({"kind": "normal"}, r"shifts\.kind is 'normal'; give one of none, triangular, gauss"),
     ],
 )
 def test_bad_shifts_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        distribution(shifts=settings)
+        distribution(shifts=ShiftSettings(**settings))
 
 
 @pytest.mark.parametrize(

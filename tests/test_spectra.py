@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cryogan import fourier
+from cryogan.data.statistics import at_box, measure
 from cryogan.particles import ArrayStack, CTFParams, Particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
@@ -16,7 +17,6 @@ from cryogan.physics.projection import project
 from cryogan.physics.spectra import fit_spectra, power_sums
 from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
-from cryogan.training.data import at_box, measure
 
 BOX, PIXEL_SIZE_A, COUNT = 32, 6.0, 4000
 FLAT = torch.ones(BOX // 2 + 1)
@@ -194,8 +194,8 @@ def test_measured_background_finds_its_level(snr_dB, bound, clean_images, genera
     )
     patches = 3.0 * colour(white(600, BOX, generator), noise)
     measured = measure(particles, BackgroundPatches(ArrayStack(patches)))
-    assert measured.patch_gain is not None
-    assert 3.0 * measured.patch_gain / measured.gain == pytest.approx(1.0, abs=bound)
+    assert measured.noise_gain is not None
+    assert 3.0 * measured.noise_gain / measured.gain == pytest.approx(1.0, abs=bound)
     found = measured.spectra.noise / measured.gain**2
     assert worst(found, noise, slice(1, BOX // 2)) < 0.05 + 2 * bound
 
@@ -205,7 +205,7 @@ def test_measured_images_have_unit_noise(box_size, generator):
     images = 7.0 * white(COUNT, box_size, generator)
     particles = Particles(ArrayStack(images), random_ctf(COUNT, generator), PIXEL_SIZE_A)
     measured = measure(particles, None)
-    assert measured.patch_gain is None
+    assert measured.noise_gain is None
     assert measured.gain == pytest.approx(1.0 / 7.0, rel=0.01)
     assert worst(measured.spectra.noise, torch.ones(17), slice(0, 16)) < 0.05
 

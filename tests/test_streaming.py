@@ -1,4 +1,4 @@
-"""Images held in memory or streamed from their files: the same game, errors included."""
+"""Images held in memory or streamed from their files: the same training, errors included."""
 
 import itertools
 import threading
@@ -7,36 +7,40 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cryogan.errors import InputError
-from cryogan.io.mrc import MrcStack, write_stack
-from cryogan.particles import ArrayStack, Particles
-from cryogan.phantom import phantom_map
-from cryogan.physics.imaging import Preprocessing
-from cryogan.simulation.microscope import random_ctf
-from cryogan.training import loop
-from cryogan.training.config import PAPER, Stage, TrainingConfig
-from cryogan.training.data import measure
-from cryogan.training.examples import example_images
-from cryogan.training.state import load_checkpoint, save_checkpoint
-from cryogan.training.stream import (
+from adversarial_runs import CPU, load_state, save_state
+from cryogan.data.images import (
     HeldImages,
     PreprocessedStack,
     StreamedImages,
     hold_or_stream,
     real_indices,
 )
+from cryogan.data.statistics import measure
+from cryogan.errors import InputError
+from cryogan.io.mrc import MrcStack, write_stack
+from cryogan.objectives.adversarial.config import PAPER, AdversarialConfig, Stage
+from cryogan.objectives.adversarial.examples import example_images
+from cryogan.objectives.adversarial.loop import train
+from cryogan.objectives.adversarial.objective import Adversarial
+from cryogan.objectives.adversarial.stage import preprocessing
+from cryogan.objectives.base import Task
+from cryogan.objectives.data_parallel import SINGLE_PROCESS
+from cryogan.particles import ArrayStack, Particles
+from cryogan.phantom import phantom_map
+from cryogan.physics.imaging import Preprocessing
+from cryogan.simulation.microscope import random_ctf
 from simulated_sets import centred_particles
 
-CPU = torch.device("cpu")
 COUNT, BOX, PIXEL_SIZE_A = 200, 24, 8.0
 
-TINY = TrainingConfig(
+TINY = AdversarialConfig(
     stages=(Stage(16, 6 * 8), Stage(24, 6 * 8)), batch_size=8, templates=4, precision="float32"
 )
 PUBLISHED = replace(
     PAPER, stages=TINY.stages, batch_size=4, critic_steps=2, critic_channels=4, memory_GB=1.0
 )
 HELD_HALF = 3 * COUNT * BOX**2 / 1e9  # GB: too little for float32, enough for float16
+HELD_WHOLE = 4 * COUNT * BOX**2 / 1e9  # GB: just enough for float32
 
 
 # an image is preprocessed alike to the last bit in batches no smaller than that
@@ -78,7 +82,7 @@ def particles(in_memory, tmp_path):
 def stack(particles):
     """The particles as a stage's critic sees them."""
     measurement = measure(particles, None)
-    settings = loop.preprocessing(TINY, measurement, 16)
+    settings = preprocessing(TINY, measurement, 16)
     return PreprocessedStack(particles, measurement.gain, settings)
 
 
@@ -176,26 +180,22 @@ def test_every_image_is_drawn_equally_often():
     assert 199 - 5 * 20 < chi_squared < 199 + 5 * 20
 
 
-# The same game
+# The same training
 
 
-def untimed(record):
-    return {k: v for k, v in record.items() if k not in ("wall_s", "cpu_s", "images_per_s")}
-
-
-def played(particles, config, folder=None, checkpoint=None):
+def trained(particles, config, folder=None, checkpoint=None):
     """Records, volumes and critics along a run; a checkpoint of every record in `folder`."""
     records, states = [], []
-    for progress in loop.train(
+    for progress in train(
         particles, config, seed=3, device=CPU, log_every=2, checkpoint=checkpoint
     ):
         state = progress.state
-        records.append(untimed(progress.record))
+        records.append(progress.record)
         states.append(
             [state.average.clone(), *(p.detach().clone() for p in state.critic.parameters())]
         )
         if folder is not None:
-            save_checkpoint(folder / f"{len(records)}.pt", state)
+            save_state(folder / f"{len(records)}.pt", state)
     return records, states, progress
 
 
@@ -209,8 +209,8 @@ def same(first, second):
 
 @pytest.mark.parametrize("config", [TINY, PUBLISHED], ids=["default", "published"])
 def test_a_streamed_run_is_the_run_in_memory(config, particles):
-    held = played(particles, config)
-    streamed = played(particles, replace(config, memory_GB=0.0))
+    held = trained(particles, config)
+    streamed = trained(particles, replace(config, memory_GB=0.0))
     assert isinstance(held[2].data.images, HeldImages)
     assert isinstance(streamed[2].data.images, StreamedImages)
     assert held[0] == streamed[0]
@@ -220,7 +220,7 @@ def test_a_streamed_run_is_the_run_in_memory(config, particles):
 
 
 def test_float16_changes_a_run_by_its_rounding_only(particles):
-    held, half = played(particles, TINY), played(particles, replace(TINY, memory_GB=HELD_HALF))
+    held, half = trained(particles, TINY), trained(particles, replace(TINY, memory_GB=HELD_HALF))
     assert half[2].data.images.images.dtype == torch.float16
     assert half[0][:3] == held[0][:3]  # at 16 px, float32 fits
     assert half[0][3] != held[0][3]
@@ -231,18 +231,27 @@ def test_float16_changes_a_run_by_its_rounding_only(particles):
 @pytest.mark.parametrize("config", [TINY, PUBLISHED], ids=["default", "published"])
 def test_a_resumed_streamed_run_is_the_run_that_never_stopped(config, particles, tmp_path):
     config = replace(config, memory_GB=0.0)
-    records, states, _ = played(particles, config, tmp_path)
+    records, states, _ = trained(particles, config, tmp_path)
     for number in (1, 3, 4):  # amid a stage, between stages, amid the second
-        checkpoint = load_checkpoint(tmp_path / f"{number}.pt")
-        again, states_again, _ = played(particles, config, checkpoint=checkpoint)
+        checkpoint = load_state(tmp_path / f"{number}.pt")
+        again, states_again, _ = trained(particles, config, checkpoint=checkpoint)
         assert again == records[number:]
         assert same(states_again, states[number:])
+
+
+def test_each_half_set_takes_half_of_the_memory(particles):
+    """`memory_GB` is for both: what holds one set as float32 holds both as float16."""
+    whole = trained(particles, replace(TINY, memory_GB=HELD_WHOLE))[2].data.images.images
+    assert whole.dtype == torch.float32
+    objective = Adversarial(replace(TINY, memory_GB=HELD_WHOLE))
+    *_, last = objective.iterate(Task((particles,), None, 3, CPU), None, SINGLE_PROCESS)
+    assert last.live.data.images.images.dtype == torch.float16
 
 
 def test_a_stage_leaves_no_images_behind(particles):
     """Not even where the caller still holds the last record of the stage before."""
     stages = []
-    for progress in loop.train(particles, TINY, seed=3, device=CPU, log_every=6):
+    for progress in train(particles, TINY, seed=3, device=CPU, log_every=6):
         stages.append(progress.data.images)
     assert [len(images) for images in stages] == [0, COUNT]
 
@@ -288,7 +297,7 @@ def test_an_error_of_the_thread_is_that_of_reading(how, stack, tmp_path):
 
 def test_an_error_of_the_thread_ends_training(particles, tmp_path):
     config = replace(TINY, stages=(Stage(16, 2000),), memory_GB=0.0)
-    training = loop.train(particles, config, seed=3, device=CPU, log_every=1)
+    training = train(particles, config, seed=3, device=CPU, log_every=1)
     next(training)
     cut_short(tmp_path / "second.mrcs")
     with pytest.raises(InputError, match="cut short"):
@@ -302,7 +311,7 @@ def test_the_thread_ends_with_training_however_it_ends(particles):
     config = replace(TINY, memory_GB=0.0)
 
     def started():
-        training = loop.train(particles, config, seed=3, device=CPU, log_every=1)
+        training = train(particles, config, seed=3, device=CPU, log_every=1)
         next(training)
         assert len(reading_threads()) == 1
         return training
@@ -315,7 +324,7 @@ def test_the_thread_ends_with_training_however_it_ends(particles):
     with pytest.raises(ZeroDivisionError):
         training.throw(ZeroDivisionError)
     assert reading_threads() == []
-    for _ in loop.train(particles, config, seed=3, device=CPU, log_every=1):
+    for _ in train(particles, config, seed=3, device=CPU, log_every=1):
         break
     assert reading_threads() == []
 

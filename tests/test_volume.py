@@ -1,11 +1,11 @@
-"""The volume: what its parameters can say, and what its constraints forbid."""
+"""The volume: what its parameters can represent, and what its constraints forbid."""
 
 import pytest
 import torch
 
 from cryogan import fourier
-from cryogan.models.volume import Volume, initial_blob, rescale_volume, symmetrise
-from cryogan.physics.imaging import Preprocessing, preprocess
+from cryogan.models.volume import Volume, initial_blob, symmetrise
+from cryogan.physics.imaging import Preprocessing, preprocess, rescale_volume
 from cryogan.physics.projection import project
 from cryogan.physics.rotations import random_rotations
 from cryogan.symmetry import symmetry_matrices
@@ -19,8 +19,7 @@ def make(box_size, parametrisation="fourier", positivity="none", symmetry="C1"):
         parametrisation=parametrisation,
         shell_amplitude=10.0 / (1.0 + torch.arange(box_size // 2 + 1)),
         positivity=positivity,
-        mask_radius=0.8,
-        mask_edge=0.15,
+        mask=fourier.soft_disc(box_size, 0.8 * box_size / 2, 0.15 * box_size / 2, 3),
         symmetry=symmetry,
     )
 
@@ -194,7 +193,7 @@ def test_gradient_equals_finite_differences(parametrisation, positivity, generat
 
 @pytest.mark.parametrize(("fine", "coarse"), [(64, 32), (65, 32), (48, 32)])
 def test_a_rescaled_volume_projects_to_the_preprocessed_images(fine, coarse, generator):
-    """A stage that starts from the volume of another sees the images it was left with."""
+    """A stage that goes on from the volume of another simulates the images that one ended with."""
     scale = fine / coarse
     molecule = blobs(fine, 2.5 * scale, 5.0 * scale, generator)
     rotation = random_rotations(6, generator)

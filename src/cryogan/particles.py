@@ -1,6 +1,7 @@
 """The records that travel everywhere: poses, CTF parameters and particle sets."""
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Protocol, Self
 
 import torch
@@ -143,6 +144,30 @@ class SubsetStack:
 
 
 @dataclass(frozen=True)
+class ParticleSource:
+    """The file that particles were read from, and how.
+
+    Attributes:
+        path: the particle file.
+        rows: (n,) int64 the rows that were chosen, from 0; None for all.
+        datadir, strip_prefix: where its images were found.
+        pixel_size_A: what the user gave, or None.
+        inverted: whether the images on disk are dark and are inverted on reading.
+        summary: a few lines for people: what was read, and what was decided on the way.
+        reader: name of the reader in `registry.READERS`; None for that of the suffix.
+    """
+
+    path: Path
+    rows: Tensor | None
+    datadir: Path | None
+    strip_prefix: str | None
+    pixel_size_A: float | None
+    inverted: bool
+    summary: str
+    reader: str | None = None
+
+
+@dataclass(frozen=True)
 class Particles:
     """A set of particle images (protein bright) and what is known of each; never a pose.
 
@@ -150,11 +175,13 @@ class Particles:
         stack: the images, box D.
         ctf: CTF parameters, one row an image.
         pixel_size_A: the pixel size of the images.
+        source: the file that they were read from; None for images in memory.
     """
 
     stack: ImageStack
     ctf: CTFParams
     pixel_size_A: float
+    source: ParticleSource | None = None
 
     @property
     def box_size(self) -> int:
@@ -165,4 +192,4 @@ class Particles:
 
     def subset(self, index: Tensor) -> "Particles":
         """The particles of `index` ((n,) int64), still lazily read."""
-        return replace(self, stack=SubsetStack(self.stack, index), ctf=self.ctf[index])
+        return replace(self, stack=SubsetStack(self.stack, index), ctf=self.ctf[index], source=None)

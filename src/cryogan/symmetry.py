@@ -1,13 +1,21 @@
-"""Point groups of molecules, in the orientation that RELION gives them."""
+"""Point groups of molecules, in the orientation that RELION gives them.
+
+Names are checked without importing torch, so that a wrong one is refused at once.
+"""
+
+from __future__ import annotations
 
 import math
 import re
-
-import roma
-import torch
-from torch import Tensor
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cryogan.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cryogan.particles import Pose
 
 _GOLDEN = (1.0 + math.sqrt(5.0)) / 2.0
 # Generators (order of the axis, direction of the axis in x, y, z), as `relion_refine --sym`.
@@ -16,6 +24,32 @@ _POLYHEDRAL = {
     "O": [(4, (0.0, 0.0, 1.0)), (3, (1.0, 1.0, 1.0))],
     "I": [(2, (0.0, 0.0, 1.0)), (5, (1.0, 0.0, _GOLDEN))],
 }
+
+
+# A direction well inside RELION's asymmetric unit: its cell among its equivalents is that unit.
+_INSIDE = {
+    "C": (1.0, 0.0, 0.0),  # rot within 0° ± 180° / n
+    "D": (0.0, 1e-3, 1.0),  # tilt up to 90° first, then rot within 90° ± 180° / n
+    "T": (-0.460, 0.725, 0.513),  # threefold axes at its corners, a twofold one on its far edge
+    "O": (0.0, 0.38, 0.92),  # a fourfold and two threefold axes at its corners
+    "I": (0.0, 0.18, 0.98),  # two fivefold axes and a threefold one at its corners
+}
+
+
+def point_group(name: str) -> tuple[str, int]:
+    """Family ("C", "D", "T", "O", "I") and order of the main axis (1 for T, O, I) of a group.
+
+    Raises:
+        InputError: the name is no point group.
+    """
+    match = re.fullmatch(r"([CD])([1-9]\d{0,2})|([TOI])", name.strip().upper())
+    if match is None:
+        raise InputError(
+            f"The symmetry {name!r} is unknown; give Cn or Dn with n from 1 to 999 "
+            "(C1 is no symmetry), T, O or I."
+        )
+    family, order, polyhedron = match.groups()
+    return (polyhedron, 1) if polyhedron else (family, int(order))
 
 
 def symmetry_matrices(name: str) -> Tensor:
@@ -35,19 +69,16 @@ def symmetry_matrices(name: str) -> Tensor:
     Raises:
         InputError: the name is none of these.
     """
-    match = re.fullmatch(r"([CD])([1-9]\d{0,2})|([TOI])", name.strip().upper())
-    if match is None:
-        raise InputError(
-            f"The symmetry {name!r} is unknown; give Cn or Dn with n from 1 to 999 "
-            "(C1 is no symmetry), T, O or I."
-        )
-    family, order, polyhedron = match.groups()
-    if polyhedron:
-        generators = [_rotation(n, axis) for n, axis in _POLYHEDRAL[polyhedron]]
+    import roma
+    import torch
+
+    family, order = point_group(name)
+    if family in _POLYHEDRAL:
+        generators = [_rotation(n, axis) for n, axis in _POLYHEDRAL[family]]
         return _closure(generators).float()
-    steps = torch.arange(int(order), dtype=torch.float64)
-    rotvec = torch.zeros(int(order), 3, dtype=torch.float64)
-    rotvec[:, 2] = steps * (2.0 * math.pi / int(order))
+    steps = torch.arange(order, dtype=torch.float64)
+    rotvec = torch.zeros(order, 3, dtype=torch.float64)
+    rotvec[:, 2] = steps * (2.0 * math.pi / order)
     cyclic: Tensor = roma.rotvec_to_rotmat(rotvec)
     if family == "D":
         cyclic = torch.cat((cyclic, cyclic @ _rotation(2, (1.0, 0.0, 0.0))))
@@ -56,6 +87,9 @@ def symmetry_matrices(name: str) -> Tensor:
 
 def _rotation(order: int, axis: tuple[float, float, float]) -> Tensor:
     """Rotation by 360° / order about an axis: (3, 3) float64."""
+    import roma
+    import torch
+
     direction = torch.nn.functional.normalize(torch.tensor(axis, dtype=torch.float64), dim=0)
     matrix: Tensor = roma.rotvec_to_rotmat(direction * (2.0 * math.pi / order))
     return matrix
@@ -63,6 +97,8 @@ def _rotation(order: int, axis: tuple[float, float, float]) -> Tensor:
 
 def _closure(generators: list[Tensor]) -> Tensor:
     """The finite group that the generators span: (m, 3, 3)."""
+    import torch
+
     group = [torch.eye(3, dtype=torch.float64)]
     for element in group:  # grows while it is walked through
         for generator in generators:
@@ -70,3 +106,31 @@ def _closure(generators: list[Tensor]) -> Tensor:
             if min((product - known).abs().max().item() for known in group) > 1e-6:
                 group.append(product)
     return torch.stack(group)
+
+
+def in_asymmetric_unit(pose: Pose, symmetry: str) -> Pose:
+    """The symmetry-equivalent poses whose viewing directions RELION itself would have given.
+
+    `relion_refine` 3.1.3 samples directions inside one asymmetric unit only, and its local searches
+    around poses outside end far away from them (as if the equivalent of the direction were taken
+    but not that of the in-plane angle; `docs/export.md` has numbers). The unit was established
+    from the directions that RELION lists in `run_it001_sampling.star`.
+
+    Args:
+        pose: n poses.
+        symmetry: as for `symmetry_matrices`.
+
+    Returns:
+        n poses; the images that they describe are the same.
+
+    Raises:
+        InputError: the symmetry is unknown.
+    """
+    import torch
+
+    group = symmetry_matrices(symmetry).double()
+    inside = torch.tensor(_INSIDE[symmetry.strip()[0].upper()], dtype=torch.float64)
+    direction = pose.rotation[:, :, 2].double()
+    nearest = (direction @ (inside @ group).T).argmax(1)
+    rotation: Tensor = group[nearest] @ pose.rotation.double()
+    return replace(pose, rotation=rotation.to(pose.rotation.dtype))

@@ -1,66 +1,64 @@
-"""The command line."""
+"""The command line: arguments to `cryogan.api`, one file a command.
+
+A command's module is imported when the command is given; torch not before its input is in order.
+"""
 
 import sys
-
-from jsonargparse import ArgumentParser
+from importlib import import_module
 
 import cryogan
-from cryogan.cli import assign, demo, evaluate, reconstruct, refine, report, simulate
 from cryogan.errors import InputError
+
+COMMANDS = {
+    "reconstruct": "a map, half-maps and a report from a particle stack",
+    "refine": "refine a run's half-maps by maximum likelihood",
+    "assign": "poses for particles, written for RELION and cryoSPARC",
+    "simulate": "particle images of a known structure: your molecule's, or the papers' data sets",
+    "evaluate": "compare a map with a known structure",
+    "report": "write the report of a run folder again",
+    "demo": "simulate, reconstruct and evaluate a made-up protein",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    arguments = simulate.glued(arguments)
-    parser = ArgumentParser(prog="cryogan", description=cryogan.__doc__)
-    parser.add_argument("--version", action="version", version=cryogan.__version__)
-    subcommands = parser.add_subcommands(required=True, dest="command")
     try:
-        commands = {
-            "reconstruct": (
-                reconstruct.make_parser(arguments),
-                reconstruct.run,
-                "a map, half-maps and a report from a particle stack",
-            ),
-            "refine": (
-                refine.make_parser(),
-                refine.run,
-                "polish a run's maps by maximum likelihood",
-            ),
-            "assign": (
-                assign.make_parser(),
-                assign.run,
-                "poses for particles, written for RELION and cryoSPARC",
-            ),
-            "simulate": (
-                simulate.make_parser(arguments),
-                simulate.run,
-                "particle images of a known structure: your molecule's, or the papers' data sets",
-            ),
-            "evaluate": (
-                evaluate.make_parser(),
-                evaluate.run,
-                "compare a map with a known structure",
-            ),
-            "report": (
-                report.make_parser(),
-                report.run,
-                "write the report of a run folder again",
-            ),
-            "demo": (
-                demo.make_parser(),
-                demo.run,
-                "simulate, reconstruct and judge a made-up protein",
-            ),
-        }
-        for name, (command_parser, _, description) in commands.items():
-            subcommands.add_subcommand(name, command_parser, help=description)
-        options = parser.instantiate(parser.parse_args(arguments))
-        return commands[options.command][1](options[options.command])
+        name = arguments[0] if arguments else "--help"
+        if name == "--version":
+            print(cryogan.__version__)
+            return 0
+        if name in ("-h", "--help", "--help-all"):
+            print(_overview())
+            return 0
+        if name not in COMMANDS:
+            from cryogan.cli.parser import nearest
+
+            raise InputError(
+                f"There is no command '{name}'{nearest(name, COMMANDS)} (commands: "
+                f"{', '.join(COMMANDS)})."
+            )
+        code: int = import_module(f"cryogan.cli.{name}").run(arguments[1:])
+        return code
     except InputError as error:
         print(f"cryogan: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cryogan: interrupted; the same command can be run again", file=sys.stderr)
         return 130
+
+
+def _overview() -> str:
+    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: cryogan COMMAND ...",
+            "",
+            "3D structures and their motions from cryo-EM particle images of unknown pose.",
+            "",
+            *lines,
+            "",
+            "cryogan COMMAND --help shows the options that matter, --help-all the rest.",
+            "Example: cryogan reconstruct particles.star -o run --sym D2 --objective likelihood",
+        )
+    )

@@ -1,92 +1,148 @@
 """`cryogan reconstruct`: particle images in, maps and a report out."""
 
 import argparse
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from cryogan.cli.reading import (
+from cryogan.cli.options import (
+    add_assumptions,
     add_reading_options,
-    chosen_rows,
-    device_named,
-    read_background,
-    read_input,
+    assumptions_of,
+    read_particles,
+    require_file,
+    require_objective,
 )
-from cryogan.cli.refine import refine_with_bar, with_assumptions
+from cryogan.cli.parser import CommandParser, plain
 from cryogan.errors import InputError
-from cryogan.io.relion import ParticleFile
-from cryogan.likelihood.config import AscentConfig
-from cryogan.physics.noise import BackgroundPatches
-from cryogan.reconstruction import Reconstruction, check_count, reconstruct
-from cryogan.refinement import check_refinable
-from cryogan.report.page import write_report
-from cryogan.run_folder import open_run_folder
-from cryogan.run_record import rows_digest
-from cryogan.symmetry import symmetry_matrices
-from cryogan.training.config import HETEROGENEOUS_PRESETS, PRESETS, TrainingConfig
-from cryogan.training.forecast import check_memory
-from cryogan.training.team import Launch, Place
+from cryogan.objectives.adversarial.config import PRESETS, AdversarialConfig, Stage, preset
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.registry import NOISE_MODELS
+
+_MATTER = (
+    *("--output", "--objective", "--sym", "--diameter", "--max-shift", "--model", "--latent"),
+    *("--resolution", "--datadir", "--noise-patches", "--seed", "--device"),
+)
 
 
-def make_parser(arguments: list[str]) -> ArgumentParser:
-    """The command's parser; `arguments` decide model and preset, whose values become defaults.
-
-    Raises:
-        InputError: `--config` names a file that cannot be read.
-    """
-    model, preset = _model_and_preset(arguments)
-    presets = HETEROGENEOUS_PRESETS if model == "heterogeneous" else PRESETS
-    parser = ArgumentParser(
-        description="Reconstruct two half-maps and their mean from particle images. The same "
-        "command run again resumes an interrupted run."
+def make_parser(chosen: str = "default", heterogeneous: bool = False) -> CommandParser:
+    """The command's parser, with the settings of a preset as defaults."""
+    parser = CommandParser(
+        "reconstruct",
+        "Reconstruct two half-maps and the map of all particles from images of unknown pose. The "
+        "same command run again resumes an interrupted run.",
+        "cryogan reconstruct particles.star -o run --sym D2 --objective likelihood",
+        _MATTER,
     )
-    parser.add_argument("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
-    parser.add_argument("-o", "--output", type=str, required=True, help="run folder")
-    parser.add_argument(
-        "--model",
-        choices=["homogeneous", "heterogeneous"],
-        default="homogeneous",
-        help="one structure, or a continuum of conformations (classes: --training.latent discrete)",
+    add = parser.add_argument
+    add("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
+    add("-o", "--output", type=str, help="run folder")
+    add(
+        "--objective",
+        type=str,
+        metavar="NAME",
+        help="adversarial (default): match the distribution of images with a critic; likelihood: "
+        "maximise it over all poses; or module:Class",
     )
-    parser.add_argument(
-        "--preset",
-        choices=list(PRESETS),
-        default="default",
-        help="'paper' is the published recipe (Gupta et al. 2021; 2020 for conformations)",
+    add(
+        "--settings",
+        type=dict,
+        metavar="{NAME: VALUE}",
+        help="settings of an objective of your own, in braces, in quotes",
     )
-    parser.add_argument(
-        "--sym", type=str, help="point group (C4, D2, T, O, I ...); short for --training.symmetry"
+    add_assumptions(parser, "")
+    add("--view-sigma", type=float, help="σ of assumed viewing directions (default: 1, uniform)")
+    add("--box", type=int, help="Fourier-crop the particles to this box first")
+    add(
+        "--resolution",
+        type=float,
+        metavar="Å",
+        help="... or to the box whose Nyquist limit is this",
     )
     add_reading_options(parser)
-    parser.add_argument(
+    add(
         "--noise-patches",
         type=str,
-        help="stack of particle-free background patches, same box, pixel size and contrast as "
-        "the particles, used as noise (by --objective likelihood: for its spectrum)",
+        metavar="FILE",
+        help="stack of particle-free patches of the same box, pixel size and contrast, used as "
+        "noise (default: the noise spectrum is measured on the particles)",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument(
-        "--training",
-        type=TrainingConfig,
-        default=asdict(presets.get(preset, presets["default"])),
-    )
-    parser.add_argument(
-        "--objective",
-        choices=["adversarial", "likelihood"],
-        default="adversarial",
-        help="match the distribution of images with a critic, or maximise their likelihood over "
-        "all poses (settings: --ascent)",
-    )
-    parser.add_argument("--ascent", type=AscentConfig, default=asdict(AscentConfig()))
+    add("--noise", type=str, help="noise model instead: white, or module:function")
+    add("--seed", type=int, help="of the half-sets and of everything random (default: 0)")
+    add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
+    add("--config", action="config", help="YAML file with any of these options")
+    add("--preset", choices=list(PRESETS), help="'paper' is the published adversarial recipe")
+    skip = {"assumptions"}
+    parser.add_class_arguments(AdversarialConfig, "adversarial", skip=skip)
+    parser.add_class_arguments(LikelihoodConfig, "likelihood", skip=skip)
+    defaults = asdict(preset(chosen, heterogeneous=heterogeneous))
+    defaults.pop("assumptions")
+    parser.set_defaults({f"adversarial.{name}": value for name, value in defaults.items()})
     return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command: 0, or 130 if it was interrupted."""
+    options = make_parser(*_preset_and_model(arguments)).given(arguments)
+    if options.get("output") is None:
+        raise InputError("cryogan reconstruct needs an output folder; give it with -o.")
+    assumptions = assumptions_of(options)
+    if assumptions.get("latent") == "none":
+        del assumptions["latent"]
+    objective = require_objective(options.get("objective") or "adversarial")
+    settings = dict(plain(options.get(objective)) or {})
+    if options.get("settings") is not None:
+        if ":" not in objective:
+            raise InputError(f"Settings of the {objective} objective are --{objective}.NAME VALUE.")
+        settings = plain(options.settings)
+    if "stages" in settings:
+        settings["stages"] = tuple(Stage(**stage) for stage in settings["stages"])
+    chosen = options.get("preset") or "default"
+    _check(objective, settings, chosen, heterogeneous="latent" in assumptions)
+    if options.get("noise_patches") is not None:
+        require_file(options.noise_patches)
+    if options.get("noise") is not None:
+        if options.get("noise_patches") is not None:
+            raise InputError("Give --noise or --noise-patches, not both.")
+        NOISE_MODELS.check(options.noise)
+    particles = read_particles(options.particles, options)
+
+    import cryogan
+    from cryogan.cli.display import console, run_display
+    from cryogan.cli.results import print_results
+    from cryogan.objectives.data_parallel import Launch
+
+    launch = Launch.from_environment()
+    out = console(quiet=launch is not None and launch.rank > 0)
+    with run_display(out) as display:
+        result = cryogan.reconstruct(
+            particles,
+            objective=objective,
+            **assumptions,
+            box_size=options.get("box"),
+            resolution_A=options.get("resolution"),
+            noise=options.get("noise_patches") or options.get("noise"),
+            settings=settings,
+            preset=chosen,
+            folder=options.output,
+            seed=options.get("seed") or 0,
+            device=options.get("device") or "auto",
+            launch=launch,
+            show=display.show,
+            started=display.started,
+        )
+    if launch is not None and launch.rank > 0:
+        return 0 if result.finished else 130
+    return print_results(out, result)
+
+
+def _check(objective: str, settings: dict[str, Any], chosen: str, heterogeneous: bool) -> None:
+    """Refuse settings out of range before anything is imported."""
+    if objective == "adversarial":
+        replace(preset(chosen, heterogeneous=heterogeneous), **settings)
+    elif objective == "likelihood":
+        replace(LikelihoodConfig(), **settings)
 
 
 class _InOrder(argparse.Action):
@@ -96,21 +152,23 @@ class _InOrder(argparse.Action):
         namespace.given = [*getattr(namespace, "given", []), (self.dest, values)]
 
 
-def _model_and_preset(arguments: list[str]) -> tuple[str, str]:
-    """What options and configuration files say; as for all options, the last one counts."""
+def _preset_and_model(arguments: Sequence[str]) -> tuple[str, bool]:
+    """What options and configuration files say, before the parser whose defaults they decide."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("model", "preset", "config"):
+    for name in ("preset", "model", "latent", "config"):
         early.add_argument(f"--{name}", action=_InOrder)
-    mine = arguments if arguments[:1] == ["reconstruct"] else []
-    given = getattr(early.parse_known_args(mine)[0], "given", [])
-    chosen = {"model": "homogeneous", "preset": "default"}
+    given = getattr(early.parse_known_args(list(arguments))[0], "given", [])
+    chosen = {"preset": "default", "model": "homogeneous", "latent": "none"}
     for name, value in given:
         found = _read_yaml(Path(value)) if name == "config" else {name: value}
         chosen |= {key: found[key] for key in chosen if isinstance(found.get(key), str)}
-    return chosen["model"], chosen["preset"]
+    known = chosen["preset"] if chosen["preset"] in PRESETS else "default"
+    return known, chosen["model"] == "heterogeneous" or chosen["latent"] != "none"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         found = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -119,145 +177,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"Cannot read {path} ({reason}); give a YAML file with options of this command."
         ) from error
     return found if isinstance(found, dict) else {}
-
-
-def run(options: Namespace) -> int:
-    """Run the command: 0, or 130 if it was interrupted."""
-    config = options.training
-    if options.sym is not None:
-        config = replace(config, symmetry=options.sym)
-    if options.model == "heterogeneous" and config.generator == "volume":
-        raise InputError(
-            "--model heterogeneous learns conformations and generator 'volume' one structure; give "
-            "--training.generator subspace, or leave out --model."
-        )
-    launch = Launch.from_environment()
-    if launch is not None and launch.rank > 0:
-        return _assist(options, config, launch)
-    symmetry_matrices(config.symmetry)  # an unknown name is an InputError
-    device = device_named(options.device)
-    if launch is not None:
-        launch.check(config.batch_size, device)
-    file, background = _read_input(options)
-    if options.objective == "adversarial":
-        check_count(file.particles, config)
-    folder = Path(options.output)
-    about = {
-        "star": str(Path(options.particles).resolve()),
-        "index": options.ind,
-        "rows": rows_digest(chosen_rows(options)),
-        "noise_patches": None
-        if options.noise_patches is None
-        else str(Path(options.noise_patches).resolve()),
-        "summary": file.summary,
-        "count": len(file.particles),
-        "box_size": file.particles.box_size,
-        "pixel_size_A": file.particles.pixel_size_A,
-    }
-    if options.objective == "likelihood":
-        if launch is not None:
-            raise InputError(
-                "--objective likelihood runs in one process; start it without torchrun."
-            )
-        ascent = with_assumptions(options.ascent, asdict(config))
-        check_refinable(file.particles, ascent)
-        open_run_folder(folder, about, ascent, options.seed, device)
-        return refine_with_bar(
-            file, folder, ascent, seed=options.seed, device=device, background=background
-        )
-    check_memory(file.particles, config, device, launch)
-    open_run_folder(folder, about, config, options.seed, device)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(file.summary)
-    with nullcontext() if launch is None else launch.joined(device) as place:
-        result = reconstruct_with_bar(
-            console,
-            file,
-            folder,
-            config,
-            seed=options.seed,
-            device=device,
-            background=background,
-            place=place,
-        )
-    if not result.finished:
-        console.print(f"Interrupted; run the same command again to resume {folder}.")
-        return 130
-    console.print(
-        f"half-map FSC 0.143: {result.resolution_A['half_map_0.143']:.2f} Å unmasked, "
-        f"{result.resolution_A['half_map_0.143_masked']:.2f} Å masked\n"
-        f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}"
-    )
-    if config.generator != "volume":
-        console.print(f"conformations: {folder / 'conformations'}")
-    return 0
-
-
-def _assist(options: Namespace, config: TrainingConfig, launch: Launch) -> int:
-    """What all but the first of torchrun's processes do, once that one has found no fault."""
-    device = device_named(options.device)
-    with launch.joined(device) as place:
-        file, background = _read_input(options)
-        result = reconstruct(
-            file.particles,
-            Path(options.output),
-            config,
-            seed=options.seed,
-            device=device,
-            background=background,
-            place=place,
-        )
-    return 0 if result.finished else 130
-
-
-def _read_input(options: Namespace) -> tuple[ParticleFile, BackgroundPatches | None]:
-    file = read_input(options.particles, options)
-    if options.noise_patches is None:
-        return file, None
-    return file, read_background(Path(options.noise_patches), file)
-
-
-def reconstruct_with_bar(
-    console: Console,
-    file: ParticleFile,
-    folder: Path,
-    config: TrainingConfig,
-    *,
-    seed: int,
-    device: str,
-    background: BackgroundPatches | None = None,
-    place: Place | None = None,
-) -> Reconstruction:
-    """`reconstruct` under a live progress bar: distance, images/s, time left."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TextColumn("{task.fields[numbers]}"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=console,
-    )
-    with bar:
-        task = bar.add_task("two half-sets", total=1.0, numbers="reading images")
-
-        def show(records: list[dict[str, Any]]) -> None:
-            if records:
-                distance = " ".join(f"{record['distance']:.3f}" for record in records)
-                speed = sum(record["images_per_s"] for record in records)
-                bar.update(
-                    task,
-                    completed=sum(record["fraction"] for record in records) / 2,
-                    numbers=f"{records[0]['box_size']} px, distance {distance}, "
-                    f"{speed:.0f} images/s",
-                )
-
-        return reconstruct(
-            file.particles,
-            folder,
-            config,
-            seed=seed,
-            device=device,
-            background=background,
-            place=place,
-            show=show,
-        )

@@ -1,20 +1,24 @@
 """`cryogan report`: the page of a run folder, written again."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, Namespace
+from cryogan.cli.options import require_run
+from cryogan.cli.parser import CommandParser
 
-from cryogan.report.page import write_report
 
-
-def make_parser() -> ArgumentParser:
+def make_parser() -> CommandParser:
     """The command's parser."""
-    parser = ArgumentParser(description="Write the report of a run folder again.")
+    parser = CommandParser(
+        "report", "Write the report of a run folder again.", "cryogan report run"
+    )
     parser.add_argument("run", type=str, help="run folder")
     return parser
 
 
-def run(options: Namespace) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Run the command."""
-    print(f"report: {write_report(Path(options.run))}")
+    folder = require_run(make_parser().given(arguments).run)
+    from cryogan.report import write_report
+
+    print(f"report: {write_report(folder)}")
     return 0

@@ -1,224 +1,143 @@
 """`cryogan simulate`: data sets with a known answer."""
 
 import os
-from dataclasses import asdict, fields, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+from cryogan.cli.parser import CommandParser, plain
 from cryogan.errors import InputError
-from cryogan.simulation.dataset import (
-    Measured,
-    Prepared,
-    check_folder,
-    prepare,
-    write_dataset,
-)
-from cryogan.simulation.description import (
-    Description,
-    is_description,
-    is_same,
-    locate,
-    read_description,
-    recipe_names,
-    settings_of,
-    write_description,
-)
+from cryogan.simulation.description import is_description, recipe_names
+from cryogan.simulation.plan import Plan, describe, plan
 from cryogan.simulation.settings import SimulationSettings
 
+_MATTER = (
+    *("--output", "--box_size", "--pixel_size_A", "--images", "--molecule.resolution_A"),
+    *("--noise.snr_dB", "--condition", "--scale", "--datadir", "--seed"),
+)
 
-def make_parser(arguments: list[str]) -> ArgumentParser:
-    """The command's parser; a recipe among `arguments` decides the defaults.
 
-    Raises:
-        InputError: the recipe cannot be read, or has no such condition.
-    """
-    parser = ArgumentParser(
-        description="Simulate particle images of a molecule whose structure is known: "
-        "particles.star and .mrcs, the truth apart in truth/, and simulation.yaml, from which "
-        "the same command makes the same bits again.",
-        allow_abbrev=False,
+def make_parser(defaults: SimulationSettings | None = None) -> CommandParser:
+    """The command's parser; `defaults` are the settings of a recipe."""
+    parser = CommandParser(
+        "simulate",
+        "Simulate particle images of a molecule whose structure is known: particles.star and "
+        ".mrcs, the truth apart in truth/, and simulation.yaml, from which the same command makes "
+        "the same bits again.",
+        "cryogan simulate molecule.cif -o set --box_size 64 --pixel_size_A 4 --images 2000",
+        _MATTER,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "source",
         nargs="+",
         type=str,
         help="atomic models, maps, a folder of maps, phantom or phantom:D2; or a recipe "
         f"({', '.join(recipe_names())}), or a YAML file such as simulation.yaml",
     )
-    parser.add_argument("-o", "--output", type=str, required=True, help="folder to write to")
-    parser.add_argument("--condition", type=str, help="one of a recipe's conditions")
-    parser.add_argument(
-        "--scale", type=float, help="multiply a recipe's box and number of images by this (< 1)"
-    )
-    parser.add_argument(
+    add("-o", "--output", type=str, help="folder to write to")
+    add("--condition", type=str, help="one of a recipe's conditions (default: the first)")
+    add("--scale", type=float, help="multiply a recipe's box and number of images by this (< 1)")
+    add(
         "--datadir",
         type=str,
         action="append",
         help="folder in which, or in whose folders, the files named are; may be repeated; the "
         "environment variable CRYOGAN_DATA names one more",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="threads; the bits stay the same"
-    )
+    add("--workers", type=int, help="threads; the bits stay the same (default: all cores)")
     parser.add_class_arguments(SimulationSettings)
-    if arguments[:1] == ["simulate"]:
-        _, settings = _described(*_early(arguments[1:]))
-        parser.set_defaults(asdict(settings))
+    if defaults is not None:
+        parser.set_defaults(asdict(defaults))
     return parser
 
 
-def glued(arguments: list[str]) -> list[str]:
-    """`--condition -20dB` as one word: its value may look like an option."""
-    result: list[str] = []
-    for word in arguments:
-        if result and result[-1] == "--condition":
-            result[-1] += f"={word}"
-        else:
-            result.append(word)
-    return result
-
-
-def run(options: Namespace) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Run the command: 0, also where the set is there already."""
-    if options.workers < 1:
-        raise InputError(f"--workers is {options.workers}; give 1 or more.")
-    description, _ = _described(options.source, options.condition, options.scale)
-    settings = SimulationSettings(
-        **{item.name: options[item.name] for item in fields(SimulationSettings)}
-    )
-    settings.check()
-    datadirs = [*(options.datadir or []), *filter(None, [os.environ.get("CRYOGAN_DATA")])]
-    located, inputs = locate(settings, description, map(Path, datadirs))
-    folder = Path(options.output)
-    record = folder / "simulation.yaml"
-    console = Console(highlight=False, soft_wrap=True)
-    if _is_there(folder, record, settings, inputs):
-        console.print(f"{folder} holds this data set already.")
+    words = _joined(arguments)
+    options = make_parser(_recipe_among(words)).given(words)
+    if options.get("output") is None:
+        raise InputError("cryogan simulate needs an output folder; give it with -o.")
+    workers = options.get("workers", os.cpu_count() or 1)
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; give 1 or more.")
+    names = [item.name for item in fields(SimulationSettings)]
+    changes = {name: plain(options[name]) for name in names if name in options}
+    chosen: dict[str, Any] = {name: options.get(name) for name in ("condition", "scale")}
+    datadirs = [*(options.get("datadir") or []), *filter(None, [os.environ.get("CRYOGAN_DATA")])]
+    made = plan(options.source, options.output, **chosen, datadirs=datadirs, changes=changes)
+
+    from cryogan.cli.display import bar, console
+
+    out = console()
+    if made.is_made:
+        out.print(f"{made.folder} holds this data set already.")
         return 0
-    prepared = prepare(located)
-    check_folder(prepared, folder)
-    console.print(_summary(description, prepared))
-    write_description(record, description, settings, inputs)
-    measured = _write_with_bar(console, prepared, folder, options.workers)
-    write_description(record, description, settings, inputs, asdict(measured))
-    if measured.snr_dB is not None:
-        console.print(
+
+    import cryogan
+
+    shows: list[Callable[[str, float | None], None]] = []
+    results: list[Any] = []
+    with ExitStack() as stack:
+
+        def started(prepared: Any) -> None:
+            out.print(_summary(made, len(prepared.conformations)))
+            shows.append(stack.enter_context(bar(out, "simulation")))
+
+        cryogan.simulate(
+            options.source,
+            made.folder,
+            **chosen,
+            datadir=datadirs,
+            workers=workers,
+            show=lambda what, fraction: shows[0](what, fraction),
+            started=started,
+            finished=results.append,
+            **changes,
+        )
+    (measured,) = results
+    if measured is not None and measured.snr_dB is not None:
+        out.print(
             f"measured: {measured.snr_dB:.3f} dB, rms of images {measured.clean_rms:.4g}, of "
             f"noise {measured.noise_rms:.4g}"
         )
-    console.print(f"particles: {folder / 'particles.star'}\ntruth:     {folder / 'truth'}")
+    out.print(f"particles: {made.folder / 'particles.star'}\ntruth:     {made.folder / 'truth'}")
     return 0
 
 
-def _is_there(
-    folder: Path, record: Path, settings: SimulationSettings, inputs: dict[str, dict[str, str]]
-) -> bool:
-    """Whether the folder holds this very set; never let it overwrite another."""
-    if record.is_file():
-        if not is_same(record, settings, inputs):
-            raise InputError(
-                f"{folder} holds another simulated set, or a part of one; choose another folder "
-                "or remove it."
-            )
-        return all((folder / name).is_file() for name in ("particles.star", "particles.mrcs"))
-    for name in ("particles.star", "particles.mrcs", "background.mrcs", "truth/*"):
-        if any(folder.glob(name)):
-            raise InputError(
-                f"{folder} holds {name} that is not of a simulated set; choose another folder."
-            )
-    return False
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--condition -20dB` as one word: its value may look like an option."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--condition":
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
-def _summary(description: Description, prepared: Prepared) -> str:
-    settings, made = prepared.settings, prepared.conformations
+def _recipe_among(words: Sequence[str]) -> SimulationSettings | None:
+    """The settings of the recipe that the words name, whose values the help shows."""
+    recipe = next(filter(is_description, words), None)
+    if recipe is None or not {"-h", "--help", "--help-all"} & set(words):
+        return None
+    given = [word.partition("=")[2] for word in words if word.startswith("--condition=")]
+    return describe(recipe, given[-1] if given else None)[1]
+
+
+def _summary(made: Plan, conformations: int) -> str:
+    description, settings, noise = made.description, made.settings, made.settings.noise
     condition = "" if description.condition is None else f", {description.condition}"
     scale = "" if description.scale is None else f", scaled by {description.scale:g}"
-    noise = settings.noise
-    stated = noise.snr_box_size or settings.box_size
     lines = [
         f"{description.title}{condition}{scale}",
         f"{settings.images:,} images of {settings.box_size} px, {settings.pixel_size_A:.4g} Å/px",
-        f"{len(made)} conformation{'s' * (len(made) > 1)}, {settings.orientations.kind} "
+        f"{conformations} conformation{'s' * (conformations > 1)}, {settings.orientations.kind} "
         f"orientations, shifts {settings.shifts.kind}, CTF {settings.ctf.kind}",
         "no noise"
         if noise.kind == "none"
-        else f"{noise.kind} noise, {noise.snr_dB:g} dB at {stated} px",
+        else f"{noise.kind} noise, {noise.snr_dB:g} dB at "
+        f"{noise.reference_box_size(settings.box_size)} px",
     ]
     return "\n".join(lines)
-
-
-def _write_with_bar(console: Console, prepared: Prepared, folder: Path, workers: int) -> Measured:
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=console,
-    )
-    with bar:
-        task = bar.add_task("images", total=1.0)
-
-        def show(what: str, fraction: float) -> None:
-            bar.update(task, description=what, completed=fraction)
-
-        return write_dataset(prepared, folder, workers=workers, show=show)
-
-
-def _early(arguments: list[str]) -> tuple[list[str], str | None, float | None]:
-    """Sources, condition and scale, before the parser whose defaults they decide exists."""
-    sources: list[str] = []
-    found: dict[str, str] = {}
-    waiting = ""  # option whose value comes next
-    for word in arguments:
-        if word.startswith("-") and not _is_number(word):
-            name, equals, value = word.partition("=")
-            if equals:
-                found[name] = value
-            waiting = "" if equals or (name.startswith("-o") and name != "-o") else name
-        elif waiting:
-            found[waiting], waiting = word, ""
-        else:
-            sources.append(word)
-    return sources, found.get("--condition"), _number(found.get("--scale"))
-
-
-def _is_number(word: str) -> bool:
-    """Whether a word that begins with - is a negative number and no option."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        raise InputError(f"--scale is '{text}'; give a number above 0 and up to 1.") from None
-
-
-def _described(
-    sources: list[str], condition: str | None, scale: float | None
-) -> tuple[Description, SimulationSettings]:
-    """The description that sources name or make, and its settings, scaled."""
-    if len(sources) == 1 and is_description(sources[0]):
-        description = read_description(sources[0], condition)
-        settings = settings_of(description)
-        if scale is None:
-            return description, settings
-        total = scale * (description.scale or 1.0)
-        return replace(description, scale=total), settings.scaled(scale)
-    if any(map(is_description, sources)):
-        raise InputError(
-            f"A recipe stands alone, but the sources are {' '.join(sources)}; give one recipe, or "
-            "models or maps only."
-        )
-    if condition is not None or scale is not None:
-        raise InputError("--condition and --scale are for recipes; give one, or leave them out.")
-    settings = SimulationSettings()
-    molecule = replace(settings.molecule, sources=tuple(sources))
-    return Description(title=" ".join(sources)), replace(settings, molecule=molecule)

@@ -49,7 +49,7 @@ def per_image_fsc_auc(
     """Area under the FSC of the map assigned to each image with the image's true state.
 
     Per-image FSC of CryoBench (Jeon et al. 2024), except that there is one alignment for all
-    maps and that negative correlations count as negative. It judges maps and assignment at once.
+    maps and that negative correlations count as negative. It critics maps and assignment at once.
 
     Args:
         fsc: (n, K, S) of maps and true states, from `SeriesComparison`.
@@ -80,7 +80,7 @@ def per_image_fsc_auc(
 
 def _check_numbers(numbers: Tensor, what: str, count: int) -> None:
     if len(numbers) == 0:
-        raise InputError("There are no images to judge; give the assignments of some.")
+        raise InputError("There are no images to score; give the assignments of some.")
     wrong = ((numbers < 0) | (numbers >= count)).nonzero()
     if len(wrong):
         row = int(wrong[0])

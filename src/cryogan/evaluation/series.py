@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.conformations.series import Series, weighted_mean
 from cryogan.evaluation.alignment import (
     Alignment,
     alignments,
@@ -26,33 +27,6 @@ from cryogan.evaluation.alignment import (
 _SEARCH_BOX = 48  # candidates are compared in this box
 _CANDIDATES = 3  # of each hand
 _ROUNDS = 4  # of matching and alignment to the matches, at most
-
-
-@dataclass(frozen=True)
-class Series:
-    """Maps in one frame.
-
-    Attributes:
-        names: of the maps.
-        volumes: (n, D, D, D).
-        pixel_size_A: of all.
-        weight: (n,) float64, share of the images each stands for; sum 1.
-        coordinate: (n, m) float64, where each lies on the latent's or path's m axes; m may be 0.
-    """
-
-    names: list[str]
-    volumes: Tensor
-    pixel_size_A: float
-    weight: Tensor
-    coordinate: Tensor
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def mean(self) -> Tensor:
-        """(D, D, D), weighted."""
-        return _mean(self.volumes, self.weight)
 
 
 @dataclass(frozen=True)
@@ -197,7 +171,7 @@ def _settled(generated: Series, truth: Series, truth_spectra: Spectra, match: _M
     """Align to the mean of the matches and match again, as long as maps match better."""
     mean = generated.mean
     for _ in range(_ROUNDS):
-        reference = _mean(truth.volumes[match.state], generated.weight)
+        reference = weighted_mean(truth.volumes[match.state], generated.weight)
         closer = refine_alignment(mean, reference, generated.pixel_size_A, match.alignment)
         new = _match(generated, truth_spectra, closer)
         if new.score <= match.score:
@@ -221,8 +195,3 @@ def _cropped(series: Series) -> Series:
         return series
     volumes = torch.stack([fourier.resample(v, _SEARCH_BOX, 3) for v in series.volumes])
     return replace(series, volumes=volumes, pixel_size_A=series.pixel_size_A * size / _SEARCH_BOX)
-
-
-def _mean(volumes: Tensor, weight: Tensor) -> Tensor:
-    mean: Tensor = torch.tensordot(weight.to(volumes), volumes, dims=1)
-    return mean

@@ -14,7 +14,7 @@ from cryogan.io.mrc import MrcStack, contradict, read_header
 from cryogan.io.star import Table
 
 _Rows = np.ndarray[Any, np.dtype[np.int64]]
-Invert = Literal["auto", "yes", "no"]
+Sign = Literal["auto", "bright", "dark"]
 
 
 @dataclass(frozen=True)
@@ -160,15 +160,15 @@ def settle_pixel_size(
     return size, label
 
 
-def make_bright(stack: MrcStack, pixel_size_A: float, invert: Invert) -> tuple[MrcStack, str]:
+def make_bright(stack: MrcStack, pixel_size_A: float, sign: Sign) -> tuple[MrcStack, str]:
     """Set the stack's sign so that protein is bright, and say in words what was decided.
 
     Raises:
-        InputError: one of the images looked at holds NaN or infinite pixels.
+        InputError: one of the sampled images holds NaN or infinite pixels.
     """
     z = contrast_z(sample_images(stack), pixel_size_A)
     verdict = "too weak to tell" if abs(z) < MIN_Z else "bright" if z > 0 else "dark"
-    flip = invert == "yes" or (invert == "auto" and verdict == "dark")
-    why = "" if invert == "auto" else f", as asked (invert {invert})"
+    flip = (verdict if sign == "auto" else sign) == "dark"
+    why = "" if sign == "auto" else f", as asked (sign {sign})"
     words = f"protein contrast: {verdict} (z = {z:+.1f}); {'inverted' if flip else 'kept'}{why}"
     return replace(stack, sign=-1.0 if flip else 1.0), words

@@ -7,7 +7,7 @@ goes before its optics group's. Units are fixed here, once: Å, degrees, kV, mm.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.io.asymmetric_unit import in_asymmetric_unit
 from cryogan.io.images import (
-    Invert,
+    Sign,
     find_stack,
     make_bright,
     open_stacks,
@@ -27,7 +26,8 @@ from cryogan.io.images import (
     settle_pixel_size,
 )
 from cryogan.io.star import Table, read_star, write_star
-from cryogan.particles import CTFParams, Particles, Pose
+from cryogan.particles import CTFParams, Particles, ParticleSource, Pose
+from cryogan.symmetry import in_asymmetric_unit
 
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
 _Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -46,21 +46,6 @@ _CTF_LABELS = {
 _CTF_DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_A2": 0.0, "scale": 1.0}
 _OPTICS_FIELDS = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast")
 _EULER_LABELS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-
-
-@dataclass(frozen=True)
-class ParticleFile:
-    """What was read, and what was decided on the way.
-
-    Attributes:
-        particles: the particle set, protein bright.
-        inverted: whether the images on disk are dark and are inverted on reading.
-        summary: a few lines for the user.
-    """
-
-    particles: Particles
-    inverted: bool
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -91,9 +76,9 @@ def read_particles(
     strip_prefix: str | None = None,
     index: Tensor | None = None,
     pixel_size_A: float | None = None,
-    invert: Invert = "auto",
-) -> ParticleFile:
-    """Read a particle set; its poses, if there are any, are not looked at.
+    sign: Sign = "auto",
+) -> Particles:
+    """Read a particle set; its poses, if there are any, are not read.
 
     Args:
         star: the particle file.
@@ -102,8 +87,8 @@ def read_particles(
         strip_prefix: leading part of image names to drop.
         index: (m,) int64, the rows to use, from 0; all if None.
         pixel_size_A: pixel size where the star file has none.
-        invert: "auto" detects dark protein (`contrast.contrast_z`) and inverts it on reading;
-            "yes" always inverts, "no" never.
+        sign: contrast of the protein on disk: "bright", "dark" (inverted on reading), or "auto" to
+            detect it (`contrast.contrast_z`).
 
     Raises:
         InputError: with the file, row and column at fault. NaN pixels are looked for in the
@@ -120,10 +105,19 @@ def read_particles(
             "the star file."
         )
     size, origin = settle_pixel_size(table.path, metadata.pixel_size, pixel_size_A, stack)
-    stack, contrast = make_bright(stack, size, invert)
+    stack, contrast = make_bright(stack, size, sign)
     particles = Particles(stack, metadata.ctf, size)
     summary = _summary(particles, len(stack.files), origin, metadata.optics_groups, contrast)
-    return ParticleFile(particles, stack.sign < 0, summary)
+    source = ParticleSource(
+        Path(star),
+        index,
+        None if datadir is None else Path(datadir),
+        strip_prefix,
+        pixel_size_A,
+        stack.sign < 0,
+        summary,
+    )
+    return replace(particles, source=source)
 
 
 def _summary(
@@ -451,7 +445,7 @@ def write_assigned(
         source: the particle file that was read.
         pose: n poses.
         symmetry: the molecule's; poses are moved into the asymmetric unit that RELION keeps them
-            in (`asymmetric_unit.in_asymmetric_unit`), without which its local searches go wrong.
+            in (`symmetry.in_asymmetric_unit`), without which its local searches go wrong.
         rows: (n,) int64 rows of the particle table, from 0; all if None.
         half: (n,) int64, 1 or 2, into `rlnRandomSubset`.
         class_number: (n,) int64, from 1, into `rlnClassNumber`.

@@ -1,14 +1,16 @@
-"""The generator of Multi-CryoGAN: a 3D U-Net on a line between two fixed random volumes."""
+"""The network of Multi-CryoGAN: a 3D U-Net on a line between two fixed random volumes."""
 
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from cryogan import fourier
-from cryogan.models.conformations import Latent
-from cryogan.models.generator import Generator, Mixture
+from cryogan.conformations.latent import Latent, Line
+from cryogan.errors import InputError
+from cryogan.models.base import Mixture, VolumeModel, VolumeSpec
 
 _CHANNELS = (16, 32, 64, 128, 256)
 
@@ -67,7 +69,7 @@ class UNet3D(nn.Module):
         return result
 
 
-class UNet(Generator):
+class UNet(VolumeModel):
     """`V(z) = U((1 - z) z₀ + z z₁)`, z uniform on [0, 1], z₀ and z₁ fixed white noise.
 
     A volume costs far more than its projection, so every step makes few volumes and shows each
@@ -82,6 +84,7 @@ class UNet(Generator):
         mask: (D, D, D) that multiplies the volumes.
     """
 
+    latent: Latent
     ends: Tensor
     mask: Tensor
     unit: Tensor
@@ -92,7 +95,7 @@ class UNet(Generator):
         super().__init__()
         self.box_size = box_size
         self.leak = 1.0
-        self.latent = Latent("uniform")
+        self.latent = Line()
         self.volumes_per_step = volumes_per_step
         self.network = UNet3D()
         self.register_buffer("ends", torch.randn(2, *(box_size,) * 3))
@@ -102,17 +105,44 @@ class UNet(Generator):
         total = float((power * fourier.half_weights(box_size)).sum())
         self.register_buffer("unit", torch.tensor(total**0.5 / box_size**3), persistent=False)
 
-    def _generate(self, network: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
+    @classmethod
+    def build(cls, spec: VolumeSpec) -> Self:
+        return cls(spec.box_size, spec.volumes_per_step, spec.shell_amplitude, spec.mask)
+
+    @classmethod
+    def check(cls, spec: VolumeSpec, *, stages: int, batch_size: int) -> None:
+        if type(spec.latent) is not Line:
+            raise InputError(
+                "The U-Net has a latent on a line; give --latent uniform, or "
+                "--adversarial.volume_model subspace."
+            )
+        if spec.symmetry != "C1":
+            raise InputError(
+                f"symmetry is {spec.symmetry}, which the U-Net cannot impose; give C1 or "
+                "--adversarial.volume_model subspace."
+            )
+        if stages > 1 or spec.box_size % 16:
+            raise InputError(
+                "The U-Net is trained in one stage with a box that is a multiple of 16; give one "
+                f"such stage (here: {stages}, {spec.box_size} px), as --preset paper does."
+            )
+        if batch_size % spec.volumes_per_step:
+            raise InputError(
+                f"A batch of {batch_size} images cannot be shared equally by "
+                f"{spec.volumes_per_step} volumes; give a volumes_per_step that divides it."
+            )
+
+    def _volumes_at(self, network: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
         place = latent.to(self.ends)[:, :, None, None]
         between = (1.0 - place) * self.ends[0] + place * self.ends[1]
         return network(between[:, None])[:, 0] * (self.unit * self.mask)
 
-    def components(self, generator: torch.Generator) -> Tensor:
+    def basis(self, generator: torch.Generator) -> Tensor:
         """(volumes_per_step, D, D, D) at random z."""
-        return self._generate(self.network, self.latent.sample(self.volumes_per_step, generator))
+        return self._volumes_at(self.network, self.latent.sample(self.volumes_per_step, generator))
 
     def mixture(self, n: int, generator: torch.Generator) -> Mixture:
-        """Every component in turn for n / volumes_per_step particles."""
+        """Every volume in turn for n / volumes_per_step particles."""
         return Mixture()
 
     def _values(self) -> dict[str, Tensor]:
@@ -143,7 +173,7 @@ class UNet(Generator):
         values = self._split(snapshot)
         self.network.eval()
         volumes = [
-            self._generate(lambda x: functional_call(self.network, values, (x,)), each)
+            self._volumes_at(lambda x: functional_call(self.network, values, (x,)), each)
             for each in torch.split(latent, 1)
         ]
         self.network.train()
@@ -152,5 +182,5 @@ class UNet(Generator):
     def mean_volume(self, snapshot: Tensor) -> Tensor:
         return self.volumes(snapshot, self.latent.grid(self.volumes_per_step)).mean(0)
 
-    def components_of(self, snapshot: Tensor, generator: torch.Generator) -> Tensor:
+    def basis_of(self, snapshot: Tensor, generator: torch.Generator) -> Tensor:
         return self.volumes(snapshot, self.latent.sample(self.volumes_per_step, generator))

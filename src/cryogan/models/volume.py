@@ -1,15 +1,18 @@
 """The volume that is learnt: its parameters, and the constraints that make it a molecule."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
 from cryogan import fourier
-from cryogan.models.generator import ALIKE, Generator, Mixture
+from cryogan.errors import InputError
+from cryogan.models.base import VolumeModel, VolumeSpec
 from cryogan.symmetry import symmetry_matrices
 
 
-class Volume(Generator):
-    """A volume (D, D, D) with soft ball mask, positivity and point-group symmetry.
+class Volume(VolumeModel):
+    """A volume (D, D, D) with soft mask, positivity and point-group symmetry.
 
     Two parametrisations of the same volumes:
 
@@ -26,8 +29,7 @@ class Volume(Generator):
             coefficients in every shell; not used by "voxels".
         positivity: "relu" clips negative values, "leaky" scales them by `leak` (a gradient is
             left that can bring them back), "none".
-        mask_radius: radius of the ball as a fraction of half the box; the cosine edge that
-            follows is `mask_edge` wide.
+        mask: (D, D, D) that multiplies the volume.
         symmetry: point group (RELION's name).
     """
 
@@ -42,8 +44,7 @@ class Volume(Generator):
         parametrisation: str,
         shell_amplitude: Tensor,
         positivity: str,
-        mask_radius: float,
-        mask_edge: float,
+        mask: Tensor,
         symmetry: str = "C1",
     ) -> None:
         super().__init__()
@@ -51,11 +52,7 @@ class Volume(Generator):
         self.parametrisation = parametrisation
         self.positivity = positivity
         self.leak = 0.1
-        self.register_buffer(
-            "mask",
-            fourier.soft_disc(box_size, mask_radius * box_size / 2, mask_edge * box_size / 2, 3),
-            persistent=False,
-        )
+        self.register_buffer("mask", mask, persistent=False)
         if parametrisation == "fourier":
             shells = fourier.shell_index(box_size, 3).clamp_max(box_size // 2)
             scale = shell_amplitude[shells] * fourier.band_mask(box_size, box_size / 2, 3)
@@ -66,6 +63,25 @@ class Volume(Generator):
         self.parameter = nn.Parameter(torch.zeros(shape))
         operators = symmetry_matrices(symmetry)[1:]
         self.register_buffer("operators", operators.float(), persistent=False)
+
+    @classmethod
+    def build(cls, spec: VolumeSpec) -> Self:
+        return cls(
+            spec.box_size,
+            parametrisation=spec.parametrisation,
+            shell_amplitude=spec.shell_amplitude,
+            positivity=spec.positivity,
+            mask=spec.mask,
+            symmetry=spec.symmetry,
+        )
+
+    @classmethod
+    def check(cls, spec: VolumeSpec, *, stages: int, batch_size: int) -> None:
+        if spec.latent is not None:
+            raise InputError(
+                "A single volume has no latent; give --model homogeneous, or "
+                "--adversarial.volume_model subspace for conformations."
+            )
 
     def forward(self) -> Tensor:
         """The volume (D, D, D), differentiable in the parameters."""
@@ -100,23 +116,13 @@ class Volume(Generator):
             snapshot = torch.where(snapshot < 0, snapshot / self.leak, snapshot)
         self.parameter.copy_(self.parameters_of(snapshot))
 
-    def components(self, generator: torch.Generator) -> Tensor:
+    def basis(self, generator: torch.Generator) -> Tensor:
         volume: Tensor = self()
         return volume
-
-    def mixture(self, n: int, generator: torch.Generator) -> Mixture:
-        """All particles are alike."""
-        return ALIKE
 
     def snapshot(self) -> Tensor:
         volume: Tensor = self()
         return volume
-
-    def mean_volume(self, snapshot: Tensor) -> Tensor:
-        return snapshot
-
-    def components_of(self, snapshot: Tensor, generator: torch.Generator) -> Tensor:
-        return snapshot
 
 
 def symmetrise(volume: Tensor, operators: Tensor) -> Tensor:
@@ -151,14 +157,3 @@ def initial_blob(box_size: int, shell_amplitude: Tensor) -> Tensor:
     radius = fourier.radius_grid(box_size, 3)
     blob = torch.exp(-0.5 * (radius / (0.2 * box_size)).square())
     return blob * (0.3 * float(shell_amplitude.max()) / float(blob.sum()))
-
-
-def rescale_volume(volume: Tensor, new_size: int) -> Tensor:
-    """The same volume at another box of the same field of view, band-limited or zero-padded.
-
-    Grey values are multiplied by (D / D')²: D / D' because a ray crosses fewer, larger voxels,
-    and once more because images are cropped unitarily (`physics.imaging.preprocess`), with the
-    variance of white noise kept.
-    """
-    size = volume.shape[-1]
-    return fourier.resample(volume, new_size, 3) * (size / new_size) ** 2

@@ -25,7 +25,7 @@ def form_images(
     box_size: int,
     pixel_size_A: float,
     noise: Tensor | None = None,
-    amounts: Tensor | None = None,
+    coefficients: Tensor | None = None,
     band: float = 1.0,
     folded: bool = False,
     shifted: bool = True,
@@ -40,7 +40,7 @@ def form_images(
         box_size: D.
         pixel_size_A: pixel size of volume and images.
         noise: (n, D, D) to be added, or None.
-        amounts: (n, m) for mixtures `Σ_k amounts[i, k] V_k` of m volumes, or None.
+        coefficients: (n, m) for mixtures `Σ_k coefficients[i, k] V_k` of m volumes, or None.
         band: see `projection.slices`; frequencies beyond this fraction of Nyquist are not formed.
         shifted: False where all shifts are known to be zero, which saves their phases.
         folded: read slices on the images' own grid (`projection.slices`, size D): much cheaper,
@@ -49,7 +49,7 @@ def form_images(
     Returns:
         (n, D, D), protein bright. A pixel of a projection is the sum of voxels along its ray.
     """
-    plane = _mixed_slices(spectrum, pose.rotation, amounts, band, box_size if folded else None)
+    plane = _mixed_slices(spectrum, pose.rotation, coefficients, band, box_size if folded else None)
     if not folded:
         projection = fourier.irfft(plane, spectrum.shape[-2])
         plane = fourier.rfft(fourier.crop_or_pad(projection, box_size))
@@ -62,12 +62,15 @@ def form_images(
 
 
 def _mixed_slices(
-    spectrum: Tensor, rotation: Tensor, amounts: Tensor | None, band: float, size: int | None
+    spectrum: Tensor, rotation: Tensor, coefficients: Tensor | None, band: float, size: int | None
 ) -> Tensor:
-    if amounts is not None:  # projection is linear: mix slices, not volumes
-        parts = zip(amounts.unbind(1), spectrum, strict=True)
+    if coefficients is not None:  # projection is linear: mix slices, not volumes
+        parts = zip(coefficients.unbind(1), spectrum, strict=True)
         return sum(
-            (amount[:, None, None] * slices(each, rotation, band, size) for amount, each in parts),
+            (
+                coefficient[:, None, None] * slices(each, rotation, band, size)
+                for coefficient, each in parts
+            ),
             start=torch.zeros((), device=spectrum.device),
         )
     if spectrum.ndim == 4 and len(spectrum) < len(rotation):
@@ -76,7 +79,7 @@ def _mixed_slices(
     return slices(spectrum, rotation, band, size)
 
 
-def simulate(
+def simulate_images(
     volume: Tensor,
     pose: Pose,
     ctf: Tensor | None,
@@ -102,8 +105,8 @@ class Preprocessing:
 
     Attributes:
         box_size: images are Fourier-cropped to this box.
-        whitening: (box // 2 + 1,) factor for every shell, or None: it lets weak shells be heard
-            beside strong ones.
+        whitening: (box // 2 + 1,) factor for every shell, or None: it brings weak shells
+            to the level of strong ones.
         band: coefficients at or beyond this fraction of the box's Nyquist frequency are removed
             (1.0 keeps all shells below Nyquist; the Nyquist row always goes).
         phase_flip: coefficients where an image's own CTF is negative change their sign.
@@ -134,8 +137,8 @@ def preprocess(images: Tensor, settings: Preprocessing, transfer: Tensor | None 
 
     The crop is unitary: white noise keeps its variance per pixel, at every box.
 
-    This is the *only* road to the critic. A coefficient, row or window edge that differed
-    between real and simulated images would be learnt in place of the molecule.
+    Real and simulated images reach the critic through this function only. The critic would
+    learn any coefficient, row or window edge that differed between them, not the molecule.
     """
     box_size = images.shape[-1]
     size = settings.box_size
@@ -162,3 +165,14 @@ def preprocess(images: Tensor, settings: Preprocessing, transfer: Tensor | None 
         image = image - image.mean(dim=(-2, -1), keepdim=True)
         image = image / image.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-12)
     return image
+
+
+def rescale_volume(volume: Tensor, new_size: int) -> Tensor:
+    """The same volume at another box of the same field of view, band-limited or zero-padded.
+
+    Grey values are multiplied by (D / D')²: D / D' because a ray crosses fewer, larger voxels,
+    and once more because images are cropped unitarily (`preprocess`), with the
+    variance of white noise kept.
+    """
+    size = volume.shape[-1]
+    return fourier.resample(volume, new_size, 3) * (size / new_size) ** 2

@@ -6,21 +6,25 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from cryogan.report.conformation_files import Conformations, FloatArray
+from cryogan.conformations.folder import ConformationFolder
+from cryogan.conformations.series import Series
 from cryogan.report.figures import COLOURS, style
+from cryogan.run.contents import FloatArray
 
 _COMPONENTS = 3  # shown
 _HEIGHT = 380
 
 
-def difference_figure(series: Conformations) -> go.Figure:
-    """The matrix of relative differences as a picture."""
-    numbers = np.arange(len(series.names))
+def difference_figure(found: ConformationFolder) -> go.Figure:
+    """The matrix of relative differences as a picture; the folder must have it."""
+    assert found.differences is not None
+    series = found.series
+    numbers = np.arange(len(series))
     figure = go.Figure()
     figure.add_heatmap(
         x=numbers,
         y=numbers,
-        z=series.differences,
+        z=found.differences.numpy(),
         colorscale="Viridis",
         zmin=0.0,
         colorbar=_colour_bar("‖ΔV‖ / ‖mean‖"),
@@ -35,24 +39,28 @@ def difference_figure(series: Conformations) -> go.Figure:
     return figure
 
 
-def amplitudes_figure(series: Conformations) -> go.Figure:
+def amplitudes_figure(found: ConformationFolder) -> go.Figure:
     """Amplitudes along the first principal components over the latent (a grid: one another)."""
-    assert series.amplitudes is not None
+    assert found.amplitudes is not None
+    series, amplitudes, latents = found.series, found.amplitudes.numpy(), _latents(found.series)
     figure = go.Figure()
-    titles = [f"component {k} ({100 * s:.0f} %)" for k, s in enumerate(series.shares, start=1)]
-    plane = series.kind == "grid" and series.amplitudes.shape[1] >= 2
+    titles = [
+        f"component {k} ({100 * share:.0f} %)"
+        for k, share in enumerate(found.shares.tolist(), start=1)
+    ]
+    plane = series.kind == "grid" and amplitudes.shape[1] >= 2
     if plane:
         figure.add_scatter(
-            x=series.amplitudes[:, 0],
-            y=series.amplitudes[:, 1],
+            x=amplitudes[:, 0],
+            y=amplitudes[:, 1],
             mode="markers",
             marker={
-                "color": series.latents[:, 0],
+                "color": latents[:, 0],
                 "colorscale": "Viridis",
                 "size": 10,
                 "colorbar": _colour_bar("z0"),
             },
-            customdata=np.column_stack((np.arange(len(series.names)), series.latents)),
+            customdata=np.column_stack((np.arange(len(series)), latents)),
             hovertemplate="map %{customdata[0]}: z0 %{customdata[1]:.3f}, "
             "z1 %{customdata[2]:.3f}<extra></extra>",
         )
@@ -62,7 +70,7 @@ def amplitudes_figure(series: Conformations) -> go.Figure:
         for number, title in enumerate(titles[:_COMPONENTS]):
             figure.add_scatter(
                 x=x,
-                y=series.amplitudes[:, number],
+                y=amplitudes[:, number],
                 name=title,
                 mode=mode,
                 line={"color": COLOURS[number], "width": 2},
@@ -86,12 +94,13 @@ def amplitudes_figure(series: Conformations) -> go.Figure:
     return figure
 
 
-def density_figure(series: Conformations) -> go.Figure:
+def density_figure(found: ConformationFolder) -> go.Figure:
     """Shares of the particles: over latent and path, of the classes, or on the grid."""
-    percent = 100 * series.weights
+    series = found.series
+    percent = 100 * series.weight.numpy()
     if series.kind == "grid":
         figure = go.Figure()
-        z0, z1 = (np.unique(column) for column in series.latents.T)
+        z0, z1 = (np.unique(column) for column in _latents(series).T)
         figure.add_heatmap(
             x=z0,
             y=z1,
@@ -107,8 +116,10 @@ def density_figure(series: Conformations) -> go.Figure:
         figure.update_yaxes(title_text="latent z1", scaleanchor="x", constrain="domain")
         return figure
     panels = [_abscissa(series)]
-    if series.kind == "path" and series.differences is not None and len(series.names) > 1:
-        panels.append((path_length(series.differences), "change along the path, ‖ΔV‖ / ‖mean‖"))
+    if series.kind == "path" and found.differences is not None and len(series) > 1:
+        panels.append(
+            (path_length(found.differences.numpy()), "change along the path, ‖ΔV‖ / ‖mean‖")
+        )
     figure = make_subplots(rows=1, cols=len(panels), horizontal_spacing=0.1)
     for number, (x, label) in enumerate(panels, start=1):
         figure.add_bar(
@@ -118,7 +129,7 @@ def density_figure(series: Conformations) -> go.Figure:
             row=1,
             col=number,
             marker={"color": COLOURS[0], "line": {"color": "white", "width": 1}},
-            customdata=np.arange(len(series.names)),
+            customdata=np.arange(len(series)),
             hovertemplate="map %{customdata}: %{y:.2f} %<extra></extra>",
         )
         figure.update_xaxes(title_text=label, row=1, col=number, **_ticks(series))
@@ -138,14 +149,20 @@ def _colour_bar(title: str) -> dict[str, Any]:
     return {"thickness": 12, "outlinewidth": 0, "title": {"text": title, "font": font}}
 
 
-def _abscissa(series: Conformations) -> tuple[FloatArray, str]:
-    if series.kind == "path" and series.latents.shape[1] == 1:
-        return series.latents[:, 0], "latent z"
-    return np.arange(len(series.names), dtype=float), "class" if series.kind == "classes" else "map"
+def _latents(series: Series) -> FloatArray:
+    """(n, m) of the maps."""
+    return np.asarray(series.coordinate.numpy(), dtype=np.float64)
 
 
-def _ticks(series: Conformations) -> dict[str, Any]:
-    return {"dtick": 1} if series.kind == "classes" and len(series.names) <= 20 else {}
+def _abscissa(series: Series) -> tuple[FloatArray, str]:
+    latents = _latents(series)
+    if series.kind == "path" and latents.shape[1] == 1:
+        return latents[:, 0], "latent z"
+    return np.arange(len(series), dtype=float), "class" if series.kind == "classes" else "map"
+
+
+def _ticks(series: Series) -> dict[str, Any]:
+    return {"dtick": 1} if series.kind == "classes" and len(series) <= 20 else {}
 
 
 def _widths(x: FloatArray) -> FloatArray:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from markupsafe import Markup
 
 from cryogan import fourier
-from cryogan.report.conformation_files import FloatArray
 from cryogan.report.isosurface import Isosurface
-from cryogan.report.run_folder import FSCTable
+from cryogan.run.contents import FloatArray, FSCTable, Record
 
 INK = "#1c2733"
 FAINT = "#d9dfe5"
@@ -28,12 +28,12 @@ MAX_POINTS = 400
 RESOLUTION_TICKS_A = (200, 100, 50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4.5, 4, 3.5, 3, 2.5, 2, 1.5, 1)
 
 
-def to_html(figure: go.Figure, div_id: str) -> str:
+def to_html(figure: go.Figure, div_id: str) -> Markup:
     """The figure as a fragment of HTML that expects plotly's JavaScript in the page.
 
     Plotly's button that uploads a figure to its makers is taken out: data may be unpublished.
     """
-    fragment: str = figure.to_html(
+    fragment = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
         div_id=div_id,
@@ -45,12 +45,12 @@ def to_html(figure: go.Figure, div_id: str) -> str:
             "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "tableRotation"],
         },
     )
-    return fragment
+    return Markup(fragment)
 
 
 def curve_label(name: str) -> str:
-    """`half_map_masked` → "half map, masked"; escaped, for plotly reads some HTML in names."""
-    words = name.replace("_", " ").strip()
+    """`half_map_masked` → "half-map, masked"; escaped, for plotly reads some HTML in names."""
+    words = name.replace("_", " ").replace("half map", "half-map").strip()
     if words.endswith(" masked"):
         words = words.removesuffix(" masked") + ", masked"
     return html.escape(words)
@@ -241,52 +241,71 @@ def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
     return figure
 
 
-PANELS = (
+_PANELS = (
     ("distance", ("distance",)),
     ("loss", ("critic_loss", "volume_loss")),
     ("penalty", ("penalty",)),
     ("scale", ("contrast", "noise_scale")),
 )
 
+# Numbers of a log that are not curves.
+_NO_CURVES = frozenset(("step", "images_seen", "box_size", "wall_s", "cpu_s", "stage"))
 
-def training_figure(stats: dict[str, list[dict[str, Any]]]) -> go.Figure | None:
-    """Distance, losses, penalty and learnt scales of every run over the images it has seen."""
-    present = [
-        (title, keys)
-        for title, keys in PANELS
-        if any(_is_number(r.get(k)) for records in stats.values() for r in records for k in keys)
-    ]
+
+def training_figure(logs: dict[str, list[Record]]) -> go.Figure | None:
+    """Curves of every log over the images seen: distance, losses, penalty and learnt scales.
+
+    Where there are none of these, whatever numbers the records hold.
+
+    Args:
+        logs: name of a task ("" if there is only one) → its records.
+    """
+    recorded = {
+        key: None
+        for records in logs.values()
+        for record in records
+        if is_number(record.get("images_seen"))
+        for key, value in record.items()
+        if is_number(value)
+    }
+    present = [(title, keys) for title, keys in _PANELS if any(key in recorded for key in keys)]
+    if not present:
+        present = [(key.replace("_", " "), (key,)) for key in recorded if key not in _NO_CURVES]
     if not present:
         return None
     figure = go.Figure()
     for row, (title, keys) in enumerate(present):
         axis = "y" if row == 0 else f"y{row + 1}"
-        for run, (name, records) in enumerate(stats.items()):
+        for run, (name, records) in enumerate(logs.items()):
             for dash, key in zip(("solid", "dot"), keys, strict=False):
                 x, y = _column(records, key)
                 if len(x) == 0:
                     continue
-                label = html.escape(name) + (f", {key.replace('_', ' ')}" if len(keys) > 1 else "")
+                parts = [name] if len(keys) == 1 else [name, key.replace("_", " ")]
+                label = html.escape(", ".join(filter(None, parts)))
                 figure.add_scatter(
                     x=x,
                     y=y,
                     yaxis=axis,
-                    name=label,
+                    name=label or html.escape(title),
                     mode="lines",
                     legend="legend" if row == 0 else f"legend{row + 1}",
                     line={"color": COLOURS[run % len(COLOURS)], "width": 1.6, "dash": dash},
                     hovertemplate="%{y:.4g}",
                 )
         top = 1 - row / len(present)
-        bottom = 1 - (row + 1) / len(present) + 0.05
-        key = "" if row == 0 else str(row + 1)
+        bottom = 1 - (row + 1) / len(present) + 0.2 / max(4, len(present))
+        number = "" if row == 0 else str(row + 1)
         figure.update_layout(
             {
-                f"yaxis{key}": {"title": {"text": title}, "domain": [bottom, top]},
-                f"legend{key}": {"y": top, "yanchor": "top", "x": 1.01, "xanchor": "left"},
+                f"yaxis{number}": {
+                    "title": {"text": html.escape(title)},
+                    "domain": [bottom, top],
+                },
+                f"legend{number}": {"y": top, "yanchor": "top", "x": 1.01, "xanchor": "left"},
             }
         )
-    for images_seen, label in _stages(next(iter(stats.values()))):
+    for images_seen, label in _stages(next(iter(logs.values()))):
         figure.add_vline(
             x=images_seen,
             line={"color": "#98a4b0", "width": 1, "dash": "dot"},
@@ -298,17 +317,18 @@ def training_figure(stats: dict[str, list[dict[str, Any]]]) -> go.Figure | None:
     return figure
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value of a log is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _column(records: list[dict[str, Any]], key: str) -> tuple[FloatArray, FloatArray]:
+def _column(records: list[Record], key: str) -> tuple[FloatArray, FloatArray]:
     """A quantity over images seen, averaged in blocks to at most about `MAX_POINTS` points."""
     pairs = np.array(
         [
             (record["images_seen"], record[key])
             for record in records
-            if _is_number(record.get("images_seen")) and _is_number(record.get(key))
+            if is_number(record.get("images_seen")) and is_number(record.get(key))
         ],
         dtype=np.float64,
     ).reshape(-1, 2)
@@ -318,14 +338,14 @@ def _column(records: list[dict[str, Any]], key: str) -> tuple[FloatArray, FloatA
     return pairs[:, 0], pairs[:, 1]
 
 
-def _stages(records: list[dict[str, Any]]) -> list[tuple[float, str]]:
-    """(images seen, label) of the start of every stage, when there are several."""
-    starts: dict[str, tuple[float, str]] = {}
+def _stages(records: list[Record]) -> list[tuple[float, str]]:
+    """(images seen, label) of the first record of every stage, when there are several."""
+    firsts: dict[str, tuple[float, str]] = {}
     for record in records:
-        if "stage" in record and _is_number(record.get("images_seen")):
+        if "stage" in record and is_number(record.get("images_seen")):
             box = f", {record['box_size']} px" if "box_size" in record else ""
-            starts.setdefault(
+            firsts.setdefault(
                 str(record["stage"]),
                 (float(record["images_seen"]), f"stage {record['stage']}{box}"),
             )
-    return list(starts.values()) if len(starts) > 1 else []
+    return list(firsts.values()) if len(firsts) > 1 else []

@@ -1,22 +1,39 @@
-"""The head of the page: the verdict in words, and the numbers a reader looks for first."""
+"""The head of the page: the result in words, and the numbers a reader looks for first."""
 
 import math
 
-from cryogan.report.markup import angstrom, duration, escape, mapping, number
+from markupsafe import Markup
+
+from cryogan.report.formats import angstrom, duration
 from cryogan.report.resolution import quoted_resolutions
-from cryogan.report.run_folder import RunFolder
+from cryogan.report.template import render
+from cryogan.run.contents import RunContents, mapping, number
+
+_HOW = {
+    "adversarial": ", by adversarial training, without estimating a pose",
+    "likelihood": ", by maximum likelihood over all poses",
+}
 
 
-def header(run: RunFolder) -> str:
-    """Title, verdict and tiles."""
-    particles = mapping(run.config, "particles")
-    count, box_size = number(particles, "count"), number(particles, "box_size")
-    pixel_size_A = number(particles, "pixel_size_A")
+def header(run: RunContents) -> Markup:
+    """Title, result and tiles."""
+    return render(
+        "header",
+        name=run.path.resolve().name,
+        verdict=_verdict(run),
+        resolutions=[
+            (angstrom(quoted.value_A), quoted.criterion, quoted.compared)
+            for quoted in quoted_resolutions(run)
+        ],
+        facts=_facts(run),
+    )
+
+
+def _facts(run: RunContents) -> list[tuple[str, str, str]]:
+    """Of each fact its value, what it is, and how it is to be read."""
+    count, box_size = number(run.particles, "count"), number(run.particles, "box_size")
+    pixel_size_A = number(run.particles, "pixel_size_A")
     wall_s, seen = _wall_s(run), number(run.summary, "images_seen")
-    resolutions = [
-        (angstrom(quoted.value_A), quoted.criterion, quoted.compared)
-        for quoted in quoted_resolutions(run)
-    ]
     facts = []
     if count is not None:
         box = f"boxes of {box_size:.0f} px" if box_size is not None else ""
@@ -29,35 +46,20 @@ def header(run: RunFolder) -> str:
         device = f"on {run.config['device']}" if "device" in run.config else ""
         facts.append((duration(wall_s), "wall time", device))
     if seen is not None:
-        by = "by all passes" if run.by_likelihood else "by the critics"
-        facts.append((f"{seen:,.0f}", "images seen", f"{by}, with repeats"))
-    return (
-        f'<div class="overline">cryogan reconstruction report</div>\n'
-        f"<h1>{escape(run.path.resolve().name)}</h1>\n"
-        f'<p class="verdict">{escape(_verdict(run))}</p>\n{_cards(resolutions)}{_cards(facts)}'
-    )
+        facts.append((f"{seen:,.0f}", "images seen", "in all iterations, with repeats"))
+    return facts
 
 
-def _wall_s(run: RunFolder) -> float | None:
-    """Total wall time, or that of the longest part: the halves run at the same time."""
+def _wall_s(run: RunContents) -> float | None:
+    """Total wall time, or that of the longest part: half-sets may run at the same time."""
     timings = mapping(run.summary, "timings_s")
     total = number(timings, "total_wall")
     parts = [number(timings, name) for name in timings if name.endswith("_wall")]
     return total if total is not None else max((s for s in parts if s is not None), default=None)
 
 
-def _cards(cards: list[tuple[str, str, str]]) -> str:
-    """Tiles of a value, what it is, and how it is to be read."""
-    tiles = "".join(
-        f'<div class="card"><b>{escape(value)}</b><span class="what">{escape(what)}</span>'
-        f"<span>{escape(how)}</span></div>"
-        for value, what, how in cards
-    )
-    return f'<div class="cards">{tiles}</div>\n' if cards else ""
-
-
-def _verdict(run: RunFolder) -> str:
-    count = number(mapping(run.config, "particles"), "count")
+def _verdict(run: RunContents) -> str:
+    count = number(run.particles, "count")
     images = f"{count:,.0f} particle images" if count is not None else "the particle images"
     if "map" not in run.maps:
         return f"No map has been written yet from {images}."
@@ -77,30 +79,31 @@ def _verdict(run: RunFolder) -> str:
         known = (
             f" The map agrees with the known structure to {angstrom(truth)} (FSC = 0.5, no mask)."
         )
-    how = "by likelihood over all poses" if run.by_likelihood else "without estimating a pose"
-    return f"{_what(run)} from {images}, {how}. {half}{known}"
+    by_another = f", by {run.objective}" if run.objective else ""
+    how = _HOW.get(run.objective, by_another)
+    return f"{_what(run)} from {images}{how}. {half}{known}"
 
 
-def _what(run: RunFolder) -> str:
+def _what(run: RunContents) -> str:
     if run.conformations is None:
         return "One map"
-    count = len(run.conformations.names)
+    series = run.conformations.series
     kind = {"path": "conformations along a path", "classes": "classes", "grid": "conformations"}
-    return f"{count} {kind[run.conformations.kind]}, and their mean map,"
+    return f"{len(series)} {kind[series.kind]}, and their mean map,"
 
 
 def _half_map_sentence(
     whole_A: float | None, masked_A: float | None, *, box_A: float, nyquist_A: float
 ) -> str:
-    """The coarser of both resolutions: what halves share outside of the molecule is not its own."""
+    """The coarser of both resolutions: what half-maps share outside the molecule is not its own."""
     if whole_A is None:
-        return "No half maps were compared, so its reproducibility is not known."
+        return "No half-maps were compared, so the reproducibility is not known."
     masked_A = whole_A if masked_A is None else masked_A
     coarser = masked_A > 1.02 * whole_A
     value_A = masked_A if coarser else whole_A
     criterion = "soft mask" if coarser else "no mask"
     if not value_A < 0.999 * box_A:
-        return f"The two half maps do not agree at any resolution (FSC < 0.143, {criterion})."
+        return f"The two half-maps do not agree at any resolution (FSC < 0.143, {criterion})."
     limit = ", the Nyquist limit of the map" if value_A <= 1.02 * nyquist_A else ""
     beyond = (
         f" Without the mask they agree to {angstrom(whole_A)}: what they share beyond is not in "
@@ -109,6 +112,6 @@ def _half_map_sentence(
         else ""
     )
     return (
-        f"Two independent halves of the data agree to {angstrom(value_A)} "
+        f"The maps of two independent half-sets agree to {angstrom(value_A)} "
         f"(FSC = 0.143, {criterion}){limit}.{beyond}"
     )

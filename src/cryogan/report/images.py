@@ -1,15 +1,14 @@
 """Grey-scale pictures as PNG data addresses."""
 
 import base64
-import struct
-import zlib
+import io
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from PIL import Image
 
 from cryogan import fourier
-from cryogan.report.conformation_files import FloatArray
+from cryogan.run.contents import FloatArray
 
 GreyRange = tuple[float, float]
 
@@ -33,16 +32,6 @@ def grey_png(image: FloatArray, limits: GreyRange, max_pixels: int = MAX_PIXELS)
     low, high = limits
     scaled = (np.nan_to_num(image) - low) / max(high - low, 1e-12)
     pixels = (scaled.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
-    return "data:image/png;base64," + base64.b64encode(_png(pixels)).decode()
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """An 8-bit grey PNG file (PNG specification, colour type 0, filter 0 on every row)."""
-    height, width = pixels.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

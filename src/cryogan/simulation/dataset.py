@@ -26,15 +26,15 @@ from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
-from cryogan.simulation.conformations import Conformations, conformations
 from cryogan.simulation.microscope import draw
-from cryogan.simulation.noise import Background, NoiseSource, gain, open_noise
+from cryogan.simulation.molecule import MoleculeStates, molecule_states
+from cryogan.simulation.noise import NoiseSource, gain, open_noise
 from cryogan.simulation.poses import pose_distribution
 from cryogan.simulation.settings import SimulationSettings
 
 _STATES, _POSES, _CTFS, _NOISE = range(4)  # streams of random numbers
-_BATCH_PIXELS = 1 << 20
-_CHUNK_PIXELS = 1 << 20  # of noise from one generator: changing it changes every data set
+BATCH_PIXELS = 1 << 20  # of noise-free images formed at a time
+CHUNK_PIXELS = 1 << 20  # of noise from one generator: changing it changes every data set
 _TEMPORARY = (".particles.*", ".background.*", ".simulation.*", "truth/.*")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -70,7 +70,7 @@ class Prepared:
     """
 
     settings: SimulationSettings
-    conformations: Conformations
+    conformations: MoleculeStates
     poses: PoseDistribution
     noise: NoiseSource
 
@@ -103,7 +103,7 @@ def prepare(settings: SimulationSettings) -> Prepared:
     with _one_thread():
         return Prepared(
             settings,
-            conformations(settings.molecule, box_size=box_size, pixel_size_A=pixel_size_A),
+            molecule_states(settings.molecule, box_size=box_size, pixel_size_A=pixel_size_A),
             pose_distribution(
                 settings.orientations,
                 settings.shifts,
@@ -259,7 +259,7 @@ def _write_clean(
     settings = prepared.settings
     box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
     image_bytes = 4 * box_size**2
-    batch = max(1, _BATCH_PIXELS // round(box_size * settings.resolved_padding) ** 2)
+    batch = max(1, BATCH_PIXELS // round(box_size * settings.resolved_padding) ** 2)
     total, done = 0.0, 0
     for number in range(len(prepared.conformations)):
         volume = prepared.conformations.volume(number)
@@ -299,16 +299,16 @@ def _write_noisy(
     """Noise onto the scratch file's images, in order, into the stack."""
     settings = prepared.settings
     n, box_size = settings.images, settings.box_size
-    chunk = max(1, _CHUNK_PIXELS // box_size**2)
+    chunk = max(1, CHUNK_PIXELS // box_size**2)
     factor = gain(prepared.noise, clean_rms, settings.noise.snr_dB)
 
-    if isinstance(prepared.noise, Background):
-        held_out = factor * prepared.noise.held_out
-        write_stack(folder / "background.mrcs", held_out, settings.pixel_size_A)
+    held_out = prepared.noise.held_out
+    if held_out is not None:
+        write_stack(folder / "background.mrcs", factor * held_out, settings.pixel_size_A)
 
     def noise(start: int) -> Tensor:
         generator = _generator(settings, _NOISE, start // chunk)
-        return factor * prepared.noise.sample(min(chunk, n - start), generator)
+        return factor * prepared.noise.model.sample(min(chunk, n - start), generator)
 
     total, done = 0.0, 0
     clean.seek(0)
@@ -332,7 +332,7 @@ def _map_name(prepared: Prepared, number: int) -> str:
 
 
 def _write_states(prepared: Prepared, truth: Truth, folder: Path) -> None:
-    """One row a conformation: class number, map, latent, asked share, number of images."""
+    """One row a conformation: class number, map, latent, share requested, number of images."""
     made = prepared.conformations
     axes = range(1, made.latent.shape[1] + 1)
     counts = torch.bincount(truth.state, minlength=len(made)).tolist()

@@ -18,21 +18,20 @@ inputs:                # made sets only: the files it was made of
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from glob import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 import cryogan
 from cryogan.errors import InputError
 from cryogan.files import write_text
-from cryogan.simulation.conformations import is_phantom, maps_in, parts_of
 from cryogan.simulation.settings import SimulationSettings
+from cryogan.simulation.sources import is_phantom, maps_in, parts_of
 
 _RECIPES = Path(str(resources.files("cryogan.simulation"))) / "recipes"
 _SUFFIXES = (".yaml", ".yml")
@@ -64,7 +63,13 @@ class Description:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with cryogan."""
+    """The recipes that come with cryogan.
+
+    Example:
+        >>> from cryogan.simulation.description import recipe_names
+        >>> recipe_names()[:2]
+        ['betagal-64px', 'betagal-table1']
+    """
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
 
@@ -82,6 +87,12 @@ def read_description(source: str, condition: str | None = None) -> Description:
 
     Raises:
         InputError: the file cannot be read, is no description, or has no such condition.
+
+    Example:
+        >>> from cryogan.simulation.description import read_description, settings_of
+        >>> recipe = read_description("hsp90-discrete", "4-states")
+        >>> recipe.title, settings_of(recipe).molecule.motions[0].states
+        ('Hsp90, discrete conformations (Multi-CryoGAN)', 4)
     """
     is_file = source.endswith(_SUFFIXES)
     path = Path(source) if is_file else _RECIPES / f"{source}.yaml"
@@ -183,6 +194,33 @@ def settings_of(description: Description) -> SimulationSettings:
     return SimulationSettings(
         **{item.name: found[item.name] for item in fields(SimulationSettings)}
     )
+
+
+def changed(
+    settings: SimulationSettings, changes: Mapping[str, Any], title: str
+) -> SimulationSettings:
+    """Settings with changes.
+
+    Args:
+        settings: what is changed.
+        changes: by name; groups as dataclasses, or nested as in a YAML file: then only what they
+            hold is changed.
+        title: of the set, for error messages.
+
+    Raises:
+        InputError: a change is unknown or has a value of a wrong kind.
+
+    Example:
+        >>> from cryogan.simulation.description import changed
+        >>> from cryogan.simulation.settings import SimulationSettings
+        >>> new = changed(SimulationSettings(), {"images": 5, "noise": {"snr_dB": 3.0}}, "mine")
+        >>> new.images, new.noise.kind, new.noise.snr_dB
+        (5, 'white', 3.0)
+    """
+    if not changes:
+        return settings
+    merged = _merged(_plain(settings), _plain(changes))
+    return settings_of(Description(title=title, settings=merged))
 
 
 def _refuse_misshapen(settings: Mapping[str, Any], defaults: Mapping[str, Any], title: str) -> None:
@@ -304,13 +342,15 @@ def write_description(
     measured: Mapping[str, float] | None = None,
 ) -> None:
     """Write `simulation.yaml`, atomically; `settings` are those before `locate`."""
+    import torch
+
     content = {
         "title": description.title,
         "about": description.about,
         "condition": description.condition,
         "scale": description.scale,
         "made_with": {"cryogan": cryogan.__version__, "torch": str(torch.__version__)},
-        "settings": _plain(asdict(settings)),
+        "settings": _plain(settings),
         "inputs": _plain(inputs),
         "measured": measured,
     }
@@ -331,7 +371,9 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _plain(value: Any) -> Any:
-    """Lists for tuples: what YAML can say."""
+    """Mappings for dataclasses, lists for tuples: what YAML can say."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -343,4 +385,4 @@ def is_same(path: Path, settings: SimulationSettings, inputs: Mapping[str, Any])
     """Whether a `simulation.yaml` describes this very set."""
     other = read_description(str(path))
     digests = [{key: item["sha256"] for key, item in d.items()} for d in (other.inputs, inputs)]
-    return other.settings == _plain(asdict(settings)) and digests[0] == digests[1]
+    return other.settings == _plain(settings) and digests[0] == digests[1]

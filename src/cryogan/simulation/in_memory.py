@@ -15,8 +15,8 @@ from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
 from cryogan.simulation.dataset import make_folders, write_stars
 from cryogan.simulation.microscope import perfect_ctf
-from cryogan.simulation.noise import White, gain
-from cryogan.simulation.settings import accurate_padding
+from cryogan.simulation.noise import gain, open_noise
+from cryogan.simulation.settings import NoiseSettings, accurate_padding
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,26 @@ def simulate_particles(
         batch: images formed at a time.
 
     Raises:
-        InputError: `ctf` does not hold n rows.
+        InputError: `ctf` does not hold n rows, or `snr_box_size` is smaller than D.
+
+    Example:
+        >>> import torch
+        >>> from cryogan.phantom import phantom_map
+        >>> from cryogan.physics.distributions import PoseDistribution
+        >>> from cryogan.simulation.in_memory import simulate_particles
+        >>> from cryogan.simulation.microscope import random_ctf
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> simulated = simulate_particles(
+        ...     phantom_map(32, 6.0),
+        ...     pixel_size_A=6.0,
+        ...     n=10,
+        ...     ctf=random_ctf(10, generator),
+        ...     poses=PoseDistribution(),
+        ...     snr_dB=-5.2,
+        ...     generator=generator,
+        ... )
+        >>> len(simulated.particles), simulated.pose.rotation.shape
+        (10, torch.Size([10, 3, 3]))
     """
     if ctf is not None and len(ctf) != n:
         raise InputError(f"{n} images need {n} CTFs, but {len(ctf)} were given; draw {n}.")
@@ -81,11 +100,15 @@ def simulate_particles(
                 box_size=box_size,
                 pixel_size_A=pixel_size_A,
             )
-    noise = White(box_size, snr_box_size or box_size)
+    noise = open_noise(
+        NoiseSettings("white", snr_box_size=snr_box_size),
+        box_size=box_size,
+        pixel_size_A=pixel_size_A,
+    )
     clean_rms = float(images.square().mean(dtype=torch.float64).sqrt())
     factor = gain(noise, clean_rms, snr_dB)
     for chunk in torch.split(images, batch):
-        chunk += factor * noise.sample(chunk.shape[0], generator)
+        chunk += factor * noise.model.sample(chunk.shape[0], generator)
     recorded = perfect_ctf(n) if ctf is None else ctf
     particles = Particles(ArrayStack(images), recorded, pixel_size_A)
     return SimulatedSet(particles, pose, state, factor * noise.rms)

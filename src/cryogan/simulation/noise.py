@@ -1,17 +1,18 @@
-"""The noise of a simulated set: white, coloured or measured, at a stated signal-to-noise ratio.
+"""The noise of a simulated set: a noise model at a stated signal-to-noise ratio.
 
 The ratio is `20 log10(‖clean‖ / ‖noise‖)` over the whole set (an amplitude ratio, as in the
 CryoGAN paper: -20 dB is a power ratio of 0.01). It depends on the box, since the molecule's
 power lies at low frequencies and the noise's everywhere. It may therefore be stated for a larger
 box S: images of S px, Fourier-cropped to D px of the same field of view, keep the signal's grey
-values and lose the noise beyond the new Nyquist frequency. A source makes the noise that is left
+values and lose the noise beyond the new Nyquist frequency. A source draws the noise that is left
 in the box D and knows what it was in the box S, the reference.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,71 +21,41 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack, contradict
+from cryogan.io.tables import read_columns
 from cryogan.particles import ArrayStack
-from cryogan.physics.noise import BackgroundPatches, radial_spectrum, white
-from cryogan.simulation.table import read_columns
+from cryogan.physics.noise import (
+    BackgroundPatches,
+    ColouredNoise,
+    NoiseModel,
+    WhiteNoise,
+    radial_spectrum,
+)
+from cryogan.simulation.settings import NOISE_KINDS, NoiseSettings
 
 _CHUNK = 64
-_MAX_DB = 200
+_MEASURED_SAMPLES = 1024  # of a noise model whose power nobody tells
 
 
-@dataclass(frozen=True)
-class NoiseSettings:
-    """Noise of the images.
-
-    Attributes:
-        kind: none, white, coloured (Gaussian, of a given power spectrum) or background
-            (particle-free patches of real micrographs).
-        snr_dB: 20 log10(|clean| / |noise|) over the whole set, in dB; -20 is a hundred times
-            more noise than signal in power.
-        snr_box_size: box in pixels for which snr_dB is meant, where larger than the images':
-            images of that box were Fourier-cropped to theirs, which leaves part of the noise.
-        file: coloured: .csv with the columns spatial_frequency_per_A and power (in any unit), or
-            a stack of patches whose spectrum is measured. background: a stack of patches; every
-            second one is used and the others are kept for reconstruction.
-
-    Raises:
-        InputError: a number is out of its range, or `file` and `kind` contradict each other.
-    """
-
-    kind: Literal["none", "white", "coloured", "background"] = "white"
-    snr_dB: float = -10.0
-    snr_box_size: int | None = None
-    file: str | None = None
-
-    def __post_init__(self) -> None:
-        if not abs(self.snr_dB) <= _MAX_DB:
-            raise InputError(
-                f"noise.snr_dB is {self.snr_dB:g}; give a number from -{_MAX_DB} to {_MAX_DB}, or "
-                "noise.kind none for images without noise."
-            )
-        needs_file = self.kind in ("coloured", "background")
-        if needs_file and self.file is None:
-            raise InputError(f"noise.kind is {self.kind} but no noise.file is given; name a file.")
-        if not needs_file and self.file is not None:
-            raise InputError(
-                f"noise.file is given but noise.kind is {self.kind}; set it to coloured or "
-                "background, or leave out noise.file."
-            )
-
-
-class NoiseSource(Protocol):
-    """Noise in one arbitrary unit; `gain` makes it that of a ratio.
+@dataclass(frozen=True, eq=False)
+class NoiseSource:
+    """A noise model in one arbitrary unit; `gain` makes it that of a ratio.
 
     Attributes:
-        rms: root mean square of a pixel of the noise that `sample` makes.
+        model: what is sampled.
+        rms: root mean square of a pixel of the model's samples.
         reference_rms: the same of that noise before it was cropped from the reference box.
+        held_out: (m, D, D) measured noise in the model's unit of which no sample is made, so that
+            a reconstruction may use it; None where the noise is not measured.
     """
 
-    @property
-    def rms(self) -> float: ...
+    model: NoiseModel
+    rms: float
+    reference_rms: float
+    held_out: Tensor | None = None
 
-    @property
-    def reference_rms(self) -> float: ...
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n, D, D) on the CPU."""
-        ...
+NoiseOpener = Callable[[NoiseSettings, int, float], NoiseSource]
+"""Called with the settings, the images' box size and their pixel size in Å."""
 
 
 def gain(source: NoiseSource, clean_rms: float, snr_dB: float) -> float:
@@ -94,6 +65,13 @@ def gain(source: NoiseSource, clean_rms: float, snr_dB: float) -> float:
         source: the noise.
         clean_rms: root mean square over all pixels of the noise-free images, CTF applied.
         snr_dB: the ratio in the reference box; math.inf for no noise.
+
+    Example:
+        >>> from cryogan.simulation.noise import gain, open_noise
+        >>> from cryogan.simulation.settings import NoiseSettings
+        >>> noise = open_noise(NoiseSettings("white"), box_size=32, pixel_size_A=6.0)
+        >>> gain(noise, clean_rms=0.5, snr_dB=-20.0)
+        5.0
     """
     if source.reference_rms == 0:
         return 0.0
@@ -101,187 +79,189 @@ def gain(source: NoiseSource, clean_rms: float, snr_dB: float) -> float:
 
 
 def open_noise(settings: NoiseSettings, *, box_size: int, pixel_size_A: float) -> NoiseSource:
-    """The source that the settings describe, for images of `box_size` and `pixel_size_A`.
+    """The noise that the settings describe, for images of `box_size` and `pixel_size_A`.
 
     Raises:
-        InputError: the reference box is smaller than the images', or the file cannot be read or
-            used: see `Coloured.open` and `Background.open`.
+        InputError: the reference box is smaller than the images', the file cannot be read or used
+            (see `open_coloured` and `open_background`), or the kind is no noise model.
+
+    Example:
+        >>> from cryogan.simulation.noise import open_noise
+        >>> from cryogan.simulation.settings import NoiseSettings
+        >>> settings = NoiseSettings("white", snr_dB=-5.2, snr_box_size=192)
+        >>> noise = open_noise(settings, box_size=64, pixel_size_A=3.822)
+        >>> round(noise.reference_rms / noise.rms, 3)
+        3.0
+
+        A noise model of one's own has the name under which Python imports it:
+
+        >>> own = NoiseSettings("cryogan.physics.noise:WhiteNoise")
+        >>> noise = open_noise(own, box_size=64, pixel_size_A=3.822)
+        >>> round(noise.rms, 2)
+        1.0
     """
-    if settings.kind == "none":
-        return NoNoise(box_size)
-    reference = settings.snr_box_size or box_size
-    if reference < box_size:
-        raise InputError(
-            f"noise.snr_box_size is {reference}, smaller than the images' box of {box_size}; "
-            "leave it out or give a larger one."
-        )
-    if settings.file is None:
-        return White(box_size, reference)
-    kind = Coloured if settings.kind == "coloured" else Background
-    return kind.open(Path(settings.file), box_size, pixel_size_A, reference)
+    settings.reference_box_size(box_size)  # refuses one that is too small
+    found = NOISE_KINDS[settings.kind]
+    if callable(found) and not isinstance(found, type):
+        return found(settings, box_size, pixel_size_A)
+    return _of_class(found, settings, box_size)
 
 
-@dataclass(frozen=True)
-class NoNoise:
+def open_none(settings: NoiseSettings, box_size: int, pixel_size_A: float) -> NoiseSource:
     """Zeros."""
-
-    box_size: int
-    rms: float = 0.0
-    reference_rms: float = 0.0
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.zeros(n, self.box_size, self.box_size)
+    return NoiseSource(WhiteNoise(box_size, 0.0), 0.0, 0.0)
 
 
-@dataclass(frozen=True)
-class White:
+def open_white(settings: NoiseSettings, box_size: int, pixel_size_A: float) -> NoiseSource:
     """White Gaussian noise, of unit variance in the reference box."""
-
-    box_size: int
-    reference_box_size: int
-    reference_rms: float = 1.0
-
-    @property
-    def rms(self) -> float:
-        return self.box_size / self.reference_box_size
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.rms * white(n, self.box_size, generator)
+    rms = box_size / settings.reference_box_size(box_size)
+    return NoiseSource(WhiteNoise(box_size, rms), rms, 1.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Coloured:
-    """Gaussian noise whose power depends on spatial frequency.
+def open_coloured(settings: NoiseSettings, box_size: int, pixel_size_A: float) -> NoiseSource:
+    """Gaussian noise whose power is that of a table (.csv), or is measured on a stack.
 
-    Attributes:
-        amplitude: (D, D // 2 + 1) what the coefficients of unit white noise are multiplied by.
+    Between the spatial frequencies given, power is interpolated linearly; beyond the first and the
+    last it stays what it is there. The spectrum of a stack is its rings' from 1 to below Nyquist;
+    without a pixel size in its header, patches are as wide as the images in Å.
+
+    Raises:
+        InputError: the file cannot be read; frequencies of a table are negative or do not ascend;
+            a power is negative, or all are 0.
     """
+    path = Path(settings.file or "")
+    width_A = box_size * pixel_size_A
+    frequency_per_A, power = (
+        _power_table(path) if path.suffix == ".csv" else _measured(MrcStack.open(path), width_A)
+    )
 
-    amplitude: Tensor
-    rms: float
-    reference_rms: float
+    def on_grid(size: int) -> Tensor:
+        k = fourier.frequency_grid(size).norm(dim=-1) * (size / width_A)
+        return torch.from_numpy(np.interp(k, frequency_per_A, power))
 
-    @classmethod
-    def open(
-        cls, path: Path, box_size: int, pixel_size_A: float, reference_box_size: int
-    ) -> "Coloured":
-        """Power from a table (.csv) or measured on a stack, over spatial frequency.
+    reference = settings.reference_box_size(box_size)
+    reference_rms = _rms_of_power(on_grid(reference), reference)
+    if reference_rms == 0:
+        raise InputError(f"The noise of {path} has no power; give another file.")
+    crop = box_size / reference
+    inside = on_grid(box_size)
+    model = ColouredNoise((crop * inside.sqrt()).float())
+    return NoiseSource(model, crop * _rms_of_power(inside, box_size), reference_rms)
 
-        Between the frequencies given, power is interpolated linearly; beyond the first and the
-        last it stays what it is there. The spectrum of a stack is its shells' from 1 to below
-        Nyquist; without a pixel size in its header, patches are as wide as the images in Å.
 
-        Raises:
-            InputError: the file cannot be read; frequencies of a table are negative or do not
-                ascend; a power is negative, or all are 0.
-        """
-        if path.suffix == ".csv":
-            frequency_per_A, power = read_columns(path, ("spatial_frequency_per_A", "power"))
-            if frequency_per_A[0] < 0 or bool((frequency_per_A.diff() <= 0).any()):
-                raise InputError(
-                    f"The column spatial_frequency_per_A of {path} must ascend from 0 or more; "
-                    "sort its rows."
-                )
-            if power.min() < 0:
-                raise InputError(f"{path} holds a negative power; give powers from 0.")
-        else:
-            frequency_per_A, power = _measured(MrcStack.open(path), box_size * pixel_size_A)
+def open_background(settings: NoiseSettings, box_size: int, pixel_size_A: float) -> NoiseSource:
+    """Patches 0, 2, 4 ... of a stack, rotated and mirrored at random; 1, 3, 5 ... are held out.
 
-        def on_grid(size: int) -> Tensor:
-            width_A = box_size * pixel_size_A
-            k = fourier.frequency_grid(size).norm(dim=-1) * (size / width_A)
-            return torch.from_numpy(np.interp(k, frequency_per_A, power))
+    They are cut to the images' field of view about their centres, then Fourier-cropped. Patches
+    without a pixel size in their header are as wide as the images in Å. Each is freed of its mean.
+    Pixel sizes and fields of view that differ by up to 1 % are equal.
 
-        reference_rms = _rms_of_power(on_grid(reference_box_size), reference_box_size)
-        if reference_rms == 0:
-            raise InputError(f"The noise of {path} has no power; give another file.")
-        crop = box_size / reference_box_size
-        inside = on_grid(box_size)
-        return cls(
-            (crop * inside.sqrt()).float(), crop * _rms_of_power(inside, box_size), reference_rms
+    Raises:
+        InputError: the stack cannot be read, or holds fewer than two patches or only constant
+            ones; patches are narrower than the images, or sampled too coarsely for the box or the
+            reference box.
+    """
+    path = Path(settings.file or "")
+    reference = settings.reference_box_size(box_size)
+    stack = MrcStack.open(path)
+    if len(stack) < 2:
+        raise InputError(
+            f"{path} holds one background patch, but half of the patches are kept for "
+            "reconstruction; give a stack of two or more."
         )
+    size = _covering(stack, path, box_size, pixel_size_A)
+    if size < reference:
+        raise InputError(
+            f"noise.snr_box_size is {reference}, but over the images' field of view "
+            f"the patches of {path} have {size} px; give at most that."
+        )
+    kept = torch.empty(len(stack), box_size, box_size)
+    squares = 0.0
+    for index in torch.split(torch.arange(len(stack)), _CHUNK):
+        cut = fourier.crop_or_pad(stack.read(index), size)
+        cut = cut - cut.mean(dim=(-2, -1), keepdim=True)
+        kept[index] = fourier.resample(cut, box_size)
+        used = fourier.resample(cut[index % 2 == 0], reference)
+        squares += float(used.square().sum(dtype=torch.float64))
+    used, held_out = kept[::2].clone(), kept[1::2].clone()
+    reference_rms = math.sqrt(squares / (len(used) * reference**2))
+    if reference_rms == 0:
+        raise InputError(f"The patches of {path} are constant; give measured background.")
+    rms = float(used.square().mean(dtype=torch.float64).sqrt())
+    return NoiseSource(BackgroundPatches(ArrayStack(used)), rms, reference_rms, held_out)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        box_size = self.amplitude.shape[0]
-        plane = fourier.rfft(white(n, box_size, generator)) * self.amplitude
-        return fourier.irfft(plane, box_size)
+
+def _of_class(found: type[NoiseModel], settings: NoiseSettings, box_size: int) -> NoiseSource:
+    """A noise model of one's own, made in the reference box and Fourier-cropped; rms measured."""
+    if not (isinstance(found, type) and issubclass(found, NoiseModel)):
+        raise InputError(
+            f"noise.kind is {settings.kind}, which is no NoiseModel; give a class derived from "
+            "cryogan.physics.noise.NoiseModel."
+        )
+    reference = settings.reference_box_size(box_size)
+    made = _made(found, settings, reference)
+    crop = partial(fourier.resample, new_size=box_size)
+    model = made if reference == box_size else made.transformed(crop)
+    return NoiseSource(model, _measured_rms(model, settings), _measured_rms(made, settings))
 
 
-def _rms_of_power(power: Tensor, box_size: int) -> float:
-    """Root mean square of a pixel, from the power of each coefficient (unit white noise: 1)."""
-    return math.sqrt(float((power * fourier.half_weights(box_size)).sum()) / box_size**2)
+def _made(found: Callable[[int], NoiseModel], settings: NoiseSettings, size: int) -> NoiseModel:
+    try:
+        return found(size)
+    except TypeError as error:
+        raise InputError(
+            f"noise.kind is {settings.kind}, which cannot be made from a box size alone ({error}); "
+            "give its other arguments defaults."
+        ) from error
+
+
+def _measured_rms(model: NoiseModel, settings: NoiseSettings) -> float:
+    generator = torch.Generator().manual_seed(0)
+    squares, size = 0.0, model.box_size
+    for _ in range(_MEASURED_SAMPLES // _CHUNK):
+        images = model.sample(_CHUNK, generator)
+        if images.shape != (_CHUNK, size, size):
+            raise InputError(
+                f"noise.kind is {settings.kind}, whose samples are of shape {tuple(images.shape)} "
+                f"where {(_CHUNK, size, size)} were asked for; correct it."
+            )
+        squares += float(images.square().sum(dtype=torch.float64))
+    rms = math.sqrt(squares / (_MEASURED_SAMPLES * size**2))
+    if not 0.0 < rms < math.inf:
+        raise InputError(
+            f"noise.kind is {settings.kind}, whose root mean square is {rms:g}; correct it."
+        )
+    return rms
+
+
+def _power_table(path: Path) -> tuple[Tensor, Tensor]:
+    """Spatial frequencies (1/Å) and power of a .csv file."""
+    frequency_per_A, power = read_columns(path, ("spatial_frequency_per_A", "power"))
+    if frequency_per_A[0] < 0 or bool((frequency_per_A.diff() <= 0).any()):
+        raise InputError(
+            f"The column spatial_frequency_per_A of {path} must ascend from 0 or more; sort its "
+            "rows."
+        )
+    if power.min() < 0:
+        raise InputError(f"{path} holds a negative power; give powers from 0.")
+    return frequency_per_A, power
 
 
 def _measured(stack: MrcStack, width_A: float) -> tuple[Tensor, Tensor]:
-    """Spatial frequencies (1/Å) and power of a stack's whole shells."""
+    """Spatial frequencies (1/Å) and power of a stack's whole rings."""
     size = stack.box_size
     if stack.files[0].known_pixel_size_A is not None:
         width_A = size * stack.files[0].known_pixel_size_A
     power = torch.zeros(size // 2 + 1, dtype=torch.float64)
     for index in torch.split(torch.arange(len(stack)), _CHUNK):
         power += len(index) * radial_spectrum(stack.read(index)).double()
-    shells = torch.arange(1, (size - 1) // 2 + 1)
-    return shells / width_A, power[shells] / len(stack)
+    rings = torch.arange(1, (size - 1) // 2 + 1)
+    return rings / width_A, power[rings] / len(stack)
 
 
-@dataclass(frozen=True, eq=False)
-class Background:
-    """Measured noise: patches 0, 2, 4 ... of a stack, turned and mirrored at random.
-
-    Attributes:
-        patches: those that `sample` draws from.
-        held_out: (m, D, D) patches 1, 3, 5 ..., cropped in the same way and in the same unit.
-            Images are made of none of them, so a reconstruction may use them as its noise.
-    """
-
-    patches: BackgroundPatches
-    held_out: Tensor
-    rms: float
-    reference_rms: float
-
-    @classmethod
-    def open(
-        cls, path: Path, box_size: int, pixel_size_A: float, reference_box_size: int
-    ) -> "Background":
-        """Patches cut to the images' field of view about their centres, then Fourier-cropped.
-
-        Patches without a pixel size in their header are as wide as the images in Å. Each is
-        freed of its mean. Pixel sizes and fields of view that differ by up to 1 % are equal.
-
-        Raises:
-            InputError: the stack cannot be read, or holds fewer than two patches or only
-                constant ones; patches are narrower than the images, or sampled too coarsely for
-                the box or the reference box.
-        """
-        stack = MrcStack.open(path)
-        if len(stack) < 2:
-            raise InputError(
-                f"{path} holds one background patch, but half of the patches are kept for "
-                "reconstruction; give a stack of two or more."
-            )
-        size = _covering(stack, path, box_size, pixel_size_A)
-        if size < reference_box_size:
-            raise InputError(
-                f"noise.snr_box_size is {reference_box_size}, but over the images' field of view "
-                f"the patches of {path} have {size} px; give at most that."
-            )
-        kept = torch.empty(len(stack), box_size, box_size)
-        squares = 0.0
-        for index in torch.split(torch.arange(len(stack)), _CHUNK):
-            cut = fourier.crop_or_pad(stack.read(index), size)
-            cut = cut - cut.mean(dim=(-2, -1), keepdim=True)
-            kept[index] = fourier.resample(cut, box_size)
-            used = fourier.resample(cut[index % 2 == 0], reference_box_size)
-            squares += float(used.square().sum(dtype=torch.float64))
-        used, held_out = kept[::2].clone(), kept[1::2].clone()
-        reference_rms = math.sqrt(squares / (len(used) * reference_box_size**2))
-        if reference_rms == 0:
-            raise InputError(f"The patches of {path} are constant; give measured background.")
-        rms = float(used.square().mean(dtype=torch.float64).sqrt())
-        return cls(BackgroundPatches(ArrayStack(used)), held_out, rms, reference_rms)
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.patches.sample(n, generator)
+def _rms_of_power(power: Tensor, box_size: int) -> float:
+    """Root mean square of a pixel, from the power of each coefficient (unit white noise: 1)."""
+    return math.sqrt(float((power * fourier.half_weights(box_size)).sum()) / box_size**2)
 
 
 def _covering(stack: MrcStack, path: Path, box_size: int, pixel_size_A: float) -> int:

@@ -1,9 +1,8 @@
-"""What a user says of the poses of a simulated data set, and the distribution that it means."""
+"""The distribution of poses that the settings of a simulated set mean."""
 
 import math
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,55 +22,7 @@ from cryogan.physics.distributions import (
     Triangular,
     Uniform,
 )
-
-
-@dataclass(frozen=True)
-class OrientationSettings:
-    """Where particles are seen from; the in-plane angle is uniform except for "file".
-
-    Attributes:
-        kind: "uniform"; "angular-gaussian" (direction = N(0, diag(1, 1, sigma²)), normalised);
-            "cylinder" (side views of a standing cylinder); "file" (orientations drawn from a
-            particle file); "healpix" (directions drawn from a HEALPix map).
-        sigma: for "angular-gaussian": 1 is uniform, larger gathers views along ±z.
-        spread_deg: for "cylinder": standard deviation of tilt about 90°, in degrees, 0 to 90.
-        file: for "file": a .star or .cs file with poses, of which the shifts are not used; for
-            "healpix": a .npy or text file with one weight a cell, in RING order.
-    """
-
-    kind: Literal["uniform", "angular-gaussian", "cylinder", "file", "healpix"] = "uniform"
-    sigma: float = 1.0
-    spread_deg: float = 0.0
-    file: str | None = None
-
-
-@dataclass(frozen=True)
-class ShiftSettings:
-    """How far particles lie from the centres of their images, along x and y alike.
-
-    Attributes:
-        kind: "none"; "triangular" (density 1 - |x|); "gaussian".
-        percent: for "triangular": the half width, in percent of the box, 0 to 50.
-        sigma_A: for "gaussian": the standard deviation in Å, at most half of the box.
-    """
-
-    kind: Literal["none", "triangular", "gaussian"] = "none"
-    percent: float = 0.0
-    sigma_A: float = 0.0
-
-
-_ORIENTATION_USES: dict[str, tuple[str, ...]] = {
-    "uniform": (),
-    "angular-gaussian": ("sigma",),
-    "cylinder": ("spread_deg",),
-    "file": ("file",),
-    "healpix": ("file",),
-}
-_SHIFT_USES: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "triangular": ("percent",),
-    "gaussian": ("sigma_A",),
-}
+from cryogan.simulation.settings import OrientationSettings, ShiftSettings
 
 
 def pose_distribution(
@@ -84,34 +35,36 @@ def pose_distribution(
     """The distribution that the settings mean, for images of `box_size` pixels.
 
     Raises:
-        InputError: a value is out of range, a setting has no meaning for its kind, or the file is
-            missing, unreadable or not of the kind it should be.
+        InputError: shifts leave the images, or the file is missing, unreadable or not of the kind
+            that it should be.
+
+    Example:
+        >>> from cryogan.simulation.poses import pose_distribution
+        >>> from cryogan.simulation.settings import OrientationSettings, ShiftSettings
+        >>> poses = pose_distribution(
+        ...     OrientationSettings("cylinder", spread_deg=5.0),
+        ...     ShiftSettings("triangular", percent=3.0),
+        ...     box_size=64,
+        ...     pixel_size_A=2.5,
+        ... )
+        >>> poses.orientations
+        SideViews(spread_deg=5.0)
+        >>> round(poses.shifts.half_width_A, 2)
+        4.8
     """
-    _refuse_unused("orientations", orientations, _ORIENTATION_USES)
-    _refuse_unused("shifts", shifts, _SHIFT_USES)
     width_A = box_size * pixel_size_A
-    spread = _shifts(shifts, width_A)
-    return PoseDistribution(_orientations(orientations, pixel_size_A), spread)
+    shifts.check(width_A)
+    return PoseDistribution(_orientations(orientations, pixel_size_A), _shifts(shifts, width_A))
 
 
 def _orientations(settings: OrientationSettings, pixel_size_A: float) -> Orientations:
     if settings.kind == "uniform":
         return Uniform()
     if settings.kind == "angular-gaussian":
-        if not (settings.sigma > 0.0 and math.isfinite(settings.sigma)):
-            raise InputError(
-                f"orientations.sigma is {settings.sigma:g}; give a number above 0 (1 is uniform)."
-            )
         return AngularCentralGaussian(settings.sigma)
     if settings.kind == "cylinder":
-        _require_range("orientations.spread_deg", settings.spread_deg, 90.0, "degrees")
         return SideViews(settings.spread_deg)
-    if settings.file is None:
-        what = "a .star or .cs file" if settings.kind == "file" else "a .npy or text file"
-        raise InputError(
-            f"orientations.kind is {settings.kind} but orientations.file is not given; name {what}."
-        )
-    path = Path(settings.file)
+    path = Path(settings.file or "")
     if settings.kind == "healpix":
         return SphereDensity(_read_weights(path))
     return Listed(_read_rotations(path, pixel_size_A))
@@ -119,41 +72,15 @@ def _orientations(settings: OrientationSettings, pixel_size_A: float) -> Orienta
 
 def _shifts(settings: ShiftSettings, width_A: float) -> Shifts:
     if settings.kind == "gaussian":
-        _require_range("shifts.sigma_A", settings.sigma_A, width_A / 2, "Å, half of the box")
         return Gaussian(settings.sigma_A)
-    _require_range("shifts.percent", settings.percent, 50.0, "percent of the box")
     return Triangular(settings.percent / 100.0 * width_A)
 
 
-def _refuse_unused(group: str, settings: Any, uses: dict[str, tuple[str, ...]]) -> None:
-    """A setting without effect is a mistake: most often, `kind` was forgotten."""
-    if settings.kind not in uses:
-        raise InputError(f"{group}.kind is {settings.kind!r}; give one of {', '.join(uses)}.")
-    for field in fields(settings):
-        unused = field.name != "kind" and field.name not in uses[settings.kind]
-        if unused and getattr(settings, field.name) != field.default:
-            kinds = [kind for kind, names in uses.items() if field.name in names]
-            raise InputError(
-                f"{group}.{field.name} has no meaning while {group}.kind is {settings.kind}; set "
-                f"{group}.kind to {' or '.join(kinds)}, or leave {group}.{field.name} out."
-            )
-
-
-def _require_range(name: str, value: float, highest: float, unit: str) -> None:
-    if not 0.0 <= value <= highest:
-        raise InputError(f"{name} is {value:g}; give a number from 0 to {highest:g} {unit}.")
-
-
 def _read_rotations(path: Path, pixel_size_A: float) -> Tensor:
-    if path.suffix == ".star":
-        # The pixel size matters to the shifts only, which are not used.
-        return relion.read_poses(path, pixel_size_A=pixel_size_A).rotation
     if path.suffix == ".cs":
         return cryosparc.read_poses(path).rotation
-    raise InputError(
-        f"orientations.file is {path}, whose name ends neither in .star nor in .cs; give a RELION "
-        "or cryoSPARC particle file with poses."
-    )
+    # The pixel size matters to the shifts only, which are not used.
+    return relion.read_poses(path, pixel_size_A=pixel_size_A).rotation
 
 
 def _read_weights(path: Path) -> Tensor:

@@ -1,0 +1,552 @@
+"""What a notebook calls, and all that the command line calls.
+
+Everything here is also at the top: `import cryogan as cg; cg.reconstruct(...)`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from cryogan.conformations.folder import (
+    conformations_folder,
+    read_conformations,
+    read_true_conformations,
+)
+from cryogan.conformations.series import Series
+from cryogan.data.halves import split_halves
+from cryogan.data.images import cropped
+from cryogan.errors import InputError
+from cryogan.evaluation.comparison import Comparison, compare_to_truth
+from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
+from cryogan.io import cryosparc
+from cryogan.io.mrc import Map, read_map, write_map
+from cryogan.io.particle_files import read_particles
+from cryogan.io.relion import write_assigned
+from cryogan.objectives.adversarial.config import preset
+from cryogan.objectives.adversarial.objective import Adversarial
+from cryogan.objectives.assumptions import Assumptions, GivenAssumptions
+from cryogan.objectives.base import Objective
+from cryogan.objectives.data_parallel import Launch
+from cryogan.objectives.likelihood.assignment import assign_halves
+from cryogan.particles import Particles
+from cryogan.physics.noise import NoiseModel
+from cryogan.registry import OBJECTIVES
+from cryogan.run.continuation import (
+    Assigned,
+    are_of,
+    critic_scores_of,
+    inherited_assumptions,
+    latent_columns,
+    likelihood_of,
+    particles_of,
+)
+from cryogan.run.folder import add_truth
+from cryogan.run.folder import read_run as read_record
+from cryogan.run.halves import Show
+from cryogan.run.noise_input import cropped_noise, noise_of_run, opened_noise, read_noise
+from cryogan.run.reconstruction import (
+    Reconstruction,
+    describe_particles,
+    device_named,
+    run_objective,
+)
+from cryogan.run.starting_maps import half_basis
+from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
+from cryogan.simulation.description import write_description
+from cryogan.simulation.plan import Source, plan
+
+__all__ = [
+    "Assigned",
+    "Reconstruction",
+    "assign",
+    "evaluate",
+    "read_map",
+    "read_noise",
+    "read_particles",
+    "read_run",
+    "reconstruct",
+    "refine",
+    "simulate",
+    "write_map",
+    "write_particles",
+]
+
+
+def read_run(folder: Path | str) -> Reconstruction:
+    """A finished run.
+
+    Raises:
+        InputError: the folder holds no run, or one that is not finished.
+    """
+    return Reconstruction(read_record(Path(folder)).folder)
+
+
+def settings_for(
+    objective: str,
+    assumptions: Assumptions,
+    changes: Mapping[str, Any] | None = None,
+    preset_name: str = "default",
+) -> Objective:
+    """An objective with its settings.
+
+    Args:
+        objective: a name in `registry.OBJECTIVES`, or package.module:Class.
+        assumptions: of the sample.
+        changes: settings that differ from the preset's.
+        preset_name: of the adversarial settings: "default" or "paper".
+
+    Raises:
+        InputError: a setting is unknown or out of range.
+    """
+    changes = dict(changes or {})
+    chosen = OBJECTIVES[objective]
+    config: Any
+    if chosen is Adversarial:
+        config = preset(preset_name, heterogeneous=assumptions.latent is not None)
+    else:
+        config = chosen().config
+    known = {field.name for field in fields(config)}
+    for name in changes:
+        if name not in known:
+            raise InputError(
+                f"The {objective} objective has no setting '{name}'; it has "
+                f"{', '.join(sorted(known - {'assumptions'}))}."
+            )
+    make: Any = chosen
+    made: Objective = make(replace(config, assumptions=assumptions, **changes))
+    return made
+
+
+def reconstruct(
+    particles: Particles,
+    *,
+    objective: str | Objective = "adversarial",
+    symmetry: str | None = None,
+    diameter_A: float | None = None,
+    mask: Path | str | None = None,
+    mask_edge: float | None = None,
+    max_shift: float | str | None = None,
+    view_sigma: float | None = None,
+    latent: str | None = None,
+    classes: int | None = None,
+    basis_volumes: int | None = None,
+    box_size: int | None = None,
+    resolution_A: float | None = None,
+    noise: NoiseModel | Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    preset: str = "default",
+    folder: Path | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    launch: Launch | None = None,
+    show: Show = lambda records: None,
+    started: Callable[[Mapping[str, Any]], None] = lambda about: None,
+) -> Reconstruction:
+    """Two half-maps and the map of all particles, from images of unknown pose.
+
+    Called again with the same arguments and folder after an interruption, it resumes.
+
+    Args:
+        particles: the whole set.
+        objective: "adversarial", "likelihood", one of your own as "package.module:Class", or an
+            `Objective` with settings.
+        symmetry: point group (RELION's name); C1 by default.
+        diameter_A: diameter of the particle; by default the mask fills 0.85 of the box.
+        mask: soft mask (.mrc) in its place.
+        mask_edge: width of the mask's edge as a fraction of half the box; 0.15 by default.
+        max_shift: largest shift along x and y: in Å, or "5%" of the box; 0 by default.
+        view_sigma: of assumed viewing directions (adversarial objective); 1, uniform, by default.
+        latent: of conformations: "uniform", "uniform2d", "circle", "discrete", or one of your own
+            as "package.module:Class"; none by default.
+        classes: of a discrete latent.
+        basis_volumes: of the other latents.
+        box_size: Fourier-crop the particles to this box first.
+        resolution_A: or to the box whose Nyquist limit this is.
+        noise: a noise model, the name of one (package.module:function), or a stack of background
+            patches; by default the noise spectrum is measured on the particles.
+        settings: settings of the objective that differ from the preset's.
+        preset: of the adversarial settings: "default" or "paper".
+        folder: the run folder; a temporary one by default, which goes with the result.
+        seed: of the split into half-sets and of everything random.
+        device: "auto", "cpu", "cuda", "cuda:1" ...
+        launch: this process's place under torchrun, or None.
+        show: called about twice a second with the new log records of each job.
+        started: called once with what `config.json` holds, before long work begins.
+
+    Raises:
+        InputError: something given cannot work; nothing has been written then.
+    """
+    given = GivenAssumptions(
+        symmetry,
+        diameter_A,
+        None if mask is None else str(mask),
+        mask_edge,
+        max_shift,
+        view_sigma,
+        latent,
+        classes,
+        basis_volumes,
+    )
+    where = device_named(device)
+    width_A = particles.box_size * particles.pixel_size_A
+    if isinstance(objective, str):
+        assumptions, sources = given.resolve(width_A)
+        objective = settings_for(objective, assumptions, settings, preset)
+    elif given != GivenAssumptions() or settings is not None:
+        raise InputError("An objective with settings has its assumptions; change them there.")
+    else:
+        sources = {field.name: "given" for field in fields(Assumptions)}
+    noise, noise_name = opened_noise(noise, particles)
+    work = cropped(particles, box_size, resolution_A)
+    about = describe_particles(work, noise_name)
+    return run_objective(
+        objective,
+        work,
+        cropped_noise(noise, particles, work),
+        about,
+        sources,
+        folder=folder,
+        seed=seed,
+        device=where,
+        launch=launch,
+        show=show,
+        started=started,
+    )
+
+
+def refine(
+    run: Reconstruction | Path | str,
+    particles: Particles | None = None,
+    *,
+    symmetry: str | None = None,
+    diameter_A: float | None = None,
+    mask: Path | str | None = None,
+    mask_edge: float | None = None,
+    max_shift: float | str | None = None,
+    latent: str | None = None,
+    classes: int | None = None,
+    basis_volumes: int | None = None,
+    noise: NoiseModel | Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    folder: Path | str | None = None,
+    device: str = "auto",
+    show: Show = lambda records: None,
+    started: Callable[[Mapping[str, Any]], None] = lambda about: None,
+) -> Reconstruction:
+    """Refine the half-maps of a run by the likelihood, each with its own half-set.
+
+    What is not given is taken from the run. Poor maps go through an initial model first.
+
+    Args:
+        run: a finished run.
+        particles: those of the run; read again by default.
+        symmetry, diameter_A, mask, mask_edge, max_shift, latent, classes, basis_volumes: as for
+            `reconstruct`; latent "none" for one structure.
+        noise: as for `reconstruct`; that of the run by default.
+        settings: settings of the likelihood that differ from the run's, or from the defaults.
+        folder: where to write; `refine` in the run folder by default.
+        device: as for `reconstruct`.
+        show, started: as for `reconstruct`.
+
+    Raises:
+        InputError: something given cannot work; nothing has been written then.
+    """
+    record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
+    where = device_named(device)
+    whole = particles_of(record, particles)
+    work = cropped(whole, record.box_size)
+    width_A = work.box_size * work.pixel_size_A
+    given = GivenAssumptions(
+        symmetry,
+        diameter_A,
+        None if mask is None else str(mask),
+        mask_edge,
+        max_shift,
+        None,
+        latent,
+        classes,
+        basis_volumes,
+    )
+    assumptions, sources = inherited_assumptions(given, record, width_A)
+    objective = likelihood_of(record, assumptions, settings)
+    objective.check(work)
+    maps, populations = half_basis(record.folder, work, assumptions)
+    noise, noise_name = noise_of_run(record, noise, whole)
+    about = describe_particles(work, noise_name) | {"from": str(record.folder.resolve())}
+    return run_objective(
+        objective,
+        work,
+        cropped_noise(noise, whole, work),
+        about,
+        sources,
+        folder=record.folder / "refine" if folder is None else folder,
+        seed=record.seed,
+        device=where,
+        show=show,
+        started=started,
+        maps=maps,
+        populations=populations,
+    )
+
+
+def assign(
+    particles: Particles,
+    run: Reconstruction | Path | str,
+    *,
+    symmetry: str | None = None,
+    max_shift: float | str | None = None,
+    noise: NoiseModel | Path | str | None = None,
+    device: str = "auto",
+    show: Callable[[float], None] = lambda fraction: None,
+) -> Assigned:
+    """Estimate every particle's orientation, shift and latent, with their uncertainty.
+
+    Particles of the run are assigned with the map of their own half-set, so that the half-sets
+    stay independent; others with the map of all particles.
+
+    Args:
+        particles: the set.
+        run: a finished run.
+        symmetry, max_shift, noise: as for `reconstruct`; those of the run by default.
+        device: as for `reconstruct`.
+        show: called with the fraction that is done.
+
+    Raises:
+        InputError: the maps do not fit the particles, or an image cannot be used.
+    """
+    record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
+    where = torch.device(device_named(device))
+    own = are_of(particles, record)
+    work = cropped(particles, record.box_size) if own else particles
+    width_A = work.box_size * work.pixel_size_A
+    given = GivenAssumptions(symmetry=symmetry, max_shift=max_shift)
+    assumptions, _ = inherited_assumptions(given, record, width_A)
+    config = likelihood_of(record, assumptions).config
+    noise, _ = noise_of_run(record, noise, particles)
+    noise = cropped_noise(noise, particles, work)
+    scores = critic_scores_of(work, record, noise, own=own, device=where)
+    basis, populations = half_basis(record.folder, work, assumptions)
+    groups = list(zip(split_halves(len(work), record.seed), basis, strict=True))
+    result = assign_halves(
+        work,
+        groups,
+        read_map(record.folder / "map.mrc").volume,
+        config,
+        populations=populations,
+        device=where,
+        noise=noise,
+        own=own,
+        show=show,
+    )
+    half = None
+    if own:
+        half = torch.ones(len(work), dtype=torch.int64)
+        half[groups[1][0]] = 2
+    number, columns = latent_columns(result, config, basis.shape[1])
+    if scores is not None:
+        columns["cryoganCriticScore"] = scores
+    return Assigned(result, half, number, columns, assumptions.symmetry)
+
+
+def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> list[Path]:
+    """Write particles with their poses for RELION, and for cryoSPARC beside it.
+
+    Args:
+        path: star file to write; it has all columns of the particles' own file.
+        particles: as read from their file.
+        poses: from `assign`.
+
+    Returns:
+        The files written: the star file, and a .cs file if the particles are those of the run.
+
+    Raises:
+        InputError: the particles were not read from a file, or a file cannot be written.
+    """
+    path, source = Path(path), particles.source
+    if source is None:
+        raise InputError(
+            f"{path} has to name the file of every image, but these particles were not read from "
+            "files; read them with cryogan.read_particles."
+        )
+    if source.path.suffix != ".star":
+        raise InputError(
+            f"{source.path} is no star file, whose columns poses are written beside; take the "
+            "poses from what assign returns."
+        )
+    found = poses.assignment
+    write_assigned(
+        path,
+        source.path,
+        found.pose,
+        symmetry=poses.symmetry,
+        rows=source.rows,
+        half=poses.half,
+        class_number=poses.class_number,
+        log_likelihood=found.log_likelihood,
+        columns={
+            "cryoganAngleSpread": found.spread_deg,
+            "cryoganShiftSpreadAngst": found.shift_spread_A,
+            "cryoganPeakProbability": found.peak,
+        }
+        | poses.columns,
+        datadir=source.datadir,
+        strip_prefix=source.strip_prefix,
+        pixel_size_A=source.pixel_size_A,
+    )
+    written = [path]
+    if poses.half is not None:
+        written.append(path.with_suffix(".cs"))
+        cryosparc.write_particles(
+            written[-1],
+            particles,
+            found.pose,
+            half=poses.half,
+            class_number=poses.class_number,
+            class_posterior=poses.columns.get("cryoganClassProbability"),
+        )
+    return written
+
+
+@overload
+def evaluate(
+    found: Reconstruction | Map | Path | str,
+    *,
+    truth: Map | Path | str,
+    pixel_size_A: float | None = None,
+) -> Comparison: ...
+
+
+@overload
+def evaluate(
+    found: Reconstruction | Series | Path | str,
+    *,
+    truth_conformations: Path | str,
+    pixel_size_A: float | None = None,
+) -> SeriesComparison: ...
+
+
+def evaluate(
+    found: Reconstruction | Map | Series | Path | str,
+    *,
+    truth: Map | Path | str | None = None,
+    truth_conformations: Path | str | None = None,
+    pixel_size_A: float | None = None,
+) -> Comparison | SeriesComparison:
+    """Compare a map, or conformations, with the truth, over rotation, shift and hand.
+
+    Only here is a truth ever read. A run folder is not changed (`record_truth` does that).
+
+    Args:
+        found: a run, a map, or a file or folder of these.
+        truth: map of the known structure.
+        truth_conformations: or the folder `truth` of a simulation.
+        pixel_size_A: of a map file without one.
+
+    Raises:
+        InputError: not one truth is given, or a file cannot be read or compared.
+
+    Example:
+        >>> import cryogan as cg
+        >>> from cryogan.io.mrc import Map
+        >>> phantom = Map(cg.phantom_map(32, 6.0), 6.0)
+        >>> found = cg.evaluate(phantom, truth=phantom)
+        >>> round(found.correlation, 2), round(found.resolution_A(0.5), 2)
+        (1.0, 12.0)
+    """
+    if (truth is None) == (truth_conformations is None):
+        raise InputError("Give truth (one map) or truth_conformations (a folder): one of them.")
+    if truth_conformations is not None:
+        if isinstance(found, Map):
+            raise InputError("One map cannot be compared with conformations; give a series.")
+        series = found if isinstance(found, Series) else _series_of(found, pixel_size_A)
+        return compare_series(series, read_true_conformations(Path(truth_conformations)))
+    if isinstance(found, Series):
+        raise InputError("A series is compared with truth_conformations, not with one map.")
+    assert truth is not None
+    known = truth if isinstance(truth, Map) else read_map(truth)
+    return compare_to_truth(_map_of(found, pixel_size_A), known)
+
+
+def record_truth(run: Reconstruction | Path | str, comparison: Comparison) -> None:
+    """Add a comparison of a run's map with the truth to its FSC file and summary."""
+    add_truth(run.folder if isinstance(run, Reconstruction) else Path(run), comparison)
+
+
+def _map_of(found: Reconstruction | Map | Path | str, pixel_size_A: float | None) -> Map:
+    if isinstance(found, Map):
+        return found
+    if isinstance(found, Reconstruction):
+        return found.map
+    path = Path(found)
+    if path.is_dir():
+        if not (path / "summary.json").is_file():
+            raise InputError(f"{path} holds no finished run; give a map, or finish the run first.")
+        path = path / "map.mrc"
+    return read_map(path, pixel_size_A)
+
+
+def _series_of(found: Reconstruction | Path | str, pixel_size_A: float | None) -> Series:
+    path = found.folder if isinstance(found, Reconstruction) else Path(found)
+    return read_conformations(conformations_folder(path), pixel_size_A)
+
+
+def simulate(
+    source: Source,
+    folder: Path | str,
+    *,
+    condition: str | None = None,
+    scale: float | None = None,
+    datadir: Iterable[Path | str] = (),
+    workers: int = 1,
+    show: Callable[[str, float], None] = lambda what, fraction: None,
+    started: Callable[[Prepared], None] = lambda prepared: None,
+    finished: Callable[[Measured | None], None] = lambda measured: None,
+    **changes: Any,
+) -> Particles:
+    """Simulate a particle set with a known answer, and read its particles.
+
+    The same arguments make the same bits; a folder that holds the set already is left alone.
+
+    Args:
+        source: atomic models, maps, a folder of maps, "phantom" or "phantom:D2"; or a recipe or a
+            YAML file such as simulation.yaml; or `simulation.settings.SimulationSettings`.
+        folder: where to write particles, truth and simulation.yaml.
+        condition: of a recipe.
+        scale: multiplies a recipe's box and number of images.
+        datadir: folders in which, or in whose folders, the files named are.
+        workers: threads; the bits stay the same.
+        show: called with what is being made, and the fraction done.
+        started: called when all has been checked.
+        finished: called at the end; with None if the set was there already.
+        **changes: settings that differ from the source's; groups hold what is to change:
+            `box_size=64, noise={"snr_dB": -5.2}` ...
+
+    Raises:
+        InputError: something given cannot work.
+
+    Example:
+        >>> import tempfile, cryogan as cg
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     particles = cg.simulate(
+        ...         "phantom", folder + "/set", box_size=32, pixel_size_A=6.0, images=20
+        ...     )
+        >>> len(particles), particles.box_size
+        (20, 32)
+    """
+    if workers < 1:
+        raise InputError(f"workers is {workers}; give 1 or more.")
+    made = plan(source, folder, condition=condition, scale=scale, datadirs=datadir, changes=changes)
+    measured = None
+    if not made.is_made:
+        prepared = prepare(made.located)
+        check_folder(prepared, made.folder)
+        started(prepared)
+        about = (made.record, made.description, made.settings, made.inputs)
+        write_description(*about)
+        measured = write_dataset(prepared, made.folder, workers=workers, show=show)
+        write_description(*about, asdict(measured))
+    finished(measured)
+    return read_particles(made.folder / "particles.star", sign="bright")

@@ -1,0 +1,216 @@
+"""Options that several commands share, in users' units; what is not given is not there."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from cryogan.cli.parser import CommandParser
+from cryogan.errors import InputError
+from cryogan.objectives.assumptions import GivenAssumptions
+from cryogan.registry import LATENTS, OBJECTIVES
+
+_ANY_WIDTH_A = 1e9  # of a box, for what does not depend on it
+
+
+def add_reading_options(parser: CommandParser) -> None:
+    """How to read a particle file."""
+    add = parser.add_argument
+    add("--reader", type=str, help="reader of the particle file, as module:function")
+    add("--datadir", type=str, help="folder that image names are relative to")
+    add("--strip-prefix", type=str, help="leading part of image names to drop")
+    add("--ind", type=str, help="particles to use: .npy or .txt of row numbers from 0")
+    add("--apix", "--angpix", type=float, help="pixel size in Å where the particle file has none")
+    add(
+        "--sign",
+        choices=["auto", "bright", "dark"],
+        help="contrast of the protein in the images; dark images are inverted (default: detected)",
+    )
+
+
+def add_assumptions(parser: CommandParser, default: str) -> None:
+    """What is assumed of the sample; `default` says where the rest comes from."""
+    add = parser.add_argument
+    add("--sym", type=str, help=f"point group: C4, D2, T, O, I ... (default: {default or 'C1'})")
+    add(
+        "--diameter",
+        type=float,
+        metavar="Å",
+        help=f"particle diameter (default: {default or 'the mask fills 0.85 of the box'})",
+    )
+    add("--mask", type=str, metavar="FILE", help="soft mask (.mrc) instead of the ball")
+    add(
+        "--mask-edge",
+        type=float,
+        help="width of the ball's soft edge, as a fraction of half the box "
+        f"(default: {default or '0.15'})",
+    )
+    add(
+        "--max-shift",
+        type=str,
+        metavar="Å|%",
+        help=f"largest shift along x and y: 12 (Å) or 5%% of the box (default: {default or '0'})",
+    )
+    add(
+        "--latent",
+        type=str,
+        help="of conformations: uniform, uniform2d, circle, discrete (classes), or "
+        f"module:Class; none for one structure (default: {default or 'one structure'})",
+    )
+    add("--classes", type=int, help="number of classes of a discrete latent")
+    add("--basis-volumes", type=int, help="volumes beside the mean of the other latents")
+    add(
+        "--model",
+        choices=["homogeneous", "heterogeneous"],
+        help="one structure, or conformations: short for --latent none and --latent uniform",
+    )
+
+
+def assumptions_of(options: Namespace, inherits: bool = False) -> dict[str, Any]:
+    """Keyword arguments of `api.reconstruct` and `api.refine`; only what is given.
+
+    Args:
+        options: given.
+        inherits: whether a run has what is not given.
+
+    Raises:
+        InputError: an unknown symmetry, a mask that is not there, a value out of range whatever
+            the box is, or options that contradict.
+    """
+    names = {
+        "sym": "symmetry",
+        "diameter": "diameter_A",
+        "mask": "mask",
+        "mask_edge": "mask_edge",
+        "max_shift": "max_shift",
+        "view_sigma": "view_sigma",
+        "latent": "latent",
+        "classes": "classes",
+        "basis_volumes": "basis_volumes",
+    }
+    found = {
+        name: value for option, name in names.items() if (value := options.get(option)) is not None
+    }
+    model = options.get("model")
+    if model == "homogeneous":
+        if found.get("latent", "none") != "none":
+            raise InputError(
+                f"--model homogeneous has no latent; leave out --latent {found['latent']}."
+            )
+        found["latent"] = "none"
+    if model == "heterogeneous":
+        if found.get("latent") == "none":
+            raise InputError("--model heterogeneous needs a latent; leave out --latent none.")
+        found.setdefault("latent", "uniform")
+    if "mask" in found:
+        require_file(found["mask"])
+    words = {"mask": "mask_file"}
+    given = GivenAssumptions(**{words.get(name, name): value for name, value in found.items()})
+    alone = replace(given, mask_file=None)  # reading a mask takes a while
+    if inherits:  # a run's latent goes with these
+        alone = replace(alone, latent=None, classes=None, basis_volumes=None)
+        if given.latent not in (None, "none"):
+            LATENTS.check(given.latent)
+    alone.resolve(_ANY_WIDTH_A)
+    return found
+
+
+def require_file(path: str) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = Path(path)
+    if not found.is_file():
+        raise InputError(f"There is no file {path}; give the path of one.")
+    return found
+
+
+def require_run(path: str) -> Path:
+    """The path of a run folder.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not (Path(path) / "config.json").is_file():
+        raise InputError(f"{path} is no run folder: it has no config.json; give the run's folder.")
+    return Path(path)
+
+
+def require_objective(name: str) -> str:
+    """The name of an objective.
+
+    Raises:
+        InputError: there is none.
+    """
+    OBJECTIVES.check(name)
+    return name
+
+
+def chosen_rows(options: Namespace) -> Any:
+    """The rows that --ind names ((n,) int64), or None.
+
+    Raises:
+        InputError: the file cannot be read, or names something else than rows.
+    """
+    if options.get("ind") is None:
+        return None
+    require_file(options.ind)
+    return read_index(Path(options.ind))
+
+
+def read_index(path: Path) -> Any:
+    """(n,) int64 row numbers from a .npy or text file.
+
+    Raises:
+        InputError: the file cannot be read, or names something else than rows.
+    """
+    import numpy as np
+    import torch
+
+    try:
+        numbers = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Cannot read particle numbers from {path} ({error}); give a .npy file or a text "
+            "file with a row number, counted from 0, on each line."
+        ) from error
+    is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
+    if not is_list or not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+        raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
+    values, counts = np.unique(numbers, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(
+            f"{path} names row {values[counts > 1][0]:.0f} more than once, and the two half-sets "
+            "must not share an image; give every row once."
+        )
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+def read_particles(path: str | Path, options: Namespace, reader: str | None = None) -> Any:
+    """The particles of a file, read as the options say (`cryogan.Particles`).
+
+    Args:
+        path: of the file.
+        options: given.
+        reader: name of the reader, unless the options have one.
+
+    Raises:
+        InputError: with file, row and column at fault.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"There is no file {path}; give a particle file.")
+    rows = chosen_rows(options)
+    import cryogan
+
+    return cryogan.read_particles(
+        path,
+        reader=options.get("reader") or reader,
+        datadir=options.get("datadir"),
+        strip_prefix=options.get("strip_prefix"),
+        index=rows,
+        pixel_size_A=options.get("apix"),
+        sign=options.get("sign") or "auto",
+    )

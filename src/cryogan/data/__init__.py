@@ -1,0 +1,1 @@
+"""One data layer: half-sets, preprocessed images in memory or streamed, statistics, padding."""

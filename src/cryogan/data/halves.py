@@ -1,0 +1,43 @@
+"""Half-sets: which particles belong to which half."""
+
+import hashlib
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from cryogan.data.images import CroppedStack
+from cryogan.particles import Particles
+
+_SAMPLE = 16
+
+
+def split_halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two random disjoint halves of `count` particles, each in ascending order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[: count // 2].sort().values, order[count // 2 :].sort().values
+
+
+def particles_digest(particles: Particles) -> str | None:
+    """A short name for which particles these are, so that a run knows its own again.
+
+    Of particles of a file: for the rows that were chosen, None for all. Of particles in memory: for
+    their CTFs and a few of their images.
+    """
+    if particles.source is not None:
+        rows = particles.source.rows
+        return None if rows is None else _digest(rows.numpy().astype("<i8").tobytes())
+    stack = particles.stack
+    if isinstance(stack, CroppedStack):
+        stack = stack.parent
+    some = torch.arange(0, len(stack), max(1, len(stack) // _SAMPLE))
+    columns = [getattr(particles.ctf, field.name) for field in fields(particles.ctf)]
+    arrays = [column.cpu().numpy() for column in columns] + [stack.read(some).cpu().numpy()]
+    return _digest(*(array.tobytes() for array in arrays))
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]

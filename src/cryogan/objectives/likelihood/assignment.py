@@ -1,0 +1,243 @@
+"""Assignment: every particle's orientation, shift and latent, with their posterior uncertainty."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import roma
+import torch
+from torch import Tensor
+
+from cryogan.data.padding import PaddedBox
+from cryogan.evaluation.fsc import fourier_shell_correlation
+from cryogan.objectives.likelihood.bands import (
+    box_for,
+    fsc_cutoff_shell,
+    harmonics_for,
+    limited,
+    search_for,
+)
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.pose_search import Level, log_marginal_likelihood
+from cryogan.objectives.likelihood.posterior import (
+    LatentGrid,
+    Posterior,
+    latent_grid_of,
+    posterior_of,
+    references_of,
+)
+from cryogan.particles import Particles, Pose
+from cryogan.physics.imaging import rescale_volume
+from cryogan.physics.noise import NoiseModel
+from cryogan.physics.rotations import angle_between
+from cryogan.symmetry import symmetry_matrices
+
+_CHUNK = 1024
+_NEAR = 3.0  # steps of the finest grid
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Posteriors of n particles, summed up.
+
+    Attributes:
+        pose: mean pose of the posterior's highest peak.
+        spread_deg: (n,) root mean square angle of the whole posterior to that pose, modulo the
+            molecule's symmetry, with the size of the grid's cells: never below half its step.
+        shift_spread_A: (n,) the same for shifts; with a cell's size only if shifts are searched.
+        peak: (n,) posterior probability of that peak.
+        log_likelihood: (n,) log of the mean likelihood over all poses and conformations, over that
+            of noise alone.
+        latent: (n, L) posterior probability of each point of the latent grid.
+    """
+
+    pose: Pose
+    spread_deg: Tensor
+    shift_spread_A: Tensor
+    peak: Tensor
+    log_likelihood: Tensor
+    latent: Tensor
+
+    def scattered(self, index: Tensor, other: "Assignment") -> "Assignment":
+        """With the particles of `index` replaced by those of `other`."""
+
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
+            mine = mine.clone()
+            mine[index] = theirs
+            return mine
+
+        return Assignment(
+            Pose(
+                put(self.pose.rotation, other.pose.rotation),
+                put(self.pose.shift_A, other.pose.shift_A),
+            ),
+            put(self.spread_deg, other.spread_deg),
+            put(self.shift_spread_A, other.shift_spread_A),
+            put(self.peak, other.peak),
+            put(self.log_likelihood, other.log_likelihood),
+            put(self.latent, other.latent),
+        )
+
+
+def unassigned(n: int, latent_grid: LatentGrid) -> Assignment:
+    """n particles before anything is known of them."""
+    pose = Pose(torch.eye(3).repeat(n, 1, 1), torch.zeros(n, 2))
+    zero = torch.zeros(n)
+    return Assignment(pose, zero, zero, zero, zero, latent_grid.prior.repeat(n, 1))
+
+
+def levels_of_assignment(
+    rings: int, config: LikelihoodConfig, box_size: int
+) -> tuple[int, list[Level]]:
+    """The box, and a search that ends one level finer than a map needs."""
+    size = box_for(rings, box_size)
+    rings = min(rings, size // 2 - 1)
+    harmonics = harmonics_for(size, rings, config, torch.device("cpu"))
+    levels = search_for(harmonics, config)
+    last = levels[-1]
+    finer = replace(
+        last,
+        nside=2 * last.nside,
+        rings=rings,
+        keep=8,
+        most=64,
+        shift_step_px=last.shift_step_px / 2,
+    )
+    return size, [*levels, finer]
+
+
+def assign(
+    half: HalfSet,
+    basis: Tensor,
+    latent_grid: LatentGrid,
+    rings: int,
+    config: LikelihoodConfig,
+    device: torch.device,
+    show: Callable[[int], None] = lambda count: None,
+) -> Assignment:
+    """Assign poses, and conformations if there are any, to all particles of a set.
+
+    Args:
+        half: the particles and what was measured on them.
+        basis: (C, D, D, D) basis volumes of their field of view, in their units
+            (`HalfSet.basis_scaled_to_images`).
+        latent_grid: the conformations, of C basis volumes.
+        rings: the band of the pose search, in Fourier pixels.
+        config: mask, shifts and symmetry.
+        device: where it is computed.
+        show: called with the number of particles just done.
+    """
+    size, levels = levels_of_assignment(rings, config, half.particles.box_size)
+    harmonics = harmonics_for(size, levels[-1].rings, config, device)
+    pixel_size_A = half.stack(size).pixel_size_A
+    maps = rescale_volume(basis.to(device), size)
+    references = references_of(maps, latent_grid, harmonics, levels)
+    operators = symmetry_matrices(config.assumptions.symmetry).to(device)
+    searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
+    result = unassigned(len(half), latent_grid)
+    for part in torch.split(torch.arange(len(half)), _CHUNK):
+        posterior = posterior_of(half.observed(part, harmonics, device), references)
+        finest = orientation_grid(levels[-1].nside, device)
+        found = _summary(posterior, levels, finest, operators, searched_px, pixel_size_A)
+        result = result.scattered(part, found)
+        show(len(part))
+    return result
+
+
+def _summary(
+    posterior: Posterior,
+    levels: Sequence[Level],
+    finest: OrientationGrid,
+    operators: Tensor,
+    shift_step_px: float,
+    pixel_size_A: float,
+) -> Assignment:
+    cells = posterior.cells.best(256)
+    weight = torch.softmax(cells.score, dim=1)
+    rotation = finest.frame[cells.view] @ _about_z(cells.psi)  # (n, K, 3, 3)
+    mode = rotation[:, :1]
+    # every pose in the copy (R and S R look alike) that is nearest to the best one
+    copies = operators[:, None, None] @ rotation
+    nearest = angle_between(copies, mode).argmin(dim=0)
+    rotation = copies.movedim(0, -3).gather(
+        -3, nearest[..., None, None, None].expand(*nearest.shape, 1, 3, 3)
+    )[..., 0, :, :]
+    near = angle_between(rotation, mode) < math.degrees(_NEAR * finest.spacing)
+    close = torch.where(near, weight, 0.0)
+    peak = close.sum(dim=1)
+    close = close / peak[:, None]
+    mean = roma.special_procrustes((close[..., None, None] * rotation).sum(dim=1))
+    shift_px = (close[..., None] * cells.shift_px).sum(dim=1)
+    angle = angle_between(rotation, mean[:, None])
+    cell_deg = math.degrees(finest.spacing) / 2.0  # a direction ± s / √6, an angle ± s / √12
+    apart = (cells.shift_px - shift_px[:, None]).square().sum(-1)
+    cell_px2 = shift_step_px**2 / 6.0  # ± step / √12 along x and y
+    return Assignment(
+        Pose(mean.cpu(), (shift_px * pixel_size_A).cpu()),
+        ((weight * angle.square()).sum(1) + cell_deg**2).sqrt().cpu(),
+        (((weight * apart).sum(1) + cell_px2).sqrt() * pixel_size_A).cpu(),
+        peak.cpu(),
+        log_marginal_likelihood(posterior.cells, levels).cpu(),
+        posterior.latent.cpu(),
+    )
+
+
+def assign_halves(
+    particles: Particles,
+    groups: Sequence[tuple[Tensor, Tensor]],
+    average: Tensor,
+    config: LikelihoodConfig,
+    *,
+    populations: Tensor | None = None,
+    device: torch.device,
+    noise: NoiseModel | None = None,
+    own: bool = True,
+    show: Callable[[float], None] = lambda fraction: None,
+) -> Assignment:
+    """Assign particles with the maps of the half-set that each belongs to, or with the average.
+
+    Args:
+        particles: the set.
+        groups: of both half-sets: rows of its particles, and basis volumes (C, D, D, D).
+        average: (D, D, D) map of all particles.
+        config: mask, shifts, symmetry.
+        populations: (classes,) of a discrete latent; equal by default.
+        device: where it is computed.
+        noise: as for the likelihood.
+        own: each particle is assigned with the map of its own half-set, so that the half-sets
+            stay independent; otherwise all with the average.
+        show: called with the fraction that is done.
+    """
+    latent_grid = latent_grid_of(config, len(groups[0][1]), populations)
+    padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
+    inside = config.padded(padded.share)
+    maps = padded.pad(torch.stack([basis for _, basis in groups]))
+    rings = fsc_cutoff_shell(fourier_shell_correlation(maps[0, 0], maps[1, 0]))
+    rings = limited(rings, padded.width_px * particles.pixel_size_A, config)
+    work = [(rows, basis) for (rows, _), basis in zip(groups, maps, strict=True)]
+    if not own:
+        basis = maps.mean(0)
+        mean = torch.einsum("c,czyx->zyx", latent_grid.average, basis)
+        basis[0] += padded.pad(average) - mean
+        work = [(torch.arange(len(particles)), basis)]
+    result, done = unassigned(len(particles), latent_grid), 0
+
+    def count_up(more: int) -> None:
+        nonlocal done
+        done += more
+        show(done / len(particles))
+
+    for rows, basis in work:
+        half = HalfSet.of(particles.subset(rows), noise, padded)
+        basis = half.basis_scaled_to_images(basis)
+        found = assign(half, basis, latent_grid, rings, inside, device, count_up)
+        result = result.scattered(rows, found)
+    return result
+
+
+def _about_z(psi: Tensor) -> Tensor:
+    cosine, sine, zero = psi.cos(), psi.sin(), torch.zeros_like(psi)
+    rows = (cosine, -sine, zero, sine, cosine, zero, zero, zero, zero + 1.0)
+    return torch.stack(rows, dim=-1).view(*psi.shape, 3, 3)

@@ -1,0 +1,327 @@
+"""Maximum likelihood by expectation-maximisation (EM), from random numbers or from maps.
+
+Only the half-map FSC is shared between the half-sets: it sets the prior of both maps and the band
+in which poses are searched (Scheres, J. Struct. Biol. 180, 2012). Without good maps to start from,
+an initial model of each half-set is made first, on its own, from random numbers or from a poor
+map, band by band, on small random batches; the prior is then the signal's power, which is measured
+without poses.
+
+Conformations have C basis volumes instead of one map. Each has an FSC, and a prior, of its own:
+a motion that the half-sets do not share is suppressed.
+"""
+
+import math
+from collections.abc import Generator, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
+from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
+from cryogan.objectives.base import Step
+from cryogan.objectives.likelihood.bands import (
+    box_for,
+    fsc_cutoff_shell,
+    fsc_of_basis,
+    harmonics_for,
+    limited,
+    mask_for,
+    search_for,
+)
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.em_step import (
+    EStep,
+    e_step,
+    m_step,
+    parameter_expanded,
+    signal_prior_of,
+)
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.initial_model import (
+    InitialStep,
+    initial_model,
+    initialise_conformations,
+)
+from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight
+from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.physics.imaging import rescale_volume
+from cryogan.physics.rotations import angle_between
+
+_CONVERGED = 0.02  # change of the distribution over a latent in an iteration
+
+
+@dataclass(frozen=True)
+class EMState:
+    """What an EM iteration starts from; it decides, with particles and seed, all that follows.
+
+    Attributes:
+        done: iterations done since the half-maps were first compared.
+        full: those among them over all images that did not improve the resolution.
+        whole: whether the next one is over all images.
+        halves: (2, C, D, D, D) basis volumes in one frame; a box of their own.
+        width_px: of their padded box (`data.padding`), in pixels of the particles.
+        fsc: (C, D // 2 + 1) of the halves.
+        prior: (L,) probabilities of the points of the latent grid.
+        images_seen: by all iterations so far, the initial model's too.
+        finished: whether nothing is left to do.
+    """
+
+    done: int
+    full: int
+    whole: bool
+    halves: Tensor
+    width_px: int
+    fsc: Tensor
+    prior: Tensor
+    images_seen: int
+    finished: bool
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {n: v.cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
+
+    @property
+    def rings(self) -> int:
+        """The band in which poses are to be searched next."""
+        return fsc_cutoff_shell(self.fsc[0])
+
+    @property
+    def average(self) -> Tensor:
+        """(C, D, D, D) mean of the halves, filtered as maps of all images are: × 2 / (1 + FSC)."""
+        size = self.halves.shape[-1]
+        shells = fourier.shell_index(size, 3, self.halves.device).clamp_max(size // 2)
+        gain = 2.0 / (1.0 + self.fsc.nan_to_num().clamp(0.0, 1.0))
+        mean = fourier.rfft(self.halves.mean(0), 3)
+        return fourier.irfft(mean * gain[:, shells].to(mean.device), size, 3)
+
+
+def expectation_maximisation(
+    halves: tuple[HalfSet, HalfSet],
+    config: LikelihoodConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    maps: Tensor | None = None,
+    populations: Tensor | None = None,
+    state: EMState | None = None,
+) -> Iterator[Step]:
+    """Initial models unless there are good maps, conformations if they are wanted, and refinement.
+
+    Args:
+        halves: the two half-sets.
+        config: settings.
+        seed: of everything random.
+        device: where it is computed.
+        maps: (2, C, D, D, D) basis volumes of each half, in one frame; of conformations yet to be
+            found, the means alone. From single ones whose FSC is below 0.5 in a band of the
+            initial model, an initial model is made too, from that band on: images assigned with
+            poor maps may never leave the poses that these suggest.
+        populations: (classes,) of a discrete latent, to start from; equal by default.
+        state: that of an interrupted run, which goes on as if it had never stopped.
+
+    Yields:
+        After every batch and iteration; a run can go on from steps that have a state.
+
+    Raises:
+        InputError: an image cannot be used.
+    """
+    seen = 0
+    wanted = config.assumptions.volumes
+    with ThreadPoolExecutor(2) as pool:
+        if state is None:
+            if maps is not None:
+                both = zip(halves, maps, strict=True)
+                maps = torch.stack([half.basis_scaled_to_images(own) for half, own in both])
+            if maps is None or _poor(maps, config):
+                maps, seen = yield from _initial_models(halves, maps, config, seed, device, pool)
+            if maps.shape[1] < wanted:
+                generator = torch.Generator().manual_seed(3 * seed)
+                for step in initialise_conformations(
+                    halves, maps[:, 0], config, generator, device, pool
+                ):
+                    maps = step.maps
+                    seen += sum(min(len(half), config.conformation_batch_size) for half in halves)
+                    yield Step(_record("conformations", seen, step.rings, step.log_likelihood))
+            prior = latent_grid_of(config, maps.shape[1], populations).prior
+            whole = min(len(half) for half in halves) <= config.subset_size * maps.shape[1]
+            fsc = fsc_of_basis(maps)
+            fsc[1:] = 0.0  # these began alike in both halves, so that their FSC means nothing
+            width_px = halves[0].particles.box_size
+            state = EMState(0, 0, whole, maps, width_px, fsc, prior, seen, False)
+        while not state.finished:
+            state, record = _iteration(state, halves, config, seed, device, pool)
+            yield Step(record, state, finished=state.finished, milestone=True, live=state)
+
+
+def _initial_models(
+    halves: tuple[HalfSet, HalfSet],
+    given: Tensor | None,
+    config: LikelihoodConfig,
+    seed: int,
+    device: torch.device,
+    pool: Executor,
+) -> Generator[Step, None, tuple[Tensor, int]]:
+    """Coarse maps (2, 1, D, D, D), and how many images they took; from `given` ones, if any."""
+    rings = 0 if given is None else fsc_cutoff_shell(fsc_of_basis(given)[0], 0.5)
+
+    def model_of(number: int) -> Iterator[InitialStep]:
+        start = None if given is None else given[number, 0]
+        generator = torch.Generator().manual_seed(3 * seed + number + 1)
+        return initial_model(halves[number], config, generator, device, start, rings)
+
+    seen = 0
+    for steps in _side_by_side(pool, model_of(0), model_of(1)):
+        pair = [step.maps for step in steps]
+        seen += steps[0].tried * sum(min(len(half), config.initial_batch_size) for half in halves)
+        log_likelihood = 0.5 * sum(step.log_likelihood for step in steps)
+        record = _record("initial model", seen, steps[0].rings, log_likelihood)
+        if steps[0].compared:
+            record["initialisations"] = [list(step.compared) for step in steps]
+        yield Step(record)
+    size = pair[0].shape[-1]
+    pixel_size_A = halves[0].stack(size).pixel_size_A
+    if given is not None:  # whose frame they are to have
+        reference = rescale_volume(given[0, 0].to(device), size)
+        pair[0] = apply_alignment(pair[0], align(pair[0], reference, pixel_size_A), pixel_size_A)
+    pair[1] = apply_alignment(pair[1], align(pair[1], pair[0], pixel_size_A), pixel_size_A)
+    agreed_A = resolution_A(fourier_shell_correlation(*pair), 0.5, pixel_size_A)
+    yield Step({"phase": "half-map comparison", "images_seen": seen, "half_map_0.5_A": agreed_A})
+    both = zip(halves, pair, strict=True)
+    return torch.stack([half.basis_scaled_to_images(own[None]) for half, own in both]), seen
+
+
+def _side_by_side(
+    pool: Executor, first: Iterator[InitialStep], second: Iterator[InitialStep]
+) -> Iterator[tuple[InitialStep, InitialStep]]:
+    """Both, a step at a time."""
+    while True:
+        one, other = pool.map(lambda steps: next(steps, None), (first, second))
+        if one is None or other is None:
+            return
+        yield one, other
+
+
+def _record(phase: str, seen: int, rings: int, log_likelihood: float) -> dict[str, Any]:
+    return {
+        "phase": phase,
+        "images_seen": seen,
+        "rings": rings,
+        "log_likelihood": log_likelihood,
+    }
+
+
+def _poor(maps: Tensor, config: LikelihoodConfig) -> bool:
+    """Whether to begin with initial models: single maps of low FSC in the bands of those."""
+    last = min(config.initial_rings[1], maps.shape[-1] // 2 - 1)
+    return maps.shape[1] == 1 and fsc_cutoff_shell(fsc_of_basis(maps)[0], 0.5) < last
+
+
+def _cutoff_shells(fsc: Tensor) -> int:
+    """Of all basis volumes together (C, D // 2 + 1): grows while any of them is being found."""
+    return sum(fsc_cutoff_shell(curve) for curve in fsc)
+
+
+def _iteration(
+    state: EMState,
+    halves: tuple[HalfSet, HalfSet],
+    config: LikelihoodConfig,
+    seed: int,
+    device: torch.device,
+    pool: Executor,
+) -> tuple[EMState, dict[str, Any]]:
+    """One EM iteration of both half-sets, and their FSC."""
+    box_size = halves[0].particles.box_size
+    basis_volumes = state.halves.shape[1]
+    most = box_for(box_size, box_size) // 2 - 1
+    width_A = box_size * halves[0].particles.pixel_size_A
+    rings = limited(min(state.rings, most), width_A, config)
+    finest = min(math.ceil(1.25 * rings) + 3, most)
+    size = box_for(finest, box_size)
+    pixel_size_A = halves[0].stack(size).pixel_size_A
+    harmonics = harmonics_for(size, finest, config, device)
+    levels = search_for(harmonics, config, rings)
+    mask = mask_for(size, pixel_size_A, config, device)
+    latent_grid = latent_grid_of(config, basis_volumes, state.prior)
+
+    def work(number: int) -> tuple[EStep, int, Tensor]:
+        half = halves[number]
+        generator = torch.Generator().manual_seed(1_000_003 * seed + 2 * state.done + number)
+        index = torch.randperm(len(half), generator=generator)
+        index = index if state.whole else index[: config.subset_size * basis_volumes]
+        maps = rescale_volume(state.halves[number].to(device), size)
+        found = e_step(half, index.sort().values, maps, latent_grid, levels, rings, harmonics)
+        prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
+        return found, len(index), m_step(found.equations, prior, mask, maps, config)
+
+    found = list(pool.map(work, (0, 1)))
+    first, second = (maps for _, _, maps in found)
+    drift, fsc = _aligned(second, first, pixel_size_A, state.fsc if state.done else None)
+    maps = []
+    for each, _, volumes in found:
+        prior = _prior_from_fsc(fsc, each.equations, finest)
+        volumes = m_step(each.equations, prior, mask, volumes, config)
+        maps.append(parameter_expanded(volumes, each, config))
+    images = sum(count for _, count, _ in found)
+    change = max(each.change for each, _, _ in found)
+    better = _cutoff_shells(fsc) > _cutoff_shells(state.fsc) or change > _CONVERGED
+    done, full = state.done + 1, state.full + (state.whole and not better)
+    late = done >= config.iterations - config.last_iterations
+    latent = None if basis_volumes == 1 else config.assumptions.latent_space
+    learnt = latent is not None and latent.is_discrete
+    after = EMState(
+        done,
+        full,
+        state.whole or late or not better,
+        torch.stack((maps[0], _moved(maps[1], drift, pixel_size_A))),
+        box_size,
+        fsc,
+        0.5 * (found[0][0].latent + found[1][0].latent).cpu() if learnt else state.prior,
+        state.images_seen + images,
+        full >= config.last_iterations or done >= config.iterations,
+    )
+    log_likelihood = 0.5 * (found[0][0].log_likelihood + found[1][0].log_likelihood)
+    return after, _record("refinement", after.images_seen, rings, log_likelihood) | {
+        "iteration": done,
+        "images": images,
+        "box_size": size,
+        "nside": levels[-1].nside,
+        "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
+        "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
+        "latent_change": change,
+    }
+
+
+def _aligned(
+    moving: Tensor, reference: Tensor, pixel_size_A: float, before: Tensor | None
+) -> tuple[Alignment, Tensor]:
+    """The alignment of half 2's basis volumes (C, D, D, D) to half 1's, and their FSC then.
+
+    The half-sets drift apart, so half-map 2 is aligned to half-map 1 after every iteration. Poor
+    maps may be in any orientation and of either hand: a global search, mirror image included, is
+    made if there is no FSC `before`, or it is no lower.
+    """
+    start = Alignment.identity()
+    near = refine_alignment(moving[0], reference[0], pixel_size_A, start)
+    fsc = fsc_of_basis(torch.stack((reference, _moved(moving, near, pixel_size_A))))
+    if before is not None and _cutoff_shells(fsc) > _cutoff_shells(before):
+        return near, fsc
+    far = align(moving[0], reference[0], pixel_size_A)
+    other = fsc_of_basis(torch.stack((reference, _moved(moving, far, pixel_size_A))))
+    return (far, other) if _cutoff_shells(other) > _cutoff_shells(fsc) else (near, fsc)
+
+
+def _moved(maps: Tensor, alignment: Alignment, pixel_size_A: float) -> Tensor:
+    return torch.stack([apply_alignment(volume, alignment, pixel_size_A) for volume in maps])
+
+
+def _prior_from_fsc(fsc: Tensor, equations: NormalEquations, finest: int) -> Tensor:
+    """Expected |F|² by shell: the noise of a half-map times the signal-to-noise ratio."""
+    reliable = fsc.nan_to_num().clamp(1e-3, 0.999)
+    prior = reliable / (1.0 - reliable) / shell_weight(equations)
+    prior[:, 0] = prior[:, 1]  # images hold no information on the mean
+    return torch.where(torch.arange(prior.shape[-1], device=prior.device) <= finest, prior, 0.0)

@@ -1,0 +1,166 @@
+"""One EM iteration of a half-set: posteriors of its images, and the maps that follow from them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.models.volume import symmetrise
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.normal_equations import (
+    NormalEquations,
+    normal_equations,
+    solve,
+    together,
+    weighted_poses,
+)
+from cryogan.objectives.likelihood.observations import Observations
+from cryogan.objectives.likelihood.orientation_grid import orientation_grid
+from cryogan.objectives.likelihood.pose_search import Level, log_marginal_likelihood
+from cryogan.objectives.likelihood.posterior import LatentGrid, posterior_of, references_of
+from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.symmetry import symmetry_matrices
+
+_CHUNK = 2048
+_HELD_BYTES = 500_000_000  # of coefficients, before they are put into equations
+_CHANGE = 0.3  # expected power of a change of shape, in units of the molecule's
+_SATURATION = 4.0  # cycles per box: the motion of a part leaves the lowest shells as they are
+
+
+@dataclass(frozen=True)
+class EStep:
+    """The E-step's result.
+
+    Attributes:
+        log_likelihood: mean log marginal likelihood of an image, over that of noise alone.
+        equations: of the basis volumes.
+        latent: (L,) mean posterior probability of each point of the latent grid.
+        latent_grid: that the posteriors are of.
+    """
+
+    log_likelihood: float
+    equations: NormalEquations
+    latent: Tensor
+    latent_grid: LatentGrid
+
+    @property
+    def expansion(self) -> Tensor:
+        """(C, C) T of the parameter expansion: basis volumes V are to be replaced by `Tᵀ V`.
+
+        The mean posterior of the latent should be its prior. If images accumulate at the ends, the
+        path is too short. Let their coefficients be `T φ`, with φ distributed as in the prior and
+        T triangular, the first coefficient staying 1: `T Tᵀ` is the coefficients' second moment
+        now. Applying T to the basis volumes is an iteration with expanded parameters (PX-EM; Liu,
+        Rubin & Wu, Biometrika 85, 1998), for which EM by itself needs many iterations. Where the
+        posterior is the prior, T is 1.
+        """
+        coefficients = self.latent_grid.coefficients.to(self.latent)
+        share = self.latent_grid.prior.to(self.latent)
+        latent = 0.99 * self.latent + 0.01 * share  # few distinct states would make `now` singular
+        now = (coefficients.T * latent) @ coefficients
+        prior = (coefficients.T * share) @ coefficients
+        change: Tensor = torch.linalg.cholesky(now) @ torch.linalg.inv(torch.linalg.cholesky(prior))
+        return change
+
+    @property
+    def change(self) -> float:
+        """How far the mean posterior of the latent is from its prior: largest entry of T - 1.
+
+        Of classes, the largest change of a population.
+        """
+        if len(self.latent) == 1:
+            return 0.0
+        basis_volumes = self.latent_grid.coefficients.shape[1]
+        if len(self.latent) == basis_volumes:
+            return float((self.latent - self.latent_grid.prior.to(self.latent)).abs().max())
+        one = torch.eye(basis_volumes).to(self.latent)
+        return float((self.expansion - one).abs().max())
+
+
+def e_step(
+    half: HalfSet,
+    index: Tensor,
+    maps: Tensor,
+    latent_grid: LatentGrid,
+    levels: Sequence[Level],
+    rings: int,
+    harmonics: CircularHarmonics,
+    max_log_likelihood: float = math.inf,
+) -> EStep:
+    """Posteriors of the images of `index`, and the normal equations of the maps.
+
+    Args:
+        half: where the images come from.
+        index: (n,) images.
+        maps: (C, D, D, D) basis volumes that poses and conformations are searched with.
+        latent_grid: of C basis volumes.
+        levels: of the pose search.
+        rings: coefficients of `maps` beyond this band are not used.
+        harmonics: the rings of the maps to be made.
+        max_log_likelihood: of annealed posteriors (`posterior_of`).
+    """
+    device = maps.device
+    references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
+    finest = orientation_grid(levels[-1].nside, device)
+    total, log_likelihood = None, 0.0
+    latent = torch.zeros(len(latent_grid.prior), device=device)
+    many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
+    for group in torch.split(index, many):  # what equations cost does not depend on the images
+        seen, poses = [], []
+        for part in torch.split(group, _CHUNK):
+            seen.append(half.observed(part, harmonics, device))
+            found = posterior_of(seen[-1], references, max_log_likelihood)
+            log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())
+            latent += found.latent.sum(dim=0)
+            poses.append(weighted_poses(found.cells, found.coefficient, found.product))
+        equations = normal_equations(
+            Observations.joined(seen), together(poses, _CHUNK), finest, harmonics
+        )
+        total = equations if total is None else total + equations
+    assert total is not None
+    return EStep(log_likelihood / len(index), total, latent / len(index), latent_grid)
+
+
+def parameter_expanded(maps: Tensor, found: EStep, config: LikelihoodConfig) -> Tensor:
+    """Basis volumes (C, D, D, D) after `EStep.expansion`; classes have populations instead."""
+    if len(maps) == 1 or config.assumptions.latent_space.is_discrete:
+        return maps
+    return torch.einsum("kj,kzyx->jzyx", found.expansion, maps)
+
+
+def m_step(
+    equations: NormalEquations, prior: Tensor, mask: Tensor, start: Tensor, config: LikelihoodConfig
+) -> Tensor:
+    """(C, D, D, D) the most probable maps with the symmetry that is imposed."""
+    operators = symmetry_matrices(config.assumptions.symmetry)[1:].to(mask.device)
+    maps = solve(equations, prior, mask, start)
+    return torch.stack([symmetrise(volume, operators) for volume in maps])
+
+
+def signal_prior_of(
+    half: HalfSet, size: int, rings: int, basis_volumes: int, config: LikelihoodConfig
+) -> Tensor:
+    """(C, size // 2 + 1) expected |F|² of the basis volumes before any of them is known.
+
+    The mean's is the signal's power, measured without poses; the others' a fraction of it, less
+    in the lowest shells and at high frequencies of the latent. Zero beyond the band.
+    """
+    signal = half.signal_prior(size)
+    shell = torch.arange(len(signal))
+    prior = signal[None]
+    if basis_volumes > 1:
+        change = _CHANGE * shell.square() / (shell.square() + _SATURATION**2)
+        falling = config.assumptions.latent_space.falling(basis_volumes - 1)
+        share = falling.square()[:, None] * change
+        prior = signal * torch.cat((torch.ones(1, len(signal)), share))
+    return torch.where(shell <= rings, prior, 0.0)
+
+
+def _within(volume: Tensor, rings: int) -> Tensor:
+    size = volume.shape[-1]
+    inside = fourier.band_mask(size, rings + 0.5, 3, volume.device)
+    return fourier.irfft(fourier.rfft(volume, 3) * inside, size, 3)

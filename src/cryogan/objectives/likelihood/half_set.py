@@ -1,0 +1,116 @@
+"""One half-set, its units, and its images as the likelihood needs them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.data.images import PreprocessedStack
+from cryogan.data.padding import PaddedBox
+from cryogan.data.statistics import Measurement, at_box, measure, shell_amplitude
+from cryogan.objectives.likelihood.observations import Observations, observations_of
+from cryogan.particles import Particles
+from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.physics.ctf import ctf
+from cryogan.physics.imaging import Preprocessing
+from cryogan.physics.noise import NoiseModel
+from cryogan.physics.spectra import PowerSpectra
+
+
+@dataclass(frozen=True)
+class HalfSet:
+    """One half-set with what was measured on it.
+
+    Attributes:
+        particles: its images.
+        measurement: spectra and unit.
+    """
+
+    particles: Particles
+    measurement: Measurement
+
+    @classmethod
+    def of(
+        cls,
+        particles: Particles,
+        noise: NoiseModel | None = None,
+        padded: PaddedBox | None = None,
+    ) -> "HalfSet":
+        """Measure its spectra; the noise has the shape of the model's, if there is one.
+
+        Args:
+            particles: the images.
+            noise: measured or known noise, in the particles' box.
+            padded: box that the images are padded to; by default they stay as they are.
+        """
+        if padded is None:
+            return cls(particles, measure(particles, noise))
+        own = replace(padded, width_px=padded.box_size)
+        if noise is not None:
+            noise = noise.transformed(lambda images: images * own.window)
+        measured = measure(own.pad_particles(particles), noise)
+        # a window weakens the noise, which is everywhere, but not the molecule, which is inside;
+        # and power is per pixel, of which a wider box has more
+        spectra = PowerSpectra(
+            padded.shells(measured.spectra.signal) * (padded.box_size / padded.width_px) ** 2,
+            padded.shells(measured.spectra.noise) / padded.noise_share,
+        )
+        return cls(padded.pad_particles(particles), replace(measured, spectra=spectra))
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def noise(self, size: int) -> Tensor:
+        """(size // 2 + 1,) power at a box, the median of 7 shells.
+
+        A few hundred images do not separate noise from signal in every single shell, and a shell
+        whose noise is underestimated a hundredfold would dominate the likelihood.
+        """
+        measured = self.measurement.spectra.noise
+        wide = torch.nn.functional.pad(measured[None, :-1], (3, 3), mode="reflect")[0]
+        smooth = wide.unfold(0, 7, 1).median(dim=1).values
+        return at_box(torch.cat((smooth, measured[-1:])), size)
+
+    def signal_prior(self, size: int) -> Tensor:
+        """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone.
+
+        CTFs leave next to nothing in the first shells: there it is no less than further out.
+        """
+        signal = at_box(self.measurement.spectra.signal, size).clone()
+        signal[:4] = signal[:4].flip(0).cummax(0).values.flip(0)
+        return shell_amplitude(signal, size).square()
+
+    def scaled_to_images(self, volume: Tensor) -> Tensor:
+        """A map (D, D, D) scaled so that its low shells have the power that the images show.
+
+        Shells 2 to D / 4, or to where the images' signal falls below a tenth of their noise.
+        """
+        size = volume.shape[-1]
+        signal = self.signal_prior(size).to(volume.device)
+        power = fourier.shell_mean(fourier.rfft(volume, 3).abs().square(), size, 3)
+        noise = self.noise(size).to(volume.device) * size**2
+        clear = (signal > 0.1 * noise)[2 : size // 4].int().cumprod(0).sum().clamp_min(2)
+        shells = slice(2, 2 + int(clear))
+        return volume * (signal[shells].sum() / power[shells].sum().clamp_min(1e-30)).sqrt()
+
+    def basis_scaled_to_images(self, basis: Tensor) -> Tensor:
+        """Basis volumes (C, D, D, D), scaled alike as `scaled_to_images` scales the mean."""
+        mean = basis[0]
+        gain = self.scaled_to_images(mean).norm() / mean.norm().clamp_min(1e-30)
+        scaled: Tensor = basis * gain
+        return scaled
+
+    def stack(self, size: int) -> PreprocessedStack:
+        """The images at a box."""
+        return PreprocessedStack(self.particles, self.measurement.gain, Preprocessing(size))
+
+    def observed(
+        self, index: Tensor, harmonics: CircularHarmonics, device: torch.device
+    ) -> Observations:
+        """The images of `index` ((n,) int64) as the likelihood needs them."""
+        stack = self.stack(harmonics.box_size)
+        ctf_params = self.particles.ctf[index].to(device)
+        transfer = ctf(ctf_params, harmonics.box_size, stack.pixel_size_A)
+        noise = self.noise(harmonics.box_size).to(device)
+        return observations_of(stack.read(index).to(device), transfer, noise, harmonics)

@@ -1,0 +1,203 @@
+"""Memory of the likelihood (`objectives.memory`): an EM iteration in the finest band of a run.
+
+A trial has few images and few directions; what a run holds of more of them is known from sizes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from cryogan.data.padding import PaddedBox
+from cryogan.objectives.likelihood.bands import (
+    box_for,
+    harmonics_for,
+    limited,
+    mask_for,
+    search_for,
+)
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.em_step import e_step
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.normal_equations import solve
+from cryogan.objectives.likelihood.pose_search import Level
+from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.objectives.memory import MemoryPlan, noise_particles, of_one_structure
+from cryogan.particles import Particles
+from cryogan.physics.circular_harmonics import CircularHarmonics
+
+_IMAGES = 32
+_SIGNAL = 80.0  # of a projection, in units of a pixel's noise: it makes posteriors broad
+_CHUNK = 2048  # images that are read at a time, as in `em_step`
+_GROUP_BYTES = 5e8  # of coefficients of the images of an equation, as in `em_step`
+_KEPT_BYTES = 2e9  # of a level's slices, as in `pose_search.reference`
+_POSES = 64  # of an image in normal equations
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """An iteration in the finest band to which half-maps can agree.
+
+    Attributes:
+        config: settings, for the padded box.
+        padded: the box.
+        count: images of a half-set.
+        rings: of the pose search.
+        harmonics: the rings of the maps.
+    """
+
+    config: LikelihoodConfig
+    padded: PaddedBox
+    count: int
+    rings: int
+    harmonics: CircularHarmonics
+
+    @classmethod
+    def of(
+        cls, config: LikelihoodConfig, particles: Particles, device: torch.device
+    ) -> "_Iteration":
+        padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
+        config, width_px = config.padded(padded.share), padded.width_px
+        most = box_for(width_px, width_px) // 2 - 1
+        rings = limited(most, width_px * particles.pixel_size_A, config)
+        finest = min(math.ceil(1.25 * rings) + 3, most)
+        harmonics = harmonics_for(box_for(finest, width_px), finest, config, device)
+        return cls(config, padded, (len(particles) + 1) // 2, rings, harmonics)
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """Of the search."""
+        return search_for(self.harmonics, self.config, self.rings)
+
+    @cached_property
+    def trial_levels(self) -> list[Level]:
+        """Two, with as many cells and as long slices as the last two of the run."""
+        if len(self.levels) < 3:
+            return self.levels
+        first, *_, before, last = self.levels
+        return [
+            replace(first, keep=before.keep, most=before.most),
+            replace(last, nside=2 * first.nside),
+        ]
+
+    @property
+    def basis_volumes(self) -> int:
+        return self.config.assumptions.volumes
+
+    @property
+    def pairs(self) -> int:
+        return self.basis_volumes * (self.basis_volumes + 1) // 2
+
+    def slices_bytes(self, levels: Sequence[Level]) -> list[float]:
+        """Of the references of every anchor and level, and of the slices of basis volumes."""
+        anchors = len(latent_grid_of(self.config, self.basis_volumes).anchors)
+        found = [0.0]
+        for level in levels:
+            band = self.harmonics.within(level.rings)
+            directions = 12 * level.nside**2
+            plane, rings = 8.0 * directions * len(band.order), 4.0 * directions * band.rings
+            found += anchors * [plane + rings if plane <= _KEPT_BYTES else 0.0]
+        if self.basis_volumes > 1 and plane * self.basis_volumes <= _KEPT_BYTES:
+            found.append(plane * self.basis_volumes + rings * self.pairs)
+        return found
+
+    @property
+    def observed_bytes(self) -> float:
+        """Of the images of a group of equations, in parts and joined, and of their poses."""
+        coefficients = 8 * len(self.harmonics.order)
+        group = max(_CHUNK, _GROUP_BYTES / coefficients)
+        image = coefficients + 4 * self.harmonics.rings
+        pose = 28 + 4 * (self.basis_volumes + self.pairs)
+        held = min(self.count, group) * 2.0 * (image + _POSES * pose)
+        return held + (self.equations_bytes if self.count > group else 0.0)
+
+    @property
+    def equations_bytes(self) -> float:
+        size = self.harmonics.box_size
+        return 4.0 * (self.basis_volumes * size**3 + self.pairs * (2 * size) ** 3)
+
+    @property
+    def cells_bytes(self) -> float:
+        """Of the posteriors of a chunk."""
+        last, before = self.levels[-1], self.levels[-2:][0]
+        cells = 8 * max(before.keep, before.most)
+        if last.shift_steps:
+            cells = max(cells, max(last.keep, last.most) * (2 * last.shift_steps + 1) ** 2)
+        image = 64.0 * cells
+        if self.basis_volumes > 1:
+            points = len(latent_grid_of(self.config, self.basis_volumes).latent)
+            image = 32.0 * (64 + 24 * points + 8 * (self.basis_volumes + self.pairs))
+        return min(self.count, _CHUNK) * image
+
+    @property
+    def most_bytes(self) -> float:
+        """Several times what a half-set's iteration is expected to take."""
+        size, harmonics = self.harmonics.box_size, self.harmonics
+        whole = 12 * min(self.count, _CHUNK) * self.padded.width_px**2 * 4.0
+        spectra = 4.0 * ((2 * size) ** 3 * (self.basis_volumes + 8))
+        spectra += 4.0 * (3 * size) ** 3 * (self.pairs + 8)
+        points = 1024 * len(harmonics.order) * (200.0 + 16 * self.basis_volumes)
+        cells = max(
+            max(before.keep, before.most) * len(harmonics.within(level.rings).order)
+            for before, level in zip(self.levels, self.levels[1:] or self.levels, strict=False)
+        )
+        search = 16 * 4 * 8 * 8.0 * cells
+        slices = self.slices_bytes(self.levels)
+        known = sum(slices) + max(*slices, self.cells_bytes) + self.observed_bytes
+        return known + 2 * (whole + spectra + points + search + 3 * self.equations_bytes)
+
+
+def memory_plan(config: LikelihoodConfig, particles: Particles) -> MemoryPlan:
+    """See `objectives.memory.MeasuresMemory`."""
+    device = torch.device("cpu")
+    run = _Iteration.of(config, particles, device)
+    one = of_one_structure(config.assumptions)
+    alone = _Iteration.of(replace(config, assumptions=one), particles, device)
+    options = {"--box (or a coarser --resolution)": 2 * alone.most_bytes / 1e9}
+    if run.basis_volumes > 1:
+        discrete = config.assumptions.latent == "discrete"
+        more = 2 * (run.most_bytes - alone.most_bytes) / 1e9
+        options["--classes" if discrete else "--basis-volumes"] = more
+    slices = run.slices_bytes(run.levels)
+    held = sum(slices) - sum(run.slices_bytes(run.trial_levels)) + run.observed_bytes
+    return MemoryPlan(
+        where=f"in iterations at full resolution, in a box of {run.harmonics.box_size} px",
+        size=_IMAGES,
+        trials=(0, _IMAGES),
+        tasks=2,
+        held_GB=held / 1e9,
+        passing_GB=max(*slices, run.cells_bytes) / 1e9,
+        options=options,
+    )
+
+
+def memory_trial(
+    config: LikelihoodConfig, particles: Particles, size: int, device: torch.device
+) -> None:
+    """See `objectives.memory.MeasuresMemory`."""
+    run = _Iteration.of(config, particles, device)
+    config, harmonics = run.config, run.harmonics
+    half = HalfSet.of(noise_particles(particles, 512), None, run.padded)
+    half = replace(half, particles=run.padded.pad_particles(particles))
+    if size == 0:
+        half.observed(torch.arange(min(run.count, _CHUNK)), harmonics, device)
+        return
+    box_size = harmonics.box_size
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(run.basis_volumes, *(box_size,) * 3, generator=generator)
+    maps = (noise * math.sqrt(_SIGNAL / box_size**3)).to(device)
+    found = e_step(
+        half,
+        torch.arange(min(run.count, size)),
+        maps,
+        latent_grid_of(config, run.basis_volumes),
+        run.trial_levels,
+        run.rings,
+        harmonics,
+    )
+    pixel_size_A = half.stack(box_size).pixel_size_A
+    mask = mask_for(box_size, pixel_size_A, config, device)
+    prior = torch.ones(run.basis_volumes, box_size // 2 + 1, device=device)
+    solve(found.equations, prior, mask, maps, iterations=1)

@@ -1,0 +1,261 @@
+"""Normal equations: the map, or basis volumes, of highest posterior given the poses of images.
+
+Image i shows `Σ_k φ_k V_k`, its coefficients φ being known up to a posterior like its pose (one
+structure: one basis volume, coefficient 1). Given posteriors γ, the expected log-likelihood is
+quadratic in the basis volumes: `Σ_k Re⟨V_k, s_k⟩ - ½ Σ_kl ⟨V_k, k_kl * V_l⟩`, with s_k the sum of
+γ φ_k A put back on their slices, and k_kl * V a convolution (slices at fixed frequencies do not
+move with V).
+Its kernel k_kl is the sum of γ φ_k φ_l B over slices, made once on twice the box, and the system
+is solved by conjugate gradients with a Gaussian prior on every shell. No density is divided by
+another, and nothing depends on how uniform the orientations are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.objectives.likelihood.observations import Observations, moved
+from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.pose_search import Cells
+from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.physics.projection import sample_spectrum, volume_spectrum
+
+_DIRECTIONS_AT_ONCE = 1024
+
+
+def pairs(basis_volumes: int) -> tuple[Tensor, Tensor]:
+    """Numbers k <= l of the C (C + 1) / 2 pairs of basis volumes, in the order of all lists."""
+    first, second = torch.triu_indices(basis_volumes, basis_volumes)
+    return first, second
+
+
+@dataclass(frozen=True)
+class WeightedPoses:
+    """Weighted poses of n images: E of them all, as flat lists.
+
+    Attributes:
+        image: (E,) int64.
+        view: (E,) int64, number of the direction at the finest level.
+        psi: (E,) radians.
+        shift_px: (E, 2) where the particle is (x, y).
+        coefficient: (E, C) posterior probability of the pose times the mean coefficients φ_k
+            there; the first is 1, so that the first column sums to one over each image's poses.
+        product: (E, C (C + 1) / 2) the same of φ_k φ_l, for `pairs(C)`.
+    """
+
+    image: Tensor
+    view: Tensor
+    psi: Tensor
+    shift_px: Tensor
+    coefficient: Tensor
+    product: Tensor
+
+
+def weighted_poses(
+    cells: Cells, coefficient: Tensor, product: Tensor, least: float = 3e-3
+) -> WeightedPoses:
+    """Cells with their (n, K, C) coefficients and (n, K, C (C + 1) / 2) products.
+
+    Those of a probability below `least` go, and the others share it.
+    """
+    weight = coefficient[..., 0]
+    chosen = weight >= least
+    share = weight.sum(dim=1) / torch.where(chosen, weight, 0.0).sum(dim=1)
+    image = torch.arange(len(weight), device=weight.device)[:, None].expand_as(weight)
+    more = share[:, None, None]
+    return WeightedPoses(
+        image[chosen],
+        cells.view[chosen],
+        cells.psi[chosen],
+        cells.shift_px[chosen],
+        (coefficient * more)[chosen],
+        (product * more)[chosen],
+    )
+
+
+def together(parts: Sequence[WeightedPoses], apart: int) -> WeightedPoses:
+    """Posteriors of several sets of images, each counted from `apart` after the one before."""
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    image = torch.cat([part.image + number * apart for number, part in enumerate(parts)])
+    return WeightedPoses(image, *(joined(field.name) for field in fields(WeightedPoses)[1:]))
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Normal equations of C basis volumes: `Σ_l kernel_kl * V_l = backprojection_k`.
+
+    Attributes:
+        backprojection: (C, D, D, D).
+        kernel: (C (C + 1) / 2, 2D, 2D, 2D) for `pairs(C)`, origin at voxel D; convolution kernels
+            for lags below D.
+    """
+
+    backprojection: Tensor
+    kernel: Tensor
+
+    def __add__(self, other: "NormalEquations") -> "NormalEquations":
+        return NormalEquations(
+            self.backprojection + other.backprojection, self.kernel + other.kernel
+        )
+
+
+def normal_equations(
+    observations: Observations,
+    poses: WeightedPoses,
+    grid: OrientationGrid,
+    harmonics: CircularHarmonics,
+    *,
+    padding: float = 2.0,
+) -> NormalEquations:
+    """Sums over images and poses, direction by direction."""
+    device = observations.a.device
+    size = harmonics.box_size
+    merge = 4 if grid.nside >= 16 else 1
+    coarser = orientation_grid(grid.nside // 2, device) if merge == 4 else grid
+    by_view = poses.view.argsort()
+    view, image = poses.view[by_view], poses.image[by_view]
+    psi, shift_px = poses.psi[by_view], poses.shift_px[by_view]
+    coefficient, product = poses.coefficient[by_view].T, poses.product[by_view].T
+    back = _Adjoint(len(coefficient), size, padding, device)
+    kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
+    k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
+    used = torch.unique(view)
+    for group in used.split(_DIRECTIONS_AT_ONCE):
+        first = int(torch.searchsorted(view, group[0]))
+        last = int(torch.searchsorted(view, group[-1], right=True))
+        row = torch.searchsorted(group, view[first:last])
+        plane = observations.a.new_zeros(len(coefficient), len(group), len(harmonics.order))
+        parents, parent = (group // merge).unique(return_inverse=True)
+        power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)
+        for part in torch.split(torch.arange(first, last, device=device), 4096):
+            at = row[part - first]
+            centred = moved(observations.a[image[part]], shift_px[part, None], harmonics)[:, 0]
+            turned = harmonics.turned(centred, -psi[part])
+            for number, mine in enumerate(coefficient[:, part, None]):
+                plane[number].index_add_(0, at, turned * mine)
+            b = observations.b[image[part]]
+            for pair, mine in enumerate(product[:, part, None]):
+                power[pair].index_add_(0, parent[at], b * mine)
+        point = torch.einsum("nij,mj->nmi", grid.frame[group], k)
+        for number, values in enumerate(plane):
+            samples = harmonics.to_samples(values / harmonics.weight) * harmonics.sample_weight
+            back.add(number, samples, point)
+        # weights vary slowly from slice to slice: a coarser set of directions is enough
+        point = torch.einsum("nij,mj->nmi", coarser.frame[parents], k)
+        for pair, values in enumerate(power):
+            values = (values / harmonics.ring_weight)[
+                :, harmonics.sample_ring - 1
+            ] * harmonics.sample_weight
+            kernel.add(pair, values.to(plane.dtype), point)
+    return NormalEquations(back.finish(), kernel.finish())
+
+
+class _Adjoint:
+    """Sums of `Re Σ conj(values) exp(...)` over points: the adjoint of reading slices."""
+
+    def __init__(self, count: int, box_size: int, padding: float, device: torch.device) -> None:
+        self.volume = torch.zeros((box_size,) * 3, device=device, requires_grad=True)
+        self.padding = padding
+        with torch.no_grad():
+            zero = volume_spectrum(self.volume, padding)
+        self.total = zero.new_zeros(count, *zero.shape)
+
+    def add(self, number: int, values: Tensor, point: Tensor) -> None:
+        """To sum `number`: values (n, m) at frequencies (n, m, 3) in cycles per pixel."""
+        spectrum = torch.zeros_like(self.total[number]).requires_grad_()
+        read = sample_spectrum(spectrum, point * spectrum.shape[-2])
+        (gradient,) = torch.autograd.grad((read.conj() * values).real.sum(), spectrum)
+        self.total[number] += gradient
+
+    def finish(self) -> Tensor:
+        """(count, D, D, D)."""
+        spectrum = volume_spectrum(self.volume, self.padding)
+        sums = [
+            torch.autograd.grad(spectrum, self.volume, total, retain_graph=True)[0]
+            for total in self.total
+        ]
+        return torch.stack(sums)
+
+
+def shell_weight(equations: NormalEquations) -> Tensor:
+    """(C, D // 2 + 1) mean weight of a squared coefficient in the system, shell by shell.
+
+    What the quadratic form says of plane waves in the box: lags count by how often they occur in
+    it. (A kernel that is merely cut lets the strong shells leak into the weak, with either sign.)
+    """
+    size = equations.backprojection.shape[-1]
+    first, second = pairs(len(equations.backprojection))
+    own = equations.kernel[(first == second).to(equations.kernel.device)]
+    lag = torch.arange(-size, size, device=own.device)
+    for axis in (-3, -2, -1):
+        often = (1.0 - lag.abs() / size).view(-1, *[1] * (-1 - axis))
+        own = torch.stack(torch.split(own * often, size, axis)).sum(0)
+    weight = torch.fft.rfftn(own, dim=(-3, -2, -1)).real
+    return fourier.shell_mean(weight, size, 3).clamp_min(1e-20) / size**3
+
+
+def solve(
+    equations: NormalEquations,
+    prior: Tensor,
+    mask: Tensor,
+    start: Tensor,
+    iterations: int = 12,
+) -> Tensor:
+    """The most probable maps: conjugate gradients on `(k * + prior⁻¹) V = s` inside a mask.
+
+    Args:
+        equations: of the images.
+        prior: (C, D // 2 + 1) expected |V|² of (unnormalised) Fourier coefficients in each shell;
+            where it is zero the map has nothing.
+        mask: (D, D, D) soft mask.
+        start: (C, D, D, D) first guess.
+        iterations: of conjugate gradients.
+    """
+    size = mask.shape[-1]
+    shells = fourier.shell_index(size, 3, mask.device)
+    at = shells.clamp_max(size // 2)
+    inside = (shells <= size // 2) & (prior[:, at] > 0)
+    inverse = torch.where(inside, 1.0 / prior[:, at].clamp_min(1e-30), 0.0)
+    transfer = fourier.rfft(equations.kernel, 3)
+    first, second = pairs(len(start))
+    voxels = size**3  # the prior is ½ Σ |F|² / prior over all coefficients F
+    scale = 1.0 / (voxels * (shell_weight(equations)[:, at] + inverse))  # the preconditioner
+
+    def limited(volume: Tensor, gain: Tensor) -> Tensor:
+        return fourier.irfft(fourier.rfft(volume, 3) * gain * inside, size, 3)
+
+    def weigh(volume: Tensor) -> Tensor:
+        molecule = limited(volume, torch.ones_like(scale)) * mask
+        padded = fourier.rfft(fourier.crop_or_pad(molecule, 2 * size, 3), 3)
+        total = torch.zeros_like(padded)
+        for k, other, gain in zip(first.tolist(), second.tolist(), transfer, strict=True):
+            total[k] += gain * padded[other]
+            if other != k:
+                total[other] += gain * padded[k]
+        data = fourier.crop_or_pad(fourier.irfft(total, 2 * size, 3), size, 3)
+        result = (data + limited(molecule, voxels * inverse)) * mask
+        return limited(result, torch.ones_like(scale))
+
+    x = limited(start, torch.ones_like(scale))
+    residual = limited(equations.backprojection * mask, torch.ones_like(scale)) - weigh(x)
+    z = limited(residual, scale)
+    direction = z
+    rho = (residual * z).sum()
+    for _ in range(iterations):
+        moved = weigh(direction)
+        curvature = (direction * moved).sum()
+        if float(curvature) <= 0.0:  # where there is next to no signal, of rounding
+            break
+        step = rho / curvature
+        x = x + step * direction
+        residual = residual - step * moved
+        z = limited(residual, scale)
+        rho, before = (residual * z).sum(), rho
+        direction = z + (rho / before.clamp_min(1e-30)) * direction
+    return limited(x, torch.ones_like(scale)) * mask

@@ -1,0 +1,152 @@
+"""The likelihood as an objective: both half-sets together, which share their FSC."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cryogan.conformations.path import sample_conformations
+from cryogan.conformations.series import Series, numbered_series
+from cryogan.data.padding import PaddedBox
+from cryogan.errors import InputError
+from cryogan.evaluation.fsc import corrected_fsc, fourier_shell_correlation
+from cryogan.evaluation.masks import soft_mask
+from cryogan.objectives.base import CONFORMATIONS, Arrays, Maps, Step, Task
+from cryogan.objectives.data_parallel import ProcessGroup
+from cryogan.objectives.likelihood import memory
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.em import EMState, expectation_maximisation
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.objectives.memory import MemoryPlan
+from cryogan.particles import Particles
+
+_FEWEST_PARTICLES = 200
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Maximise the likelihood of the images over all poses (`Objective`)."""
+
+    together: ClassVar[bool] = True
+    config: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> "Likelihood":
+        return cls(LikelihoodConfig.read(config))
+
+    def check(self, particles: Particles) -> None:
+        if len(particles) < _FEWEST_PARTICLES:
+            raise InputError(
+                f"{len(particles)} particles are too few; give at least {_FEWEST_PARTICLES}."
+            )
+        latent_grid_of(self.config, self.config.assumptions.volumes)
+
+    def memory_plan(self, particles: Particles, members: int) -> MemoryPlan:
+        return memory.memory_plan(self.config, particles)
+
+    def memory_trial(
+        self, particles: Particles, size: int, members: int, device: torch.device
+    ) -> None:
+        memory.memory_trial(self.config, particles, size, device)
+
+    def iterate(
+        self, task: Task, checkpoint: Mapping[str, Any] | None, group: ProcessGroup
+    ) -> Iterator[Step]:
+        first, second = task.half_sets
+        padded = self._padded(first)
+        yield from expectation_maximisation(
+            (
+                HalfSet.of(first, task.noise, padded),
+                HalfSet.of(second, task.noise, padded),
+            ),
+            self.config.padded(padded.share),
+            seed=task.seed,
+            device=task.device,
+            maps=None if task.maps is None else padded.pad(task.maps),
+            populations=task.populations,
+            state=None if checkpoint is None else EMState(**checkpoint),
+        )
+
+    def outcome(self, step: Step, task: Task) -> dict[str, Arrays]:
+        state: EMState = step.live
+        particles = task.half_sets[0]
+        padded = self._padded(particles)
+        average, halves = padded.crop(state.average.cpu()), padded.crop(state.halves.cpu())
+        grid = latent_grid_of(self.config, len(average), state.prior)
+        pixel_size_A = particles.pixel_size_A * particles.box_size / average.shape[-1]
+        result = {
+            "basis": halves,
+            "populations": state.prior,
+            "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),
+        }
+        for name, basis in (("average", average), ("half1", halves[0]), ("half2", halves[1])):
+            result[name] = torch.einsum("c,czyx->zyx", grid.average, basis)
+            if len(basis) > 1:
+                result |= self._conformations(name, basis, state.prior)
+        return {"result.npz": result}
+
+    def _conformations(self, name: str, basis: Tensor, populations: Tensor) -> Arrays:
+        space = self.config.assumptions.latent_space
+
+        def volumes(latent: Tensor) -> Tensor:
+            coefficients = space.coefficients(latent, len(basis)).to(basis)
+            return torch.einsum("lc,czyx->lzyx", coefficients, basis)
+
+        found = sample_conformations(space, volumes, CONFORMATIONS, populations)
+        return {
+            f"{name}_volumes": found.volumes,
+            f"{name}_latents": found.latents,
+            f"{name}_weights": found.weights,
+        }
+
+    def maps(self, outcomes: Sequence[Arrays], particles: Particles, seed: int) -> Maps:
+        (found,) = outcomes
+        pixel_size_A = float(found["pixel_size_A"])
+        first, second, average = found["half1"], found["half2"], found["average"]
+        mask = soft_mask(average, pixel_size_A)
+        generator = torch.Generator().manual_seed(seed)
+
+        def series(name: str) -> Series:
+            volumes, latents, weights = (
+                found[f"{name}_{what}"] for what in ("volumes", "latents", "weights")
+            )
+            return numbered_series(volumes, pixel_size_A, weights, latents)
+
+        many = "average_volumes" in found
+        return Maps(
+            first,
+            second,
+            average,
+            mask,
+            fourier_shell_correlation(first, second),
+            corrected_fsc(first, second, mask, generator),
+            pixel_size_A,
+            conformations=series("average") if many else None,
+            halves=(series("half1"), series("half2")) if many else None,
+        )
+
+    def _padded(self, particles: Particles) -> PaddedBox:
+        return PaddedBox.of(particles.box_size, self.config.assumptions.reach)
+
+    @staticmethod
+    def describe(record: Mapping[str, Any]) -> str:
+        if record["phase"] == "half-map comparison":
+            agreed_A = record["half_map_0.5_A"]
+            return f"half-maps agree to {agreed_A:.1f} Å (FSC 0.5) after the initial model"
+        text = f"{record['rings']} rings, log-likelihood {record['log_likelihood']:.1f}"
+        if record["phase"] == "refinement":
+            return (
+                f"iteration {record['iteration']}: {record['images']} images, {text}, half-map "
+                f"FSC 0.143 at {record['half_map_0.143_A']:.2f} Å"
+            )
+        lines = [f"{record['phase']}: {text}"]
+        for number, compared in enumerate(record.get("initialisations", []), start=1):
+            found = ", ".join(f"{each:.2f}" for each in sorted(compared, reverse=True))
+            lines.append(
+                f"half-set {number}: log-likelihoods of its random initialisations {found}; the "
+                "first continues"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""Images as the likelihood needs them: filtered by their CTF, in units of the noise, on rings."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.physics.circular_harmonics import CircularHarmonics
+
+
+@dataclass(frozen=True)
+class Observations:
+    """n images as the likelihood needs them.
+
+    Attributes:
+        a: (n, M) coefficients of C y / N, times the weights of `CircularHarmonics.weight`.
+        b: (n, R) ring means of C² / N, times `CircularHarmonics.ring_weight`.
+    """
+
+    a: Tensor
+    b: Tensor
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Observations"]) -> "Observations":
+        """Those of all parts."""
+        return cls(torch.cat([part.a for part in parts]), torch.cat([part.b for part in parts]))
+
+    def __getitem__(self, index: Tensor | slice) -> "Observations":
+        return Observations(self.a[index], self.b[index])
+
+
+def observations_of(
+    images: Tensor, transfer: Tensor, noise: Tensor, harmonics: CircularHarmonics
+) -> Observations:
+    """Filter images by their CTFs, put them on rings and divide by the noise.
+
+    CTF² is averaged over each ring (astigmatism is exact in A, averaged in B). The noise comes
+    last: where its spectrum is steep, dividing by it before images are cut to the disc would let
+    the many small coefficients of strong noise leak into rings where noise is weak.
+
+    Args:
+        images: (n, D, D).
+        transfer: (n, D, D // 2 + 1) CTFs.
+        noise: (D // 2 + 1,) noise power per coefficient, white noise of unit variance being 1.
+        harmonics: the rings.
+    """
+    size = harmonics.box_size
+    precision = 1.0 / noise[1 : harmonics.rings + 1].clamp_min(1e-20)
+    filtered = fourier.irfft(fourier.rfft(images) * transfer, size)
+    a = harmonics.of_images(filtered) * (harmonics.weight * precision[harmonics.ring - 1])
+    b = harmonics.means(transfer.square()).clamp_min(0.0) * precision * harmonics.ring_weight
+    return Observations(a, b)
+
+
+def moved(a: Tensor, shift_px: Tensor, band: CircularHarmonics) -> Tensor:
+    """Coefficients (n, S, M') in a band of A (n, M), its particles moved back by (n, S, 2)."""
+    a = a[:, : len(band.order)]
+    if shift_px.shape[1] == 1 and not shift_px.any():
+        return a[:, None]
+    phase = 2.0 * math.pi * shift_px @ band.frequency.T
+    samples = band.to_samples(a / band.weight)[:, None] * torch.polar(torch.ones_like(phase), phase)
+    return (band.to_orders(samples.flatten(0, 1)) * band.weight).view(*phase.shape[:2], -1)

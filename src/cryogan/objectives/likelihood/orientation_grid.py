@@ -1,0 +1,56 @@
+"""Orientation grids: directions and in-plane angles, each level twice as fine as the last."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import healpix
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryogan.physics.rotations import euler_to_matrix
+
+
+@dataclass(frozen=True)
+class OrientationGrid:
+    """HEALPix viewing directions of one level (nested numbering: v has children 4v ... 4v + 3).
+
+    A pose is `R = frame Rz(ψ)`.
+
+    Attributes:
+        nside: HEALPix resolution; directions are about 58.6° / nside apart.
+        frame: (12 nside², 3, 3) `Rz(rot) Ry(tilt)`.
+        twist: (12 nside²,) radians: an in-plane angle ψ of the parent's frame is ψ + twist here.
+    """
+
+    nside: int
+    frame: Tensor
+    twist: Tensor
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def spacing(self) -> float:
+        """Distance of neighbouring directions, radians."""
+        return math.sqrt(4.0 * math.pi / len(self))
+
+
+@lru_cache(maxsize=8)
+def orientation_grid(nside: int, device: torch.device) -> OrientationGrid:
+    """The directions of a level."""
+    frame = _frames(nside)
+    twist = torch.zeros(len(frame))
+    if nside > 1:
+        between = frame.mT @ _frames(nside // 2).repeat_interleave(4, dim=0)
+        twist = torch.atan2(
+            between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1]
+        )
+    return OrientationGrid(nside, frame.to(device), twist.to(device))
+
+
+def _frames(nside: int) -> Tensor:
+    tilt, rot = healpix.pix2ang(nside, np.arange(12 * nside**2), nest=True)
+    euler = np.rad2deg(np.stack((rot, tilt, np.zeros_like(rot)), axis=-1))
+    return euler_to_matrix(torch.from_numpy(euler)).float()

@@ -1,0 +1,283 @@
+"""The posterior over poses and conformations together.
+
+Image i shows `Σ_k φ_k(z) V_k` from some direction. At a pose its score is quadratic in the
+coefficients φ: `φ · l - ½ φᵀ G φ`, with `l_k = Re Σ conj P_k A` and `G_kl = Σ Re(conj P_k P_l) B`
+from the slices P_k of the basis volumes. One slice of each basis volume thus serves all
+conformations, and the latent z is summed over a grid.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan.errors import InputError
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.normal_equations import pairs
+from cryogan.objectives.likelihood.observations import Observations, moved
+from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.pose_search import (
+    Cells,
+    Level,
+    Reference,
+    joined,
+    reference,
+    search,
+)
+from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.physics.projection import volume_spectrum
+
+_CHUNK = 16
+_PADDING = 2.0
+_MOST = 32  # cells of an image that are scored in all conformations
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """The latent grid: the conformations that an image may show.
+
+    Attributes:
+        latent: (L, dimension) grid points.
+        coefficients: (L, C) coefficients of the basis volumes at the points; the first is 1.
+        prior: (L,) prior probability of each point; sums to 1.
+        anchors: (A, C) coefficients of the conformations that poses are searched with.
+    """
+
+    latent: Tensor
+    coefficients: Tensor
+    prior: Tensor
+    anchors: Tensor
+
+    @property
+    def average(self) -> Tensor:
+        """(C,) mean coefficients: of the mean map of all particles."""
+        return self.prior @ self.coefficients
+
+    @property
+    def products(self) -> Tensor:
+        """(L, C (C + 1) / 2) products of coefficients, for `pairs(C)`."""
+        first, second = pairs(self.coefficients.shape[1])
+        return self.coefficients[:, first] * self.coefficients[:, second]
+
+
+def latent_grid_of(
+    config: LikelihoodConfig, basis_volumes: int, prior: Tensor | None = None
+) -> LatentGrid:
+    """The latent grid of the settings, for the first basis volumes.
+
+    Poses are searched with every class, or with the mean of a continuum, which is near enough:
+    two or three conformations along it gained 0.1 to 0.2 of a log-likelihood of 35 an image
+    (Hsp90, motion 1, development runs), at two to three times the cost.
+
+    Args:
+        config: settings.
+        basis_volumes: C.
+        prior: (L,) populations of a discrete latent's classes; equal by default.
+
+    Raises:
+        InputError: the grid has too few points for the basis volumes.
+    """
+    if basis_volumes == 1:
+        return SINGLE_STRUCTURE
+    space, points = config.assumptions.latent_space, config.latent_grid_points
+    latent = space.grid(points**space.dimension)
+    if not space.is_discrete and len(latent) < 2 * config.assumptions.volumes:
+        raise InputError(
+            f"latent_grid_points is {points}, too few for {config.assumptions.volumes} volumes; "
+            "give more, or fewer --basis-volumes."
+        )
+    coefficients = space.coefficients(latent, basis_volumes)
+    anchors = coefficients if space.is_discrete else torch.eye(basis_volumes)[:1]
+    if prior is None:
+        prior = torch.full((len(latent),), 1.0 / len(latent))
+    return LatentGrid(latent, coefficients, prior, anchors)
+
+
+_ONE = torch.ones(1, 1)
+SINGLE_STRUCTURE = LatentGrid(torch.zeros(1, 1), _ONE, _ONE[0], _ONE)
+"""One conformation."""
+
+
+@dataclass(frozen=True)
+class SeriesSlices:
+    """Central slices of C basis volumes in the directions of one level.
+
+    Attributes:
+        grid: the directions.
+        band: the rings of the level.
+        spectra: (C, ...) from `physics.projection.volume_spectrum`.
+        plane: (V, C, M') coefficients; None where there are too many to keep.
+        gram: (V, R', C (C + 1) / 2) ring means of Re(conj P_k P_l), or None.
+    """
+
+    grid: OrientationGrid
+    band: CircularHarmonics
+    spectra: Tensor
+    plane: Tensor | None
+    gram: Tensor | None
+
+    @classmethod
+    def of(
+        cls, spectra: Tensor, harmonics: CircularHarmonics, level: Level, most_bytes: float = 2e9
+    ) -> "SeriesSlices":
+        """Slices; made on demand if all together take over `most_bytes`."""
+        directions, band = (
+            orientation_grid(level.nside, spectra.device),
+            harmonics.within(level.rings),
+        )
+        if 8 * len(directions) * len(band.order) * len(spectra) > most_bytes:
+            return cls(directions, band, spectra, None, None)
+        parts = [_slices(spectra, band, frame) for frame in torch.split(directions.frame, 256)]
+        plane, gram = (torch.cat(part) for part in zip(*parts, strict=True))
+        return cls(directions, band, spectra, plane, gram)
+
+    def take(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (..., C, M') and products (..., R', C (C + 1) / 2) of directions (...)."""
+        if self.plane is not None and self.gram is not None:
+            return self.plane[view], self.gram[view]
+        needed, place = torch.unique(view, return_inverse=True)
+        plane, gram = _slices(self.spectra, self.band, self.grid.frame[needed])
+        return plane[place], gram[place]
+
+
+def _slices(spectra: Tensor, band: CircularHarmonics, frame: Tensor) -> tuple[Tensor, Tensor]:
+    plane = torch.stack([band.slices(spectrum, frame) for spectrum in spectra], dim=1)
+    twice = torch.where(band.order > 0, 2.0, 1.0)
+    gram = []
+    for first, second in zip(*(side.tolist() for side in pairs(len(spectra))), strict=True):
+        product = (plane[:, first].conj() * plane[:, second]).real * twice
+        power = product.new_zeros(len(plane), band.rings)
+        gram.append(power.index_add_(1, band.ring - 1, product))
+    return plane, torch.stack(gram, dim=2)
+
+
+@dataclass(frozen=True)
+class References:
+    """The references that images are compared with.
+
+    Attributes:
+        latent_grid: the conformations.
+        levels: of the search for poses.
+        references: for every anchor of the latent_grid, slices of its map at every level.
+        slices: of the basis volumes at the finest level; None for one structure.
+    """
+
+    latent_grid: LatentGrid
+    levels: Sequence[Level]
+    references: Sequence[Sequence[Reference]]
+    slices: SeriesSlices | None
+
+
+def references_of(
+    maps: Tensor, latent_grid: LatentGrid, harmonics: CircularHarmonics, levels: Sequence[Level]
+) -> References:
+    """Slices of basis volumes (C, D, D, D)."""
+    spectra = volume_spectrum(maps, _PADDING)
+    anchors = torch.einsum("ac,czyx->azyx", latent_grid.anchors.to(spectra), spectra)
+    references = [[reference(anchor, harmonics, level) for level in levels] for anchor in anchors]
+    slices = SeriesSlices.of(spectra, harmonics, levels[-1]) if len(maps) > 1 else None
+    return References(latent_grid, levels, references, slices)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posteriors of n images over pose and conformation.
+
+    Attributes:
+        cells: K poses an image; scores are logs of means over the latent.
+        coefficient: (n, K, C) posterior expectations of the coefficients, at each pose: sums of
+            posterior probability times coefficient. The first column holds the probabilities of
+            the poses.
+        product: (n, K, C (C + 1) / 2) the same of products of coefficients.
+        latent: (n, L) posterior probability of each point of the latent grid.
+    """
+
+    cells: Cells
+    coefficient: Tensor
+    product: Tensor
+    latent: Tensor
+
+
+def posterior_of(
+    observations: Observations, references: References, max_log_likelihood: float = math.inf
+) -> Posterior:
+    """Search poses with a few conformations, and score those found in all conformations.
+
+    Args:
+        observations: n images.
+        references: what they are compared with.
+        max_log_likelihood: posteriors are annealed such that the log-likelihood of the best pose
+            of the average image is no more than this.
+    """
+    if references.slices is None:
+        cells = search(observations, references.references[0], references.levels)
+        weight = torch.softmax(
+            _inverse_temperature(cells.score, max_log_likelihood) * cells.score, dim=1
+        )[..., None]
+        return Posterior(cells, weight, weight, weight.sum(dim=1))
+    latent_grid = references.latent_grid
+    scores, found = [], []
+    for start in range(0, len(observations), _CHUNK):
+        part = observations[start : start + _CHUNK]
+        searches = [
+            search(part, each, references.levels).promising(_MOST) for each in references.references
+        ]
+        cells = distinct(searches).promising(_MOST)
+        found.append(cells)
+        scores.append(score_over_latents(part, cells, references.slices, latent_grid))
+    most = max(cells.score.shape[1] for cells in found)
+    cells = joined([cells.padded(most) for cells in found], 0)
+    pad = torch.nn.functional.pad
+    score = torch.cat([pad(part, (0, 0, 0, most - part.shape[1])) for part in scores])  # (n, K, L)
+    score = torch.where(cells.score[..., None] > -math.inf, score, -math.inf)
+    log_prior = latent_grid.prior.to(score).clamp_min(1e-30).log()
+    annealed = _inverse_temperature(score.flatten(1), max_log_likelihood) * score + log_prior
+    probability = torch.softmax(annealed.flatten(1), dim=1).view(score.shape)
+    marginal = torch.logsumexp(score + log_prior, dim=2)
+    return Posterior(
+        Cells(cells.view, cells.psi, cells.shift_px, marginal),
+        probability @ latent_grid.coefficients.to(score),
+        probability @ latent_grid.products.to(score),
+        probability.sum(dim=1),
+    )
+
+
+def _inverse_temperature(score: Tensor, max_log_likelihood: float) -> float:
+    best = float(score.amax(dim=1).mean())
+    return 1.0 if best <= max_log_likelihood else max_log_likelihood / best
+
+
+def distinct(found: Sequence[Cells]) -> Cells:
+    """Cells of several searches of the same images; one found twice counts once."""
+    if len(found) == 1:
+        return found[0]
+    cells = joined(found, 1)
+    same = (cells.view[:, :, None] == cells.view[:, None]) & (
+        cells.psi[:, :, None] == cells.psi[:, None]
+    )
+    if cells.shift_px.any():
+        same &= (cells.shift_px[:, :, None] == cells.shift_px[:, None]).all(-1)
+    # the better of two scores stays, so that the cell is kept if any search finds it promising
+    best = torch.where(same, cells.score[:, None], -math.inf).amax(dim=2)
+    repeated = same.tril(-1).any(dim=2)
+    return Cells(cells.view, cells.psi, cells.shift_px, torch.where(repeated, -math.inf, best))
+
+
+def score_over_latents(
+    part: Observations, cells: Cells, slices: SeriesSlices, latent_grid: LatentGrid
+) -> Tensor:
+    """(n, K, L) log-likelihoods of poses and grid points, up to a constant of each image."""
+    band = slices.band
+    plane, gram = slices.take(cells.view)  # (n, K, C, M'), (n, K, R', P)
+    shift_px = cells.shift_px if cells.shift_px.any() else cells.shift_px[:, :1]
+    mine = band.turned(moved(part.a, shift_px, band), -cells.psi)
+    mine = torch.view_as_real(mine.expand(*cells.view.shape, -1).contiguous()).flatten(2)
+    linear = (torch.view_as_real(plane).flatten(3) @ mine[..., None])[..., 0]
+    quadratic = torch.einsum("nr,nkrp->nkp", part.b[:, : band.rings], gram)
+    first, second = pairs(latent_grid.coefficients.shape[1])
+    twice = torch.where(first == second, 0.5, 1.0).to(linear.device)
+    coefficients, products = latent_grid.coefficients.to(linear), latent_grid.products.to(linear)
+    score: Tensor = linear @ coefficients.T - quadratic @ (products * twice).T
+    return score

@@ -1,0 +1,1 @@
+"""One way to run: the run folder, its log and checkpoints, half-sets side by side, results."""

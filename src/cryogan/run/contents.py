@@ -1,0 +1,239 @@
+"""What a run folder holds, read from disk: the one reader of report, API and commands.
+
+Everything but `config.json` may be missing; a file is read when it is first asked for.
+"""
+
+import csv
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryogan.conformations.folder import ConformationFolder, read_conformation_folder
+from cryogan.errors import InputError
+from cryogan.io.mrc import Map, read_map
+
+FloatArray = NDArray[np.float64]
+Record = dict[str, Any]
+
+_MAP_FILES = {
+    "map": "map.mrc",
+    "half1": "half1.mrc",
+    "half2": "half2.mrc",
+    "truth": "truth_aligned.mrc",
+}
+
+
+@dataclass(frozen=True)
+class FSCTable:
+    """FSC curves of a run.
+
+    Attributes:
+        spatial_frequency_per_A: (m,) frequency of every shell in 1/Å.
+        curves: name → (m,) FSC.
+    """
+
+    spatial_frequency_per_A: FloatArray
+    curves: dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """The contents of a run folder, each read when it is first asked for.
+
+    Every attribute but the first two raises InputError if its files cannot be understood.
+
+    Attributes:
+        path: the folder.
+        config: `config.json`.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective, as in `config.json`; empty if it is not told there."""
+        return str(self.config.get("objective", ""))
+
+    @property
+    def particles(self) -> dict[str, Any]:
+        """What `config.json` tells of the particles."""
+        return mapping(self.config, "particles")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the objective, without the assumptions."""
+        settings = mapping(self.config, "config")
+        return {name: value for name, value in settings.items() if name != "assumptions"}
+
+    @property
+    def assumptions(self) -> dict[str, Any]:
+        """What was assumed of the sample: fields of `objectives.assumptions.Assumptions`."""
+        return mapping(mapping(self.config, "config"), "assumptions")
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Name of an assumption → where it was taken from: "given", "default", "the run RUN"."""
+        return {name: str(value) for name, value in mapping(self.config, "sources").items()}
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`; empty when missing."""
+        path = self.path / "summary.json"
+        return _read_object(path) if path.is_file() else {}
+
+    @property
+    def resolution_A(self) -> dict[str, float]:
+        """The resolutions that the summary quotes: "half_map_0.143_masked" → 8.77."""
+        found = mapping(self.summary, "resolution_A")
+        return {name: value for name in found if (value := number(found, name)) is not None}
+
+    @cached_property
+    def maps(self) -> dict[str, Map]:
+        """Those of map, half1, half2 and truth that are there."""
+        return {
+            name: read_map(self.path / file)
+            for name, file in _MAP_FILES.items()
+            if (self.path / file).is_file()
+        }
+
+    @cached_property
+    def fsc(self) -> FSCTable | None:
+        """`fsc.csv`, or None."""
+        path = self.path / "fsc.csv"
+        return _read_fsc(path) if path.is_file() else None
+
+    @cached_property
+    def logs(self) -> dict[str, list[Record]]:
+        """Name of a sub-folder ("" for the run folder) → the records of its `stats.jsonl`."""
+        return {
+            "" if folder == self.path else folder.name: read_log(folder / "stats.jsonl")
+            for folder in self._folders
+            if (folder / "stats.jsonl").is_file()
+        }
+
+    @cached_property
+    def conformations(self) -> ConformationFolder | None:
+        """What the folder `conformations` holds, or None."""
+        return read_conformation_folder(self.path / "conformations")
+
+    @cached_property
+    def examples(self) -> dict[str, FloatArray]:
+        """Arrays (n, d, d) of the first `examples.npz`: real, clean, ctf, noisy."""
+        return self._first_arrays("examples.npz", {"real": 3, "clean": 3, "ctf": 3, "noisy": 3})
+
+    @cached_property
+    def progress(self) -> dict[str, FloatArray]:
+        """Arrays of the first `progress.npz`: images_seen (m,), slices (m, 3, d, d)."""
+        return self._first_arrays("progress.npz", {"images_seen": 1, "slices": 4})
+
+    @property
+    def _folders(self) -> list[Path]:
+        """Where a task of the run may have left its files: the run folder and its sub-folders."""
+        return [self.path, *sorted(file.parent for file in self.path.glob("*/stats.jsonl"))]
+
+    def _first_arrays(self, file: str, dimensions: dict[str, int]) -> dict[str, FloatArray]:
+        for folder in self._folders:
+            if (folder / file).is_file():
+                return _read_arrays(folder / file, dimensions)
+        return {}
+
+
+def read_run_contents(path: Path) -> RunContents:
+    """Open a run folder.
+
+    Raises:
+        InputError: `path` has no `config.json`, or that cannot be understood.
+    """
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"{path} is not a run folder: it has no config.json; give the folder that a "
+            "reconstruction was written to."
+        )
+    return RunContents(path, _read_object(path / "config.json"))
+
+
+def read_log(path: Path) -> list[Record]:
+    """The records of a log, if there is one; a line cut short by a killed run is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def mapping(parent: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """An object inside a JSON object; empty when there is none."""
+    value = parent.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def number(parent: Mapping[str, Any], key: str) -> float | None:
+    """A number inside a JSON object, or None."""
+    value = parent.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}); write it again by resuming the run."
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a JSON object; resume the run to rewrite it.")
+    return value
+
+
+def _read_fsc(path: Path) -> FSCTable:
+    with path.open(newline="") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if header[:3] != ["shell", "spatial_frequency_per_A", "resolution_A"]:
+        raise InputError(
+            f"{path} line 1 must begin with shell,spatial_frequency_per_A,resolution_A; "
+            "resume the run to rewrite the file."
+        )
+    values = np.empty((len(rows), len(header)))
+    for line, row in enumerate(rows, start=2):
+        try:
+            values[line - 2] = [float(cell) for cell in row]
+        except ValueError as error:
+            raise InputError(
+                f"{path} line {line} is not {len(header)} numbers ({error}); resume the run to "
+                "rewrite the file."
+            ) from error
+    return FSCTable(values[:, 1], {name: values[:, 3 + i] for i, name in enumerate(header[3:])})
+
+
+def _read_arrays(path: Path, dimensions: dict[str, int]) -> dict[str, FloatArray]:
+    """The named arrays of a file, each checked for its number of dimensions."""
+    arrays = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in dimensions.keys() & set(archive.files):
+                arrays[name] = np.asarray(archive[name], dtype=np.float64)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not a readable .npz file ({error}); delete it or resume the run."
+        ) from error
+    for name, array in arrays.items():
+        if array.ndim != dimensions[name]:
+            raise InputError(
+                f"{path} array '{name}' has {array.ndim} dimensions and should have "
+                f"{dimensions[name]}; delete the file or resume the run."
+            )
+    return arrays

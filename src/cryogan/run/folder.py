@@ -1,0 +1,200 @@
+"""The run folder: which run it holds, and what a known structure adds to it."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cryogan
+from cryogan.errors import InputError
+from cryogan.evaluation.alignment import apply_alignment
+from cryogan.evaluation.comparison import Comparison
+from cryogan.evaluation.fsc import write_fsc_csv
+from cryogan.files import write_text
+from cryogan.io.mrc import write_map
+from cryogan.objectives.base import Objective
+from cryogan.registry import OBJECTIVES
+from cryogan.run.contents import read_run_contents
+
+
+def open_run_folder(
+    folder: Path,
+    particles: Mapping[str, Any],
+    objective: Objective,
+    seed: int,
+    device: str,
+    sources: Mapping[str, str],
+) -> None:
+    """Make the run folder, or check that it holds this very run, which is then resumed.
+
+    Args:
+        folder: of the run.
+        particles: what identifies the particles, for `config.json`.
+        objective: with its settings.
+        seed: of the run.
+        device: a torch device name.
+        sources: where each assumption was taken from.
+
+    Raises:
+        InputError: the folder cannot be made or written, or holds something else.
+    """
+    identity = {
+        "objective": OBJECTIVES.name_of(type(objective)),
+        "particles": dict(particles),
+        "config": asdict(objective.config),
+        "seed": seed,
+    }
+    identity = json.loads(json.dumps(identity))
+    path = folder / "config.json"
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = {}
+        for key, value in identity.items():
+            if found.get(key) != value:
+                what = _difference(key, found.get(key), value)
+                raise InputError(
+                    f"{folder} already holds another run ({what} differs); give another output "
+                    "folder, or the settings in its config.json to resume it."
+                )
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and holds no cryogan run; give another output folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Cannot make the output folder {folder}: {error.strerror}; choose a place that you "
+            "may write to."
+        ) from error
+    about = {
+        "cryogan_version": cryogan.__version__,
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+        "device": _device_name(device),
+        "command": " ".join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_text(path, json.dumps(about | identity | {"sources": dict(sources)}, indent=2))
+
+
+def _difference(key: str, found: Any, wanted: Any) -> str:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        names = [name for name in wanted if found.get(name) != wanted[name]]
+        if not names:
+            return "a setting"
+        return _difference(names[0], found.get(names[0]), wanted[names[0]])
+    return f"the {key}" if key in ("seed", "objective") else key
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `config.json` of a finished run says.
+
+    Attributes:
+        folder: of the run.
+        star: the particle file.
+        count: number of particles used.
+        box_size: of their images, as used.
+        reader: name of the reader of that file; None for that of its suffix.
+        noise: stack of background patches, or name of a noise model; None if the spectrum was
+            measured on the particles.
+        rows: which particles (`data.halves.particles_digest`); None for all of a file.
+        seed: of the split into halves.
+        objective: with its settings.
+        refined: folder of the run that this one has refined, or None.
+    """
+
+    folder: Path
+    star: Path | None
+    reader: str | None
+    count: int
+    box_size: int
+    noise: str | None
+    rows: str | None
+    seed: int
+    objective: Objective
+    refined: Path | None
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a finished run.
+
+    Raises:
+        InputError: the folder holds no run, or one that is not finished or of another version.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is no run folder: it has no config.json; give the run's folder."
+        )
+    for name in ("half1.mrc", "half2.mrc", "map.mrc"):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} has no {name}: its run is not finished; finish it first by running its "
+                "command again."
+            )
+    try:
+        about = json.loads(path.read_text())
+        particles = about["particles"]
+        star, refined = (
+            None if particles.get(name) is None else Path(particles[name])
+            for name in ("star", "from")
+        )
+        return RunRecord(
+            folder,
+            star,
+            particles.get("reader"),
+            int(particles["count"]),
+            int(particles["box_size"]),
+            particles.get("noise"),
+            particles.get("rows"),
+            int(about["seed"]),
+            OBJECTIVES[about["objective"]].read(about["config"]),
+            refined,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} cannot be understood ({error}); run that command again."
+        ) from error
+
+
+def add_truth(folder: Path, comparison: Comparison) -> None:
+    """Complete a run folder with a comparison of its `map.mrc` with a known structure.
+
+    Adds columns to `fsc.csv`, resolutions to `summary.json`, and `truth_aligned.mrc`, the known
+    structure in the frame of the map.
+    """
+    pixel_size_A = comparison.pixel_size_A
+    truth = apply_alignment(comparison.truth, comparison.alignment.inverse(), pixel_size_A)
+    write_map(folder / "truth_aligned.mrc", truth, pixel_size_A)
+    table = read_run_contents(folder).fsc
+    curves = (
+        {} if table is None else {n: torch.from_numpy(c).float() for n, c in table.curves.items()}
+    )
+    curves |= {"truth": comparison.fsc, "truth_masked": comparison.fsc_masked}
+    write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
+    summary = json.loads((folder / "summary.json").read_text())
+    for threshold in (0.5, 0.143):
+        for suffix, masked in (("", False), ("_masked", True)):
+            name = f"truth_{threshold}{suffix}"
+            summary["resolution_A"][name] = comparison.resolution_A(threshold, masked=masked)
+    write_text(folder / "summary.json", json.dumps(summary, indent=2))

@@ -1,0 +1,262 @@
+"""Half-sets side by side: worker processes, signals, and their place under torchrun."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from cryogan.data.halves import split_halves
+from cryogan.errors import InputError
+from cryogan.objectives.base import Objective, Task
+from cryogan.objectives.data_parallel import Placement
+from cryogan.particles import Particles
+from cryogan.physics.noise import NoiseModel
+from cryogan.registry import add_choices, added_choices
+from cryogan.run.log import LogFollower
+from cryogan.run.worker import Job, optimise
+
+Show = Callable[[list[list[dict[str, Any]]]], None]
+
+
+def make_jobs(
+    particles: Particles,
+    folder: Path,
+    objective: Objective,
+    *,
+    seed: int,
+    device: str,
+    noise: NoiseModel | None = None,
+    maps: torch.Tensor | None = None,
+    populations: torch.Tensor | None = None,
+    placement: Placement | None = None,
+) -> list[Job]:
+    """The jobs of a run: one for both half-sets, or one for each.
+
+    Args:
+        particles: the whole set.
+        folder: of the run; folders of jobs are made in it.
+        objective: with its settings.
+        seed: of the split and of everything random.
+        device: a torch device name; with "cuda", two jobs use two GPUs if there are two.
+        noise: measured or known noise, or None to measure its spectrum on the particles.
+        maps, populations: to start from (`Task`).
+        placement: of this process under torchrun, or None.
+    """
+    half_sets = [particles.subset(index) for index in split_halves(len(particles), seed)]
+    threads = max(1, (os.cpu_count() or 2) // (2 if placement is None else placement.local_size))
+    if objective.together:
+        task = Task(tuple(half_sets), noise, seed, torch.device(device), maps, populations)
+        return [Job(folder, objective, task, threads)]
+    jobs = []
+    for number, half in enumerate(half_sets, start=1):
+        sub = folder / f"half{number}"
+        sub.mkdir(exist_ok=True)
+        where = _device_of_half(device, number) if placement is None else placement.device
+        task = Task((half,), noise, 2 * seed + number, torch.device(where))
+        jobs.append(Job(sub, objective, task, threads))
+    return jobs
+
+
+def _device_of_half(device: str, number: int) -> str:
+    if device == "cuda" and torch.cuda.device_count() >= 2:
+        return f"cuda:{number - 1}"
+    return device
+
+
+def run_jobs(jobs: Sequence[Job], show: Show) -> bool:
+    """Run jobs in one worker process each; False if interrupted.
+
+    Args:
+        jobs: those that are finished are left out.
+        show: called about twice a second with the new log records of each job.
+
+    Raises:
+        InputError: from a job.
+    """
+    context = multiprocessing.get_context("spawn")
+    with _interrupt_held_back():  # half made, its semaphores would leak
+        stop = context.Event()
+    waiting = [job for job in jobs if not job.is_finished]
+    logs = [LogFollower(job.folder) for job in jobs]
+    if not waiting:
+        return True
+    pickled = [_pickled(job) for job in waiting]
+    needs_script = any(b"__main__" in data for data in pickled)
+    with ProcessPoolExecutor(len(waiting), context, _begin_worker, (stop,)) as pool:
+        interrupted = False
+        futures: list[Future[None]] = []
+        try:
+            with _interrupt_held_back(), _script_left_out(unless=needs_script):
+                futures += [pool.submit(_work, data) for data in pickled]
+            while not all(future.done() for future in futures):
+                if any(future.done() and future.exception() for future in futures):
+                    stop.set()
+                show([log.new() for log in logs])
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            interrupted = True
+        stop.set()
+        try:
+            for future in futures:
+                future.result()
+        except BrokenProcessPool as error:
+            raise InputError(_LOST_WITH_SCRIPT if needs_script else _LOST) from error
+    show([log.new() for log in logs])
+    return not interrupted and all(job.is_finished for job in jobs)
+
+
+_LOST = (
+    "A worker process was lost, as happens when the system runs out of memory; run the same again "
+    "to resume."
+)
+_LOST_WITH_SCRIPT = (
+    "A worker process was lost; a script that uses classes of its own must call cryogan inside "
+    "`if __name__ == '__main__':`, or have them in a module that can be imported."
+)
+
+
+def run_placed(placement: Placement, jobs: Sequence[Job], show: Show) -> bool:
+    """Run this process's job with its group; the main process waits for both. False if interrupted.
+
+    Args:
+        placement: of this process under torchrun.
+        jobs: one for each half-set.
+        show: as for `run_jobs`; called in the main process only.
+    """
+    logs = [LogFollower(job.folder) for job in jobs]
+
+    def show_all() -> None:
+        if placement.is_main:
+            show([log.new() for log in logs])
+
+    def waiting() -> bool:
+        return placement.is_main and not all(job.is_finished for job in jobs)
+
+    job = jobs[placement.half]
+    with _signals_noted() as should_stop:
+        finished = placement.group.from_first(lambda: job.is_finished)
+        if not finished:
+            finished = optimise(job, placement.group, should_stop, show_all)
+        while finished and waiting():
+            if should_stop():
+                return False
+            show_all()
+            time.sleep(0.5)
+    show_all()
+    return finished
+
+
+@contextmanager
+def _signals_noted() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, SIGTERM and the end of the parent are only noted: a group stops at one step."""
+    received: list[int] = []
+    parent = os.getppid()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda s, _: received.append(s)) for number in signals]
+    try:
+        yield lambda: bool(received) or os.getppid() != parent
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C takes effect when the block is over; processes started inside ignore it.
+
+    The mask, which they inherit, is this thread's alone: a signal that reaches another thread
+    would still interrupt the block, half a worker started, if the handler did not wait too. Only a
+    main thread can do this; elsewhere Ctrl-C does not arrive.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, previous)
+    if held:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _script_left_out(unless: bool) -> Iterator[None]:
+    """Processes started inside do not run the user's script, which would start others in turn.
+
+    Unless they need what is defined in it; the script must be written for that.
+    """
+    script = sys.modules["__main__"]
+    if not unless:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+_stop: Event
+
+
+def _begin_worker(stop: Event) -> None:
+    global _stop
+    _stop = stop
+
+
+def _work(pickled: bytes) -> None:
+    """`optimise` in a worker process, which ends if its parent was killed meanwhile."""
+    try:
+        optimise(_job(pickled), should_stop=_should_stop)
+    finally:
+        if _orphaned():
+            os._exit(1)  # an idle worker would wait for its next task for ever
+
+
+def _pickled(job: Job) -> bytes:
+    """A job for a worker process, and what it has to know beside; tensors are shared memory."""
+    try:
+        return bytes(ForkingPickler.dumps((job, added_choices())))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"A worker process cannot be given what this run needs ({error}); define functions and "
+            "classes of your own at the top of a module."
+        ) from error
+
+
+def _job(pickled: bytes) -> Job:
+    try:
+        job: Job
+        job, added = pickle.loads(pickled)
+        add_choices(added)
+    except AttributeError as error:
+        raise InputError(
+            f"A worker process does not find what a notebook has defined ({error}); put it in a "
+            "module that can be imported."
+        ) from error
+    return job
+
+
+def _orphaned() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
+
+
+def _should_stop() -> bool:
+    return _stop.is_set() or _orphaned()

@@ -1,0 +1,167 @@
+"""A run from its objective to its results, and what it leaves: a `Reconstruction`."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryogan.conformations.series import Series
+from cryogan.data.halves import particles_digest
+from cryogan.errors import InputError
+from cryogan.io.mrc import Map
+from cryogan.objectives.base import Objective
+from cryogan.objectives.data_parallel import Launch, Placement
+from cryogan.particles import Particles
+from cryogan.physics.noise import NoiseModel
+from cryogan.run.checkpoint import RESULT, load_arrays
+from cryogan.run.contents import RunContents, read_run_contents
+from cryogan.run.folder import open_run_folder
+from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
+from cryogan.run.memory import check_memory
+from cryogan.run.results import write_results
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A run, in its folder.
+
+    Attributes:
+        folder: the run folder.
+        finished: False if the run was interrupted; the same call resumes it.
+        sources: where each assumption was taken from.
+    """
+
+    folder: Path
+    finished: bool = True
+    sources: Mapping[str, str] | None = None
+    keep: Any = None  # what a folder of ours lives as long as
+
+    @cached_property
+    def _contents(self) -> RunContents:
+        return read_run_contents(self.folder)
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective."""
+        return self._contents.objective
+
+    @property
+    def map(self) -> Map:
+        """The map of all particles: `volume` (D, D, D), `pixel_size_A`."""
+        return self._contents.maps["map"]
+
+    @property
+    def halves(self) -> tuple[Map, Map]:
+        """Both half-maps, half 2 aligned to half 1."""
+        return self._contents.maps["half1"], self._contents.maps["half2"]
+
+    @property
+    def fsc(self) -> dict[str, Tensor]:
+        """FSC curves (D // 2 + 1,): `half_map`, `half_map_masked`, and of a known structure."""
+        table = self._contents.fsc
+        return {} if table is None else {n: torch.from_numpy(c) for n, c in table.curves.items()}
+
+    @property
+    def resolution_A(self) -> dict[str, float]:
+        """Resolutions in Å: `half_map_0.143`, `half_map_0.143_masked` ..."""
+        return self._contents.resolution_A
+
+    @property
+    def conformations(self) -> Series | None:
+        """The maps along the conformational path, or of the classes; None for one structure."""
+        found = self._contents.conformations
+        return None if found is None else found.series
+
+
+def device_named(name: str) -> str:
+    """The torch device that a user's word stands for: "auto", "cpu", "cuda", "cuda:1" ...
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"Device '{name}' cannot be used here; give --device cpu or another."
+        ) from error
+    return name
+
+
+def describe_particles(particles: Particles, noise: str | None) -> dict[str, Any]:
+    """What `config.json` says about the particles."""
+    source = particles.source
+    return {
+        "star": None if source is None else str(source.path.resolve()),
+        "rows": particles_digest(particles),
+        "reader": None if source is None else source.reader,
+        "noise": noise,
+        "summary": None if source is None else source.summary,
+        "count": len(particles),
+        "box_size": particles.box_size,
+        "pixel_size_A": particles.pixel_size_A,
+    }
+
+
+def run_objective(
+    objective: Objective,
+    particles: Particles,
+    noise: NoiseModel | None,
+    about: Mapping[str, Any],
+    sources: Mapping[str, str],
+    *,
+    folder: Path | str | None,
+    seed: int,
+    device: str,
+    show: Show,
+    started: Callable[[Mapping[str, Any]], None],
+    launch: Launch | None = None,
+    maps: Tensor | None = None,
+    populations: Tensor | None = None,
+) -> Reconstruction:
+    """Check, open the run folder, run the jobs, write the results."""
+    helps = launch is not None and launch.rank > 0  # the main process checks for all
+    if launch is not None and objective.together:
+        raise InputError(
+            "The objective fits both half-sets in one process; start it without torchrun."
+        )
+    keep = None
+    if folder is None:
+        keep = tempfile.TemporaryDirectory(prefix="cryogan-")
+        folder = keep.name
+    folder = Path(folder)
+    if not helps:
+        objective.check(particles)
+        if launch is not None:
+            launch.check(getattr(objective.config, "batch_size", None), device)
+        check_memory(objective, particles, device, launch)
+        open_run_folder(folder, about, objective, seed, device, sources)
+        started({"particles": dict(about), "sources": dict(sources), "objective": objective})
+    joined: AbstractContextManager[Placement | None] = (
+        nullcontext() if launch is None else launch.joined(device)
+    )
+    with joined as placement:
+        jobs = make_jobs(
+            particles,
+            folder,
+            objective,
+            seed=seed,
+            device=device,
+            noise=noise,
+            maps=maps,
+            populations=populations,
+            placement=placement,
+        )
+        finished = run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
+        if finished and (placement is None or placement.is_main):
+            outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
+            write_results(folder, jobs, objective.maps(outcomes, particles, seed))
+    return Reconstruction(folder, finished, sources, keep)

@@ -1,0 +1,80 @@
+"""What a finished run writes: maps, half-maps, FSC, conformations, summary."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cryogan.conformations.folder import write_conformations
+from cryogan.conformations.series import Series
+from cryogan.evaluation.fsc import resolution_A, write_fsc_csv
+from cryogan.evaluation.series_comparison import compare_series
+from cryogan.files import write_text
+from cryogan.io.mrc import write_map
+from cryogan.objectives.base import Maps
+from cryogan.run.checkpoint import RESULT, load_arrays
+from cryogan.run.worker import Job
+
+
+def write_results(folder: Path, jobs: Sequence[Job], maps: Maps) -> dict[str, float]:
+    """Write the results of finished jobs.
+
+    Args:
+        folder: of the run.
+        jobs: of the run, for the time that they took.
+        maps: that their results were joined to.
+
+    Returns:
+        Resolutions as in `summary.json`.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    pixel_size_A = maps.pixel_size_A
+    write_map(folder / "half1.mrc", maps.half1, pixel_size_A)
+    write_map(folder / "half2.mrc", maps.half2, pixel_size_A)
+    write_map(folder / "map.mrc", maps.average, pixel_size_A)
+    curves = {"half_map": maps.fsc, "half_map_masked": maps.fsc_masked}
+    write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
+    resolution = {
+        "half_map_0.143": resolution_A(maps.fsc, 0.143, pixel_size_A),
+        "half_map_0.143_masked": resolution_A(maps.fsc_masked, 0.143, pixel_size_A),
+    }
+    outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
+    summary: dict[str, Any] = {
+        "resolution_A": resolution,
+        "pixel_size_A": pixel_size_A,
+        "nyquist_A": 2 * pixel_size_A,
+        "timings_s": _timings(jobs, outcomes),
+        "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
+    }
+    if maps.conformations is not None and maps.halves is not None:
+        is_path = jobs[0].objective.config.assumptions.latent_space.is_path
+        write_conformations(folder / "conformations", maps.conformations, path=is_path)
+        summary["conformations"] = _agreement(*maps.halves)
+    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    return resolution
+
+
+def _timings(jobs: Sequence[Job], outcomes: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Of the whole run, and of its jobs if there are several: they run side by side."""
+    wall = [float(outcome["wall_s"]) for outcome in outcomes]
+    cpu = [float(outcome["cpu_s"]) for outcome in outcomes]
+    found = {"total_wall": max(wall), "total_cpu": sum(cpu)}
+    if len(jobs) > 1:
+        for job, wall_s, cpu_s in zip(jobs, wall, cpu, strict=True):
+            found |= {f"{job.folder.name}_wall": wall_s, f"{job.folder.name}_cpu": cpu_s}
+    return found
+
+
+def _agreement(first: Series, second: Series) -> dict[str, float | None]:
+    """How well the conformations of the half-sets agree, for `summary.json`."""
+    found = compare_series(second, first)
+    return {
+        "halves_mean_fsc_0.5_A": found.mean_resolution_A(),
+        "halves_motion_fsc_0.5_A": found.motion_resolution_A,
+        "amplitude_half1": found.true_diversity.amplitude,
+        "amplitude_half2": found.diversity.amplitude,
+    }

@@ -1,0 +1,134 @@
+"""One task of a run in one process: optimise, log, save, resume; the same for every objective."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cryogan.allocator import keep_freed_memory
+from cryogan.errors import InputError
+from cryogan.objectives.base import Objective, Task
+from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
+from cryogan.registry import OBJECTIVES
+from cryogan.run.checkpoint import (
+    CHECKPOINT,
+    RESULT,
+    Checkpoint,
+    load_checkpoint,
+    save_arrays,
+    save_checkpoint,
+)
+from cryogan.run.log import LOG, forget_after
+from cryogan.run.pictures import PICTURES, Pictures
+
+_CHECKPOINT_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task and where its files go: all that a worker process needs.
+
+    Attributes:
+        folder: of log, checkpoint and result.
+        objective: with its settings.
+        task: what is worked on.
+        threads: of torch.
+    """
+
+    folder: Path
+    objective: Objective
+    task: Task
+    threads: int
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the result is there."""
+        return (self.folder / RESULT).is_file()
+
+
+def optimise(
+    job: Job,
+    group: ProcessGroup = SINGLE_PROCESS,
+    should_stop: Callable[[], bool] = lambda: False,
+    show: Callable[[], None] = lambda: None,
+) -> bool:
+    """Optimise in this process, logging and saving on the way; resumes where it can.
+
+    The process is taken to be a worker's: its number of threads and its allocator are set. The
+    first of a group writes `stats.jsonl`, `checkpoint.pt`, `progress.npz` and, at the end, what the
+    objective keeps; `result.npz` comes last and says that the task is finished.
+
+    Args:
+        job: what to do.
+        group: the processes that work on it together; all call this.
+        should_stop: asked at every record; if it is true for one member, all stop.
+        show: called after every record.
+
+    Returns:
+        False if it was stopped.
+
+    Raises:
+        InputError: a checkpoint cannot be used, or an image.
+    """
+    torch.set_num_threads(job.threads)
+    keep_freed_memory()
+    writes = group.rank == 0
+    path = job.folder / CHECKPOINT
+    found = group.from_first(lambda: load_checkpoint(path) if path.is_file() else None)
+    name = OBJECTIVES.name_of(type(job.objective))
+    if found is not None and found.objective != name:
+        raise InputError(f"{path} is of another objective; delete it to compute that part again.")
+    pictures = Pictures(job.folder / PICTURES)
+    log_path = job.folder / LOG if writes else Path(os.devnull)
+    forget_after(log_path, 0 if found is None else found.images_seen)
+    wall = time.perf_counter() - (0.0 if found is None else found.wall_s)
+    cpu = time.process_time() - (0.0 if found is None else found.cpu_s / group.size)
+    saved, step = time.perf_counter(), None
+    state = None if found is None else found.state
+    with log_path.open("a", buffering=1) as log:
+        for step in job.objective.iterate(job.task, state, group):
+            wall_s = time.perf_counter() - wall
+            cpu_s = (time.process_time() - cpu) * group.size  # all members work alike
+            seen = int(step.record["images_seen"])
+            record = step.record | {
+                "images_per_s": seen / max(wall_s, 1e-9),
+                "wall_s": wall_s,
+                "cpu_s": cpu_s,
+            }
+            if step.fraction is not None:
+                record["fraction"] = step.fraction
+            log.write(json.dumps(record) + "\n")
+            if step.section is not None and step.fraction is not None:
+                pictures.add(seen, step.fraction, step.section)
+            show()
+            if step.finished:
+                break  # no checkpoint of a finished task before its result is written
+            stopping = group.any(should_stop())
+            due = time.perf_counter() - saved > _CHECKPOINT_EVERY_S
+            if writes and step.state is not None and (stopping or step.milestone or due):
+                save_checkpoint(path, Checkpoint(name, step.state.record(), seen, wall_s, cpu_s))
+                pictures.save()
+                saved = time.perf_counter()
+            if stopping:
+                return False
+    if step is None:
+        raise InputError(f"{path} is complete but its result is missing; delete it.")
+    if not writes:
+        return True
+    pictures.save()
+    outcome = job.objective.outcome(step, job.task)
+    result = outcome.pop(RESULT) | {
+        "images_seen": torch.tensor(seen),
+        "wall_s": torch.tensor(wall_s, dtype=torch.float64),
+        "cpu_s": torch.tensor(cpu_s, dtype=torch.float64),
+    }
+    for file, arrays in outcome.items():
+        save_arrays(job.folder / file, **arrays)
+    save_arrays(job.folder / RESULT, **result)
+    if step.state is not None:
+        save_checkpoint(path, Checkpoint(name, step.state.record(), seen, wall_s, cpu_s))
+    return True

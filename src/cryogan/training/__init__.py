@@ -1,1 +1,0 @@
-"""The adversarial game: configuration, losses, checkpoints and the loop."""
