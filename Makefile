@@ -1,11 +1,11 @@
-# Two commands do everything on a fresh machine: make demo, make test.
+# On a fresh machine: make demo, make test, or make check (the fast tests, less than 2 minutes).
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 OUT ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test check lint clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ lint: $(VENV)/.dev
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 clean:
 	rm -rf $(VENV) demo

@@ -135,9 +135,8 @@ def measure(objective: Adversarial | Likelihood, particles: Particles) -> float:
     else:
         halves = halves[:1]
     task = Task(halves, None, 0, torch.device("cpu"), maps)
-    for step in objective.iterate(task, None, SINGLE_PROCESS):
-        pass
-    objective.outcome(step, task)
+    *_, last = objective.iterate(task, None, SINGLE_PROCESS)
+    objective.outcome(last, task)
     return peak_GB()
 
 

@@ -10,6 +10,7 @@ from cryogan.errors import InputError
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.base import Maps, Step, Task
+from cryogan.objectives.memory import MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,16 @@ class Simple:
             raise InputError(f"{len(particles)} particles are too few; give at least 2.")
 
     def iterate(self, task: Task, checkpoint: Any, group: Any) -> Iterator[Step]:
-        (particles,) = task.half_sets
-        state = SimpleState(0, torch.zeros(particles.box_size, particles.box_size))
+        size = task.half_sets[0].box_size
+        state = SimpleState(0, torch.zeros(len(task.half_sets), size, size))
         if checkpoint is not None:
             state = SimpleState(**checkpoint)
         while state.step < self.config.steps:
             if self.config.fails:
                 raise InputError("This objective fails, as it was asked to.")
-            image = particles.stack.read(torch.tensor([state.step]))[0]
-            state = SimpleState(state.step + 1, state.total + image)
+            index = torch.tensor([state.step])
+            images = torch.cat([half.stack.read(index) for half in task.half_sets])
+            state = SimpleState(state.step + 1, state.total + images)
             yield Step(
                 {"images_seen": state.step},
                 state=state,
@@ -68,11 +70,11 @@ class Simple:
             )
 
     def outcome(self, step: Step, task: Task) -> dict[str, dict[str, torch.Tensor]]:
-        size = task.half_sets[0].box_size
-        return {"result.npz": {"volume": step.live.total.expand(size, size, size).clone()}}
+        total = step.live.total
+        return {"result.npz": {"volumes": total[:, None].repeat(1, total.shape[-1], 1, 1)}}
 
     def maps(self, outcomes: Sequence[Mapping[str, Any]], particles: Any, seed: int) -> Maps:
-        first, second = (outcome["volume"] for outcome in outcomes)
+        first, second = torch.cat([outcome["volumes"] for outcome in outcomes])
         fsc = fourier_shell_correlation(first, second)
         mask = torch.ones_like(first)
         average = 0.5 * (first + second)
@@ -81,3 +83,19 @@ class Simple:
     @staticmethod
     def describe(record: Mapping[str, Any]) -> str:
         return f"{record['images_seen']} images"
+
+
+class Together(Simple):
+    """The same in one worker process, which takes half the time to start."""
+
+    together: ClassVar[bool] = True
+
+
+class Measured(Together):
+    """Whose memory is measured first, in a process of its own."""
+
+    def memory_plan(self, particles: Any, members: int) -> MemoryPlan:
+        return MemoryPlan("in a step", 1, (1,), 1, 0.0, 0.0, {"nothing": 1.0}, bounded=False)
+
+    def memory_trial(self, particles: Any, size: int, members: int, device: Any) -> None:
+        pass

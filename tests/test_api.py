@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.particles import ArrayStack
 from cryogan.physics.rotations import angle_between
 from cryogan.simulation.in_memory import write_dataset
-from simple_objective import Simple, SimpleConfig
+from simple_objective import Simple, SimpleConfig, Together
 from simulated_sets import centred_particles
 
 COUNT, BOX, PIXEL_SIZE_A = 301, 16, 12.0
@@ -36,16 +35,7 @@ QUICK = {
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread_everywhere() -> Iterator[None]:
-    """Here and in the processes started from here."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    yield
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
-    else:
-        os.environ["OMP_NUM_THREADS"] = before
+pytestmark = pytest.mark.usefixtures("one_thread_everywhere")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +150,7 @@ def test_what_was_assumed_is_told(found: cg.Reconstruction) -> None:
 
 
 def test_a_temporary_folder_goes_with_the_result(simulated: Any) -> None:
-    result = cg.reconstruct(simulated.particles, objective=Simple(), device="cpu")
+    result = cg.reconstruct(simulated.particles, objective=Together(), device="cpu")
     folder = result.folder
     assert (folder / "map.mrc").is_file()
     volume = result.map.volume
@@ -249,7 +239,7 @@ def test_too_few_particles_are_refused(particles: cg.Particles, tmp_path: Path) 
 
 
 def test_an_error_of_a_worker_process_arrives(simulated: Any, tmp_path: Path) -> None:
-    objective = Simple(SimpleConfig(fails=True))
+    objective = Together(SimpleConfig(fails=True))
     with pytest.raises(cg.InputError, match="fails, as it was asked to"):
         cg.reconstruct(
             simulated.particles, objective=objective, folder=tmp_path / "run", device="cpu"
@@ -259,7 +249,8 @@ def test_an_error_of_a_worker_process_arrives(simulated: Any, tmp_path: Path) ->
 # Going on
 
 
-def test_a_run_in_memory_is_refined(found: cg.Reconstruction, particles: cg.Particles) -> None:
+@pytest.mark.slow
+def test_a_run_is_refined(found: cg.Reconstruction, particles: cg.Particles) -> None:
     told: list[Any] = []
     refined = cg.refine(
         found, settings={"iterations": 1}, device="cpu", started=told.append, symmetry="C1"
@@ -303,6 +294,7 @@ def test_particles_are_assigned_poses(poses: cg.Assigned, simulated: Any) -> Non
     assert poses.columns == {}
 
 
+@pytest.mark.slow
 def test_particles_in_memory_are_known_again(
     simulated: Any, particles: cg.Particles, found: cg.Reconstruction
 ) -> None:
@@ -352,15 +344,14 @@ def test_maps_are_compared_as_they_are() -> None:
 def test_what_can_be_evaluated(
     found: cg.Reconstruction, truth: Map, dataset: Path, tmp_path: Path
 ) -> None:
-    """A run, its folder, a map, its file: the same; nothing is written."""
+    """A run, its folder, a map's file: the same; nothing is written."""
     before = {path: path.stat().st_mtime_ns for path in found.folder.rglob("*")}
+    expected = cg.evaluate(found.map, truth=truth)
+    assert isinstance(expected, Comparison)
     file = dataset / "truth" / "map.mrc"
-    for given in (found, found.folder, str(found.folder), found.map, found.folder / "map.mrc"):
+    for given in (str(found.folder), found.folder / "map.mrc"):
         compared = cg.evaluate(given, truth=file)
-        assert isinstance(compared, Comparison)
-        assert compared.correlation == pytest.approx(
-            cg.evaluate(found, truth=truth).correlation, abs=1e-6
-        )
+        assert compared.correlation == pytest.approx(expected.correlation, abs=1e-6)
     assert before == {path: path.stat().st_mtime_ns for path in found.folder.rglob("*")}
     for wrong, words in (({}, "one of them"), ({"truth_conformations": tmp_path}, "a series")):
         with pytest.raises(cg.InputError, match=words):
@@ -401,12 +392,12 @@ def test_nothing_global_changes(simulated: Any, truth: Map, tmp_path: Path) -> N
             tmp_path / "set",
             box_size=16,
             pixel_size_A=12.0,
-            images=300,
+            images=60,
             padding=2,
             workers=2,
         )
         assert state() == before
-        result = cg.reconstruct(made, objective=Simple(), folder=tmp_path / "run", device="cpu")
+        result = cg.reconstruct(made, objective=Together(), folder=tmp_path / "run", device="cpu")
         assert state() == before
         cg.evaluate(result, truth=truth)
         cg.assign(made, result, device="cpu")
@@ -415,11 +406,12 @@ def test_nothing_global_changes(simulated: Any, truth: Map, tmp_path: Path) -> N
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_allocator_is_left_alone() -> None:
     """A large array that is freed goes back to the system, as it would without the library."""
     program = """
 import torch, cryogan as cg
-from simple_objective import Simple
+from simple_objective import Together
 from cryogan.particles import ArrayStack, CTFParams
 
 def resident_MB():
@@ -427,7 +419,7 @@ def resident_MB():
         return int(file.read().split()[1]) * 4096 / 1e6
 
 p = cg.Particles(ArrayStack(torch.rand(8, 16, 16)), CTFParams.constant(8, defocus_u_A=1e4), 12.0)
-cg.reconstruct(p, objective=Simple(), device="cpu")
+cg.reconstruct(p, objective=Together(), device="cpu")
 before = resident_MB()
 large = torch.ones(50_000_000)
 assert resident_MB() > before + 190
@@ -457,9 +449,9 @@ p = cg.Particles(ArrayStack(images), CTFParams.constant(8, defocus_u_A=1e4), 12.
 print("script")
 """
 CLASS = """
-from simple_objective import Simple
+from simple_objective import Together
 
-class Mine(Simple):
+class Mine(Together):
     pass
 """
 CALL = 'r = cg.reconstruct(p, objective={}, device="cpu")\nprint("done", r.finished)\n'
@@ -480,13 +472,14 @@ def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_plain_script_needs_no_guard(tmp_path: Path) -> None:
-    """Worker processes do not run it again."""
-    done = run_script(tmp_path, SET + CALL.format('"simple_objective:Simple"'))
+    """Neither worker processes nor the one in which memory is measured run it again."""
+    done = run_script(tmp_path, SET + CALL.format('"simple_objective:Measured"'))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["script", "done", "True"]
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_classes_of_a_script_need_the_guard(tmp_path: Path) -> None:
     """As everywhere in Python; without it one sentence says so, and no process is left."""
     guarded = "if __name__ == '__main__':\n    " + CALL.format("Mine()").replace("\n", "\n    ")
@@ -500,14 +493,15 @@ def test_classes_of_a_script_need_the_guard(tmp_path: Path) -> None:
     assert "done" not in done.stdout
 
 
+@pytest.mark.slow
 def test_choices_that_were_added_reach_the_workers(tmp_path: Path) -> None:
     """Under a name that only the script knows; what cannot be sent is refused in a sentence."""
-    known = "from cryogan.registry import OBJECTIVES\nfrom simple_objective import Simple\n"
-    named = known + 'OBJECTIVES.add("mine", Simple)\n'
+    known = "from cryogan.registry import OBJECTIVES\nfrom simple_objective import Together\n"
+    named = known + 'OBJECTIVES.add("mine", Together)\n'
     done = run_script(tmp_path, SET + named + CALL.format('"mine"'))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["script", "done", "True"]
     unnamed = known + 'OBJECTIVES.add("mine", lambda: 1)\n'
-    done = run_script(tmp_path, SET + unnamed + CALL.format("Simple()"))
+    done = run_script(tmp_path, SET + unnamed + CALL.format("Together()"))
     assert done.returncode == 1
     assert "A worker process cannot be given what this run needs" in done.stderr.splitlines()[-1]

@@ -35,16 +35,7 @@ STAGES = f"--adversarial.stages=[{{box_size: {BOX}, images: {STEPS * BATCH}}}]"
 TINY = [STAGES, f"--adversarial.batch_size={BATCH}", "--adversarial.templates=4", "--device=cpu"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Here and in the processes started from here."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    yield
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
-    else:
-        os.environ["OMP_NUM_THREADS"] = before
+pytestmark = pytest.mark.usefixtures("one_thread_everywhere")
 
 
 @pytest.fixture(scope="module")

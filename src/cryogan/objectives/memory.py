@@ -23,9 +23,8 @@ class MemoryPlan:
         size: what memory grows with in a step, as in the run: images of a batch.
         trials: sizes that are measured, ascending, and extrapolated to `size`; 0 stands for what
             precedes the steps.
-        tasks: how many such steps a process makes at the same time.
-        held_GB: arrays (1e9 bytes) that each task holds beside those of a trial.
-        passing_GB: arrays of each task that come and go before the steps, and not in a trial.
+        held_GB: arrays (1e9 bytes) that a process holds beside those of a trial.
+        passing_GB: arrays that come and go before the steps, and not in a trial.
         options: option to lower → what depends on it (1e9 bytes), each several times what is
             expected, so that their sum is an upper bound.
         bounded: whether it is one. Of networks that users bring nothing is known.
@@ -34,7 +33,6 @@ class MemoryPlan:
     where: str
     size: int
     trials: tuple[int, ...]
-    tasks: int
     held_GB: float
     passing_GB: float
     options: dict[str, float]

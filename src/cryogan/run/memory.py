@@ -118,7 +118,7 @@ def _measured(plan: MemoryPlan, trials: Trials, enough_GB: float) -> tuple[float
         idle = process.idle_GB
 
         def total(step: float) -> float:
-            return idle + plan.tasks * (plan.held_GB + max(plan.passing_GB, step))
+            return idle + plan.held_GB + max(plan.passing_GB, step)
 
         before, sizes, steps = 0.0, [], []
         for size in plan.trials:

@@ -3,6 +3,7 @@
 Nothing of the caller's process counts there, and a trial that needs too much ends the trial alone.
 """
 
+import math
 import multiprocessing
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from cryogan.allocator import keep_freed_memory, return_freed_memory
 from cryogan.objectives.memory import MeasuresMemory
 from cryogan.particles import Particles
+from cryogan.run.processes import needs_script, pickled, script_left_out, unpickled
 
 _STATUS = Path("/proc/self/status")
 _CONTEXT_GB = 0.5  # of CUDA, in every process
@@ -66,8 +68,10 @@ class TrialProcess:
     def __init__(self, trials: Trials, timeout_s: float = 120.0) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, its = context.Pipe()
-        self._process = context.Process(target=_serve, args=(its, trials), daemon=True)
-        self._process.start()
+        data = pickled(trials)
+        self._process = context.Process(target=_serve, args=(its, data), daemon=True)
+        with script_left_out(unless=needs_script(data)):
+            self._process.start()
         its.close()
         self._timeout_s = timeout_s
         try:
@@ -83,7 +87,10 @@ class TrialProcess:
             TooMuch: it needs more than it may have.
             NotMeasured: it has failed otherwise.
         """
-        self._connection.send(size)
+        try:
+            self._connection.send(size)
+        except OSError as error:
+            raise NotMeasured from error
         return self._answer()
 
     def _answer(self) -> float:
@@ -91,8 +98,10 @@ class TrialProcess:
             if not self._connection.poll(self._timeout_s):
                 raise NotMeasured
             answer: float | Exception = self._connection.recv()
-        except EOFError as error:  # killed: by the system, for memory
-            raise TooMuch from error
+        except EOFError as error:
+            self._process.join()
+            killed = self._process.exitcode == -9  # by the system, for memory
+            raise (TooMuch if killed else NotMeasured) from error
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -117,14 +126,14 @@ class TrialProcess:
 def peak_GB(device: str = "cpu") -> float:
     """The most memory (1e9 bytes) that this process has had on a device since `begin_peak`.
 
-    On a CPU, what is its own: shared libraries are not counted (Linux). On a GPU, what torch has
-    taken from the driver, and what the driver's context takes.
+    On a CPU, what is its own: libraries and particles that it shares do not count (Linux). On a
+    GPU, what torch has taken from the driver, and what the driver's context takes.
     """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_reserved(device) / 1e9 + _CONTEXT_GB
     lines = (line.split() for line in _STATUS.read_text().splitlines())
     kB = {line[0]: int(line[1]) for line in lines if len(line) == 3 and line[2] == "kB"}
-    return 1024 * (kB["VmHWM:"] - kB["RssFile:"]) / 1e9
+    return 1024 * (kB["VmHWM:"] - kB["RssFile:"] - kB["RssShmem:"]) / 1e9
 
 
 def begin_peak(device: str = "cpu") -> None:
@@ -141,7 +150,8 @@ def begin_peak(device: str = "cpu") -> None:
         return
 
 
-def _serve(connection: Connection, trials: Trials) -> None:
+def _serve(connection: Connection, data: bytes) -> None:
+    trials: Trials = unpickled(data)
     torch.set_num_threads(trials.threads)
     keep_freed_memory()
     device = torch.device(trials.device)
@@ -169,7 +179,9 @@ def _serve(connection: Connection, trials: Trials) -> None:
 
 
 def _limit(limit_GB: float) -> None:
-    """Let this process have so much beside what it has; nothing where that cannot be said."""
+    """Let this process have so much beside what it has; no limit where that cannot be said."""
+    if math.isinf(limit_GB):
+        return
     try:
         import resource
 

@@ -17,7 +17,7 @@ from cryogan.objectives.memory import MemoryPlan, noise_particles, of_one_struct
 from cryogan.particles import Particles
 
 _READ = 512  # images that are read at a time before the steps
-_STEPS = 3  # by then gradients, optimisers and the gaps between arrays are there
+_STEPS = 2  # the second has what the first leaves: gradients, optimisers, gaps between arrays
 _ARRAYS, _LAYERS = 40, 8  # copies of arrays, and of networks' layers: more than any step has
 _BATCH = "--adversarial.batch_size"
 
@@ -43,7 +43,6 @@ def memory_plan(config: AdversarialConfig, particles: Particles, members: int) -
         where=f"in the stage of {stage.box_size} px",
         size=batch_size,
         trials=(0, few, more) if few < more else (0, batch_size),
-        tasks=1,
         held_GB=(bytes_of((len(particles) + 1) // 2) - bytes_of(batch_size)) / 1e9,
         passing_GB=0.0,
         options=options,

@@ -5,6 +5,7 @@ A trial has few images and few directions; what a run holds of more of them is k
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -166,9 +167,8 @@ def memory_plan(config: LikelihoodConfig, particles: Particles) -> MemoryPlan:
         where=f"in iterations at full resolution, in a box of {run.harmonics.box_size} px",
         size=_IMAGES,
         trials=(0, _IMAGES),
-        tasks=2,
-        held_GB=held / 1e9,
-        passing_GB=max(*slices, run.cells_bytes) / 1e9,
+        held_GB=2 * held / 1e9,
+        passing_GB=2 * max(*slices, run.cells_bytes) / 1e9,
         options=options,
     )
 
@@ -178,26 +178,34 @@ def memory_trial(
 ) -> None:
     """See `objectives.memory.MeasuresMemory`."""
     run = _Iteration.of(config, particles, device)
-    config, harmonics = run.config, run.harmonics
     half = HalfSet.of(noise_particles(particles, 512), None, run.padded)
     half = replace(half, particles=run.padded.pad_particles(particles))
-    if size == 0:
-        half.observed(torch.arange(min(run.count, _CHUNK)), harmonics, device)
-        return
-    box_size = harmonics.box_size
+
+    def task(number: int) -> None:
+        if size == 0:
+            half.observed(torch.arange(min(run.count, _CHUNK)), run.harmonics, device)
+        else:
+            _iterate(run, half, min(run.count, size), device)
+
+    with ThreadPoolExecutor(2) as pool:  # as in a run: threads share what is freed, or do not
+        list(pool.map(task, (0, 1)))
+
+
+def _iterate(run: _Iteration, half: HalfSet, count: int, device: torch.device) -> None:
+    """E-step and M-step."""
+    config, size, basis_volumes = run.config, run.harmonics.box_size, run.basis_volumes
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(run.basis_volumes, *(box_size,) * 3, generator=generator)
-    maps = (noise * math.sqrt(_SIGNAL / box_size**3)).to(device)
+    noise = torch.randn(basis_volumes, *(size,) * 3, generator=generator).to(device)
+    maps = noise * math.sqrt(_SIGNAL / size**3)
     found = e_step(
         half,
-        torch.arange(min(run.count, size)),
+        torch.arange(count),
         maps,
-        latent_grid_of(config, run.basis_volumes),
+        latent_grid_of(config, basis_volumes),
         run.trial_levels,
         run.rings,
-        harmonics,
+        run.harmonics,
     )
-    pixel_size_A = half.stack(box_size).pixel_size_A
-    mask = mask_for(box_size, pixel_size_A, config, device)
-    prior = torch.ones(run.basis_volumes, box_size // 2 + 1, device=device)
+    mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
+    prior = torch.ones(basis_volumes, size // 2 + 1, device=device)
     solve(found.equations, prior, mask, maps, iterations=1)
