@@ -8,13 +8,14 @@ from torch import Tensor
 
 from cryogan.data.images import CroppedStack
 from cryogan.particles import Particles
+from cryogan.randomness import generator_for
 
 _SAMPLE = 16
 
 
 def split_halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Two random disjoint halves of `count` particles, each in ascending order."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(count, generator=generator_for(seed, "half-sets"))
     return order[: count // 2].sort().values, order[count // 2 :].sort().values
 
 

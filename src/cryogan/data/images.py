@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from cryogan.errors import InputError
 from cryogan.particles import ImageStack, Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
+from cryogan.randomness import generator_for
 
 _CHUNK = 512
 _LARGEST_HALF = torch.finfo(torch.float16).max
@@ -196,9 +196,7 @@ def real_indices(
     """
     for step in steps:
         for critic_step in range(critic_steps):
-            place = np.random.SeedSequence((seed % 2**64, stage, step, critic_step))
-            number = int(place.generate_state(1, np.uint64)[0])
-            generator = torch.Generator().manual_seed(number)
+            generator = generator_for(seed, stage, step, critic_step)
             yield torch.randint(count, (batch_size,), generator=generator)
 
 

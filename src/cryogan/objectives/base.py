@@ -17,6 +17,7 @@ from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.data_parallel import ProcessGroup
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
+from cryogan.randomness import generator_for
 
 Arrays = dict[str, Tensor]
 
@@ -110,7 +111,7 @@ class Maps:
             pixel_size_A: of both.
             seed: of the phase randomisation.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_for(seed, "phase randomisation")
         found = half_map_comparison(half1, half2, pixel_size_A, generator=generator)
         return cls(
             found.half1,

@@ -2,19 +2,15 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.reduction import ForkingPickler
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -25,8 +21,9 @@ from cryogan.objectives.base import Objective, Task
 from cryogan.objectives.data_parallel import Placement
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
-from cryogan.registry import add_choices, added_choices
+from cryogan.randomness import seed_for
 from cryogan.run.log import LogFollower
+from cryogan.run.processes import needs_script, pickled, script_left_out, unpickled
 from cryogan.run.worker import Job, optimise
 
 Show = Callable[[list[list[dict[str, Any]]]], None]
@@ -66,7 +63,7 @@ def make_jobs(
         sub = folder / f"half{number}"
         sub.mkdir(exist_ok=True)
         where = _device_of_half(device, number) if placement is None else placement.device
-        task = Task((half,), noise, 2 * seed + number, torch.device(where))
+        task = Task((half,), noise, seed_for(seed, "half-set", number), torch.device(where))
         jobs.append(Job(sub, objective, task, threads))
     return jobs
 
@@ -94,14 +91,14 @@ def run_jobs(jobs: Sequence[Job], show: Show) -> bool:
     logs = [LogFollower(job.folder) for job in jobs]
     if not waiting:
         return True
-    pickled = [_pickled(job) for job in waiting]
-    needs_script = any(b"__main__" in data for data in pickled)
+    sent = [pickled(job) for job in waiting]
+    with_script = any(map(needs_script, sent))
     with ProcessPoolExecutor(len(waiting), context, _begin_worker, (stop,)) as pool:
         interrupted = False
         futures: list[Future[None]] = []
         try:
-            with _interrupt_held_back(), _script_left_out(unless=needs_script):
-                futures += [pool.submit(_work, data) for data in pickled]
+            with _interrupt_held_back(), script_left_out(unless=with_script):
+                futures += [pool.submit(_work, data) for data in sent]
             while not all(future.done() for future in futures):
                 if any(future.done() and future.exception() for future in futures):
                     stop.set()
@@ -114,7 +111,7 @@ def run_jobs(jobs: Sequence[Job], show: Show) -> bool:
             for future in futures:
                 future.result()
         except BrokenProcessPool as error:
-            raise InputError(_LOST_WITH_SCRIPT if needs_script else _LOST) from error
+            raise InputError(_LOST_WITH_SCRIPT if with_script else _LOST) from error
     show([log.new() for log in logs])
     return not interrupted and all(job.is_finished for job in jobs)
 
@@ -197,21 +194,6 @@ def _interrupt_held_back() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-@contextmanager
-def _script_left_out(unless: bool) -> Iterator[None]:
-    """Processes started inside do not run the user's script, which would start others in turn.
-
-    Unless they need what is defined in it; the script must be written for that.
-    """
-    script = sys.modules["__main__"]
-    if not unless:
-        sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
-
-
 _stop: Event
 
 
@@ -220,37 +202,13 @@ def _begin_worker(stop: Event) -> None:
     _stop = stop
 
 
-def _work(pickled: bytes) -> None:
+def _work(data: bytes) -> None:
     """`optimise` in a worker process, which ends if its parent was killed meanwhile."""
     try:
-        optimise(_job(pickled), should_stop=_should_stop)
+        optimise(unpickled(data), should_stop=_should_stop)
     finally:
         if _orphaned():
             os._exit(1)  # an idle worker would wait for its next task for ever
-
-
-def _pickled(job: Job) -> bytes:
-    """A job for a worker process, and what it has to know beside; tensors are shared memory."""
-    try:
-        return bytes(ForkingPickler.dumps((job, added_choices())))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"A worker process cannot be given what this run needs ({error}); define functions and "
-            "classes of your own at the top of a module."
-        ) from error
-
-
-def _job(pickled: bytes) -> Job:
-    try:
-        job: Job
-        job, added = pickle.loads(pickled)
-        add_choices(added)
-    except AttributeError as error:
-        raise InputError(
-            f"A worker process does not find what a notebook has defined ({error}); put it in a "
-            "module that can be imported."
-        ) from error
-    return job
 
 
 def _orphaned() -> bool:

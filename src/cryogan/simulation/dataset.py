@@ -26,6 +26,7 @@ from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
+from cryogan.randomness import generator_for
 from cryogan.simulation.microscope import draw
 from cryogan.simulation.molecule import MoleculeStates, molecule_states
 from cryogan.simulation.noise import NoiseSource, gain, open_noise
@@ -128,8 +129,7 @@ def draw_truth(prepared: Prepared) -> Truth:
 
 
 def _generator(settings: SimulationSettings, *stream: int) -> torch.Generator:
-    word = np.random.SeedSequence([settings.seed, *stream]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(word))
+    return generator_for(settings.seed, *stream)
 
 
 def needed_bytes(prepared: Prepared) -> int:

@@ -50,6 +50,7 @@ from cryogan.objectives.likelihood.normal_equations import NormalEquations, shel
 from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
+from cryogan.randomness import generator_for
 
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
@@ -140,7 +141,7 @@ def expectation_maximisation(
             if maps is None or _poor(maps, config):
                 maps, seen = yield from _initial_models(halves, maps, config, seed, device, pool)
             if maps.shape[1] < wanted:
-                generator = torch.Generator().manual_seed(3 * seed)
+                generator = generator_for(seed, "conformations")
                 for step in initialise_conformations(
                     halves, maps[:, 0], config, generator, device, pool
                 ):
@@ -171,7 +172,7 @@ def _initial_models(
 
     def model_of(number: int) -> Iterator[InitialStep]:
         start = None if given is None else given[number, 0]
-        generator = torch.Generator().manual_seed(3 * seed + number + 1)
+        generator = generator_for(seed, "initial model", number)
         return initial_model(halves[number], config, generator, device, start, rings)
 
     seen = 0
@@ -250,7 +251,7 @@ def _iteration(
 
     def work(number: int) -> tuple[EStep, int, Tensor]:
         half = halves[number]
-        generator = torch.Generator().manual_seed(1_000_003 * seed + 2 * state.done + number)
+        generator = generator_for(seed, "EM iteration", state.done, number)
         index = torch.randperm(len(half), generator=generator)
         index = index if state.whole else index[: config.subset_size * basis_volumes]
         maps = rescale_volume(state.halves[number].to(device), size)

@@ -22,6 +22,7 @@ from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.objectives.memory import MemoryPlan
 from cryogan.particles import Particles
+from cryogan.randomness import generator_for
 
 _FEWEST_PARTICLES = 200
 
@@ -107,7 +108,7 @@ class Likelihood:
         pixel_size_A = float(found["pixel_size_A"])
         first, second, average = found["half1"], found["half2"], found["average"]
         mask = soft_mask(average, pixel_size_A)
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_for(seed, "phase randomisation")
 
         def series(name: str) -> Series:
             volumes, latents, weights = (
