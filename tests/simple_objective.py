@@ -95,7 +95,7 @@ class Measured(Together):
     """Whose memory is measured first, in a process of its own."""
 
     def memory_plan(self, particles: Any, members: int) -> MemoryPlan:
-        return MemoryPlan("in a step", 1, (1,), 1, 0.0, 0.0, {"nothing": 1.0}, bounded=False)
+        return MemoryPlan("in a step", 1, (1,), 0.0, 0.0, {"nothing": 1.0}, bounded=False)
 
     def memory_trial(self, particles: Any, size: int, members: int, device: Any) -> None:
         pass
