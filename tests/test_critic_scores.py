@@ -43,7 +43,7 @@ CONFIG = AdversarialConfig(
 """The last stage is limited to the particles' box."""
 COLUMN = "cryoganCriticScore"
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

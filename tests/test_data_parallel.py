@@ -30,6 +30,8 @@ from cryogan.run.halves import make_jobs
 from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
+pytestmark = pytest.mark.slow
+
 BOX, PIXEL_SIZE_A, COUNT = 16, 12.0, 120
 
 DEFAULT = AdversarialConfig(

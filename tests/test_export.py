@@ -27,6 +27,8 @@ from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import in_asymmetric_unit
 from relion_programs import relion
 
+pytestmark = pytest.mark.slow
+
 BOX, PIXEL_A, N = 32, 6.0, 600
 SOURCE = """
 data_optics

@@ -32,6 +32,8 @@ from cryogan.physics.projection import volume_spectrum
 from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
+pytestmark = pytest.mark.slow
+
 BOX, PIXEL_SIZE_A = 24, 8.0
 
 LINE = Assumptions(latent="uniform")

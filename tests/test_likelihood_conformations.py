@@ -46,7 +46,7 @@ COUNT, BOX, PIXEL_SIZE_A, SEED = 240, 16, 12.0, 3
 CPU = torch.device("cpu")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

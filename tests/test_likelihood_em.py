@@ -38,6 +38,8 @@ from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import symmetry_matrices
 from simulated_sets import centred_particles
 
+pytestmark = pytest.mark.slow
+
 BOX, PIXEL_A = 24, 8.0
 CPU = torch.device("cpu")
 

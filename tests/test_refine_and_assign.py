@@ -48,7 +48,7 @@ DIAMETER_A = 153.6
 MASK_RADIUS = DIAMETER_A / (BOX * PIXEL_SIZE_A)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ STAGES = f"--adversarial.stages=[{{box_size: {BOX}, images: {STEPS * BATCH}}}]"
 TINY = [STAGES, f"--adversarial.batch_size={BATCH}", "--adversarial.templates=4", "--device=cpu"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread_everywhere")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread_everywhere")]
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,8 @@ from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import symmetry_matrices
 from simulated_sets import centred_particles
 
+pytestmark = pytest.mark.slow
+
 TINY = AdversarialConfig(
     stages=(Stage(16, 6 * 8), Stage(24, 6 * 8)),
     batch_size=8,
