@@ -525,10 +525,10 @@ class Steps(NoiseModel):
 
 def test_a_noise_model_of_ones_own(folder, monkeypatch, capsys):
     """Pixels of ± one value; scaled to the ratio."""
-    (folder / "my_noise.py").write_text(OWN_NOISE)
+    (folder / "steps_noise.py").write_text(OWN_NOISE)
     monkeypatch.syspath_prepend(folder)
-    assert simulate(*SMALL, "--noise.kind=my_noise:Steps", "-o", "set", "--workers=2") == 0
-    assert "my_noise:Steps noise, -10 dB at 16 px" in capsys.readouterr().out
+    assert simulate(*SMALL, "--noise.kind=steps_noise:Steps", "-o", "set", "--workers=2") == 0
+    assert "steps_noise:Steps noise, -10 dB at 16 px" in capsys.readouterr().out
     assert simulate("set/simulation.yaml", "-o", "again") == 0
     assert bytes_of(folder / "set") == bytes_of(folder / "again")
     assert simulate(*SMALL, "--noise.kind=none", "-o", "clean") == 0
@@ -539,8 +539,8 @@ def test_a_noise_model_of_ones_own(folder, monkeypatch, capsys):
     torch.testing.assert_close(added, added.mean().expand_as(added), rtol=1e-3, atol=0.0)
     ratio_dB = 20.0 * torch.log10(clean.norm() / (noisy - clean).norm())
     assert ratio_dB.item() == pytest.approx(-10.0, abs=1e-3)
-    words = ["--noise.kind=my_noise:Stairs"]
-    refused(capsys, *SMALL, *words, parts=["my_noise:Stairs' cannot be imported"])
+    words = ["--noise.kind=steps_noise:Stairs"]
+    refused(capsys, *SMALL, *words, parts=["steps_noise:Stairs' cannot be imported"])
 
 
 def test_from_a_notebook(folder):

@@ -30,7 +30,7 @@ class MemoryEstimate:
         needed_GB: at its worst moment, in all processes on a device together (1e9 bytes).
         where: that moment, in words.
         advice: what to lower, in words.
-        at_least: whether it is more than this or than what is available: measuring has ended there.
+        at_least: whether more is needed, and more than what is available: measuring ended early.
     """
 
     needed_GB: float
@@ -57,8 +57,13 @@ def check_memory(
     if available is None:
         return
     found = estimate_memory(objective, particles, device, launch, available_GB=available)
-    if found is None or found.needed_GB <= available:
+    if found is None or (found.needed_GB <= available and not found.at_least):
         return
+    if found.needed_GB <= available:
+        raise InputError(
+            f"This run needs more than the {available:.1f} GB of memory that are available "
+            f"{found.where}; lower {found.advice}."
+        )
     about = "at least" if found.at_least else "about"
     raise InputError(
         f"This run needs {about} {found.needed_GB:.1f} GB of memory {found.where}, and "
@@ -113,33 +118,34 @@ def estimate_memory(
 
 
 def _measured(plan: MemoryPlan, trials: Trials, enough_GB: float) -> tuple[float, bool]:
-    """Memory of a process, and whether it is known only to be more than `enough_GB`."""
+    """Memory of a process, and whether it needs more, and more than `enough_GB`."""
+    before = 0.0
+    sizes: list[int] = []
+    steps: list[float] = []
     with TrialProcess(trials) as process:
-        idle = process.idle_GB
 
         def total(step: float) -> float:
-            return idle + plan.held_GB + max(plan.passing_GB, step)
+            return process.idle_GB + plan.held_GB + max(plan.passing_GB, before, step)
 
-        before, sizes, steps = 0.0, [], []
         for size in plan.trials:
             try:
-                step = process.peak_GB(size) - idle
+                step = process.peak_GB(size) - process.idle_GB
             except TooMuch:
-                return max(enough_GB if math.isfinite(enough_GB) else 0.0, total(before)), True
+                return total(steps[-1] if steps else 0.0), True
             if size == 0:
                 before = step
             else:
                 sizes.append(size)
                 steps.append(step)
-            if total(max(before, step)) > enough_GB:
-                return total(max(before, step)), True
-            if size and total(max(before, step * plan.size / size)) <= enough_GB < math.inf:
-                return total(max(before, step * plan.size / size)), False
+            if total(step) > enough_GB:
+                return total(step), True
+            if size and total(step * plan.size / size) <= enough_GB < math.inf:
+                return total(step * plan.size / size), False
     step = steps[-1]
     if len(sizes) > 1:
         slope = (steps[-1] - steps[-2]) / (sizes[-1] - sizes[-2])
         step += max(0.0, slope) * (plan.size - sizes[-1])
-    return total(max(before, step)), False
+    return total(step), False
 
 
 def _processes(objective: Objective, device: str, launch: Launch | None) -> int:

@@ -135,7 +135,7 @@ def _held_bytes(
     config: AdversarialConfig, box_size: int, particles: Particles
 ) -> Callable[[float], float]:
     """Bytes of so many real images that are held, by the rules of `data.images.hold_or_stream`."""
-    whole, most = 2.0 * len(particles) * box_size**2, config.memory_GB * 1e9
+    whole, most = 4.0 * len(particles) * box_size**2, config.memory_GB * 1e9
     centred = config.power_limit is not None or config.normalise
     bytes_of_pixel = 4 if whole <= most else 2 if whole / 2 <= most and centred else 0
     return lambda count: bytes_of_pixel * count * box_size**2
