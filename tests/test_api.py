@@ -315,7 +315,7 @@ def test_poses_are_written_for_other_programs(
     from cryogan.io.relion import read_poses
 
     written = cg.write_particles(tmp_path / "poses.star", particles, poses)
-    assert written == [tmp_path / "poses.star", tmp_path / "poses.cs"]
+    assert written == [tmp_path / f"poses.{end}" for end in ("star", "cs", "csg")]
     again = read_poses(written[0])
     assert float(angle_between(again.rotation, poses.pose.rotation).max()) < 0.05
     assert len(np.load(written[1])) == COUNT

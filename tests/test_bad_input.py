@@ -165,7 +165,13 @@ def test_images_not_square(star: Path, tmp_path: Path) -> None:
 def test_boxes_that_differ(star: Path, tmp_path: Path) -> None:
     write_stack(tmp_path / "b.mrcs", torch.randn(N, 10, 10), 1.5)
     edit(star, "000004@a.mrcs", "000004@b.mrcs")
-    complaint(lambda: read_particles(star), "b.mrcs holds images of box 10 but", "a.mrcs of box 8")
+    complaint(
+        lambda: read_particles(star), "rlnImageSize", "row 4", "is 8 but", "b.mrcs have box 10"
+    )
+    complaint(
+        lambda: MrcStack.open(tmp_path / "a.mrcs", tmp_path / "b.mrcs"),
+        *("b.mrcs holds images of box 10 but", "a.mrcs of box 8"),
+    )
     edit(star, "@a.mrcs", "@b.mrcs")
     complaint(lambda: read_particles(star), "rlnImageSize", "is 8 but", "b.mrcs have box 10")
 
@@ -174,13 +180,13 @@ def test_optics_groups_that_differ(tmp_path: Path) -> None:
     star = tmp_path / "particles.star"
     ctf = CTFParams.constant(4, defocus_u_A=10000.0, voltage_kV=torch.tensor([200.0, 300.0] * 2))
     write_particles(star, image_names="a.mrcs", ctf=ctf, pixel_size_A=1.5, box_size=8)
+    write_stack(tmp_path / "a.mrcs", torch.randn(4, 8, 8), 1.0)
     edit(star, "1.500000", "1.600000", 1)
-    complaint(
-        lambda: read_particles(star), "different pixel sizes (1.5 to 1.6)", "--ind", str(star)
-    )
+    words = ("2 pixel sizes (1.5 to 1.6 Å)", "--apix", "--ind", str(star))
+    complaint(lambda: read_particles(star, pixel_size_A=1.5), *words)
     edit(star, "1.600000", "1.500000")
     edit(star, " 8 2", " 9 2", 1)
-    complaint(lambda: read_particles(star), "different values of rlnImageSize (8 to 9)")
+    complaint(lambda: read_particles(star), "rlnImageSize", "is 9 but", "a.mrcs have box 8")
     edit(star, "@a.mrcs 2", "@a.mrcs 3", 1)
     complaint(lambda: read_particles(star), "rlnOpticsGroup is 3 in row 2 (line ", "does not list")
     edit(star, "_rlnOpticsGroup #2", "_rlnX #2")

@@ -21,10 +21,8 @@ from cryogan.data.images import cropped
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
-from cryogan.io import cryosparc
 from cryogan.io.mrc import Map, read_map, write_map
-from cryogan.io.particle_files import read_particles
-from cryogan.io.relion import write_assigned
+from cryogan.io.particle_files import read_particles, write_assigned
 from cryogan.objectives.adversarial.config import preset
 from cryogan.objectives.adversarial.objective import Adversarial
 from cryogan.objectives.assumptions import Assumptions, GivenAssumptions
@@ -355,36 +353,27 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
     """Write particles with their poses for RELION, and for cryoSPARC beside it.
 
     Args:
-        path: star file to write; it has all columns of the particles' own file.
+        path: star file to write; it has all columns of the particles' own file. Of a .cs file the
+            fields in RELION's terms, and the .cs file beside it has all of them.
         particles: as read from their file.
         poses: from `assign`.
 
     Returns:
-        The files written: the star file, and a .cs file if the particles are those of the run.
+        The files written: the star file, and a .cs file with its group file (.csg) if the
+        particles are those of the run or come from a .cs file.
 
     Raises:
         InputError: the particles were not read from a file, or a file cannot be written.
     """
-    path, source = Path(path), particles.source
-    if source is None:
-        raise InputError(
-            f"{path} has to name the file of every image, but these particles were not read from "
-            "files; read them with cryogan.read_particles."
-        )
-    if source.path.suffix != ".star":
-        raise InputError(
-            f"{source.path} is no star file, whose columns poses are written beside; take the "
-            "poses from what assign returns."
-        )
     found = poses.assignment
-    write_assigned(
+    return write_assigned(
         path,
-        source.path,
+        particles,
         found.pose,
         symmetry=poses.symmetry,
-        rows=source.rows,
         half=poses.half,
         class_number=poses.class_number,
+        class_posterior=poses.columns.get("cryoganClassProbability"),
         log_likelihood=found.log_likelihood,
         columns={
             "cryoganAngleSpread": found.spread_deg,
@@ -392,22 +381,7 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
             "cryoganPeakProbability": found.peak,
         }
         | poses.columns,
-        datadir=source.datadir,
-        strip_prefix=source.strip_prefix,
-        pixel_size_A=source.pixel_size_A,
     )
-    written = [path]
-    if poses.half is not None:
-        written.append(path.with_suffix(".cs"))
-        cryosparc.write_particles(
-            written[-1],
-            particles,
-            found.pose,
-            half=poses.half,
-            class_number=poses.class_number,
-            class_posterior=poses.columns.get("cryoganClassProbability"),
-        )
-    return written
 
 
 @overload

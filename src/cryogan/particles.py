@@ -1,8 +1,9 @@
 """The records that travel everywhere: poses, CTF parameters and particle sets."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -155,6 +156,7 @@ class ParticleSource:
         inverted: whether the images on disk are dark and are inverted on reading.
         summary: a few lines for people: what was read, and what was decided on the way.
         reader: name of the reader in `registry.READERS`; None for that of the suffix.
+        options: further keyword arguments of the reader.
     """
 
     path: Path
@@ -165,6 +167,7 @@ class ParticleSource:
     inverted: bool
     summary: str
     reader: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

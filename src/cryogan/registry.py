@@ -140,7 +140,15 @@ NOISE_MODELS: Registry[NoiseFactory] = Registry(
     "noise model", {"white": "cryogan.physics.noise:white_noise"}
 )
 READERS: Registry[Reader] = Registry(
-    "reader of particle files", {".star": "cryogan.io.relion:read_particles"}
+    "reader of particle files",
+    {
+        ".star": "cryogan.io.relion:read_particles",
+        ".cs": "cryogan.io.cryosparc_set:read_particles",
+        ".csg": "cryogan.io.cryosparc_set:read_particles",
+        ".mrcs": "cryogan.io.bare_stacks:read_particles",
+        ".mrc": "cryogan.io.bare_stacks:read_particles",
+        ".txt": "cryogan.io.bare_stacks:read_particles",
+    },
 )
 OBJECTIVES: Registry[type[Objective]] = Registry(
     "objective",

@@ -14,6 +14,7 @@ from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
 _MATTER = ("--output", "--sym", "--max-shift", "--ind", "--datadir", "--strip-prefix", "--device")
+_KINDS = (".star", ".cs", ".csg", ".mrcs", ".mrc", ".txt")
 
 
 def make_parser() -> CommandParser:
@@ -22,14 +23,15 @@ def make_parser() -> CommandParser:
         "assign",
         "Estimate every particle's orientation and shift, with their posterior uncertainty, given "
         "the maps of a run. Writes a RELION star file with all columns of the source, and a "
-        "cryoSPARC .cs file beside it. Particles of the run are assigned with the map of their own "
-        "half-set, and the half-sets are written as rlnRandomSubset; others with the map of all "
-        "particles. If the run has critics, their scores are written too.",
+        "cryoSPARC .cs file with its group file (.csg) beside it. Particles of the run are "
+        "assigned with the map of their own half-set, and the half-sets are written as "
+        "rlnRandomSubset; others with the map of all particles. If the run has critics, "
+        "their scores are written too.",
         "cryogan assign particles.star run -o poses.star",
         _MATTER,
     )
     add = parser.add_argument
-    add("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
+    add("particles", type=str, help="RELION .star or cryoSPARC .cs file, or stack")
     add("run", type=str, help="folder of cryogan reconstruct or refine")
     add("-o", "--output", type=str, help="star file to write")
     add_reading_options(parser)
@@ -52,10 +54,10 @@ def run(arguments: Sequence[str]) -> int:
     output = Path(options.output)
     if not output.parent.is_dir():
         raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
-    if Path(options.particles).suffix != ".star":
+    if Path(options.particles).suffix not in _KINDS:
         raise InputError(
-            f"{options.particles} is no star file, whose columns poses are written beside; use "
-            "cryogan.assign in Python."
+            f"{options.particles} is no star file, .cs file or stack, whose columns poses are "
+            "written beside; use cryogan.assign in Python."
         )
     assumptions_of(options, inherits=True)
     require_run(options.run)

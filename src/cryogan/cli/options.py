@@ -20,6 +20,14 @@ def add_reading_options(parser: CommandParser) -> None:
     add("--reader", type=str, help="reader of the particle file, as module:function")
     add("--datadir", type=str, help="folder that image names are relative to")
     add("--strip-prefix", type=str, help="leading part of image names to drop")
+    add(
+        "--passthrough",
+        type=str,
+        metavar="FILE",
+        help="passthrough file of a .cs file (default: that of the same job beside it)",
+    )
+    add("--ctf-table", type=str, metavar="FILE", help="CTFs of a bare stack, a row an image")
+    add("--no-ctf", action="store_true", help="the images of a bare stack have no CTF")
     add("--ind", type=str, help="particles to use: .npy or .txt of row numbers from 0")
     add("--apix", "--angpix", type=float, help="pixel size in Å where the particle file has none")
     add(
@@ -213,4 +221,7 @@ def read_particles(path: str | Path, options: Namespace, reader: str | None = No
         index=rows,
         pixel_size_A=options.get("apix"),
         sign=options.get("sign") or "auto",
+        passthrough=options.get("passthrough"),
+        ctf_table=options.get("ctf_table"),
+        no_ctf=options.get("no_ctf") or False,
     )

@@ -36,7 +36,7 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
         _MATTER,
     )
     add = parser.add_argument
-    add("particles", type=str, help="RELION .star file (3.0, 3.1 or later)")
+    add("particles", type=str, help="RELION .star or cryoSPARC .cs file, or stack")
     add("-o", "--output", type=str, help="run folder")
     add(
         "--objective",

@@ -26,10 +26,11 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
+from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A, disk_signs
 from cryogan.io.mrc import MrcStack
 from cryogan.particles import CTFParams, Particles, Pose
 
-_Records = np.ndarray[Any, np.dtype[np.void]]
+Records = np.ndarray[Any, np.dtype[np.void]]
 
 _CLASS_POSTERIOR = re.compile(r"(alignments_class_\d+)/class_posterior")
 _CTF_FIELDS = {
@@ -49,25 +50,25 @@ _CTF_FIELDS = {
     "anisomag": "4<f4",
     "bfactor": "<f4",
 }
-_ALIGNMENT_FIELDS = {
-    "split": "<u4",
-    "shift": "2<f4",
-    "pose": "3<f4",
-    "psize_A": "<f4",
-    "error": "<f4",
-    "error_min": "<f4",
-    "resid_pow": "<f4",
-    "slice_pow": "<f4",
-    "image_pow": "<f4",
-    "cross_cor": "<f4",
-    "alpha": "<f4",
-    "alpha_min": "<f4",
-    "weight": "<f4",
-    "pose_ess": "<f4",
-    "shift_ess": "<f4",
-    "class_posterior": "<f4",
-    "class": "<u4",
-    "class_ess": "<f4",
+ALIGNMENT_FIELDS = {
+    "alignments3D/split": "<u4",
+    "alignments3D/shift": "2<f4",
+    "alignments3D/pose": "3<f4",
+    "alignments3D/psize_A": "<f4",
+    "alignments3D/error": "<f4",
+    "alignments3D/error_min": "<f4",
+    "alignments3D/resid_pow": "<f4",
+    "alignments3D/slice_pow": "<f4",
+    "alignments3D/image_pow": "<f4",
+    "alignments3D/cross_cor": "<f4",
+    "alignments3D/alpha": "<f4",
+    "alignments3D/alpha_min": "<f4",
+    "alignments3D/weight": "<f4",
+    "alignments3D/pose_ess": "<f4",
+    "alignments3D/shift_ess": "<f4",
+    "alignments3D/class_posterior": "<f4",
+    "alignments3D/class": "<u4",
+    "alignments3D/class_ess": "<f4",
 }
 _MAX_HEADER = 2**20  # NumPy's default, 10,000 characters, is too few for many classes
 
@@ -86,16 +87,16 @@ def read_poses(path: Path | str) -> Pose:
         InputError: the file is no .cs file, holds no particle, has no 3D poses or none of known
             pixel size, or a value is not finite.
     """
-    records = _read(path)
-    if "alignments3D/pose" in _fields(records):
+    records = read_records(path)
+    if "alignments3D/pose" in fields_of(records):
         return _poses(records, "alignments3D", path)
-    matches = [_CLASS_POSTERIOR.fullmatch(name) for name in _fields(records)]
+    matches = [_CLASS_POSTERIOR.fullmatch(name) for name in fields_of(records)]
     classes = [match[1] for match in matches if match]
     if not classes:
         raise InputError(
             f"{path} has no field alignments3D/pose; give the particles of a 3D refinement."
         )
-    posterior = [_numbers(records, f"{name}/class_posterior", path) for name in classes]
+    posterior = [field_numbers(records, f"{name}/class_posterior", path) for name in classes]
     best = torch.stack(posterior).argmax(0)
     poses = [_poses(records, name, path) for name in classes]
     particle = torch.arange(len(records))
@@ -114,10 +115,10 @@ def read_ctf(path: Path | str) -> CTFParams:
         InputError: the file is no .cs file, holds no particle, lacks a field or holds a value
             that is not finite.
     """
-    records = _read(path)
+    records = read_records(path)
 
     def column(name: str, default: float | None = None) -> Tensor:
-        return _numbers(records, f"ctf/{name}", path, default=default)
+        return field_numbers(records, f"ctf/{name}", path, default=default)
 
     return CTFParams(
         defocus_u_A=column("df1_A").float(),
@@ -140,7 +141,7 @@ def write_particles(
     half: Tensor,
     class_number: Tensor | None = None,
     class_posterior: Tensor | None = None,
-) -> None:
+) -> list[str]:
     """Write particles with their poses as a .cs file, atomically.
 
     `blob/path` is the absolute path of a stack, `blob/sign` is -1 where the protein is dark on
@@ -157,23 +158,25 @@ def write_particles(
         class_number: (n,) int64, from 1; all 1 if None. cryoSPARC counts from 0.
         class_posterior: (n,) probability of that class; all 1 if None.
 
+    Returns:
+        The slots that the file has.
+
     Raises:
         InputError: the particles are not images of files, or the file cannot be written.
         ValueError: numbers of particles differ, or a half is not 1 or 2.
     """
     stack = particles.stack
-    if not isinstance(stack, MrcStack):
+    disk = stack.disk if isinstance(stack, MixedStack) else stack
+    if not isinstance(disk, MrcStack):
         raise InputError(
             f"{path} has to name the file of every image, but these particles were not read from "
             "files; read them with cryogan.io.relion.read_particles."
         )
     n = len(particles)
-    if not len(pose) == len(half) == n:
-        raise ValueError(f"{len(pose)} poses and {len(half)} halves for {n} particles")
-    if not bool(((half == 1) | (half == 2)).all()):
-        raise ValueError("half must be 1 or 2")
-    files = [str(header.path.absolute()).encode() for header in stack.files]
-    paths = [files[number] for number in stack.file_id.tolist()]
+    files = [str(header.path.absolute()).encode() for header in disk.files]
+    paths = [files[number] for number in disk.file_id.tolist()]
+    sizes_A = disk_pixel_sizes_A(stack, particles.pixel_size_A)
+    assigned = alignment_fields(pose, half, sizes_A, class_number, class_posterior)
     fields = {
         "uid": "<u8",
         "blob/path": f"S{max(map(len, paths))}",
@@ -185,19 +188,20 @@ def write_particles(
         "ctf/type": "S8",
         "ctf/exp_group_id": "<u4",
         **{f"ctf/{name}": dtype for name, dtype in _CTF_FIELDS.items()},
-        **{f"alignments3D/{name}": dtype for name, dtype in _ALIGNMENT_FIELDS.items()},
+        **ALIGNMENT_FIELDS,
     }
-    records: _Records = np.zeros(n, dtype=list(fields.items()))
-    rotvec: Tensor = roma.rotmat_to_rotvec(pose.rotation.double())
+    records: Records = np.zeros(n, dtype=list(fields.items()))
     ctf = particles.ctf
-    optics = torch.stack((ctf.voltage_kV, ctf.spherical_aberration_mm, ctf.amplitude_contrast))
+    optics = torch.stack(
+        (ctf.voltage_kV, ctf.spherical_aberration_mm, ctf.amplitude_contrast, sizes_A, disk.boxes)
+    )
     values: dict[str, Tensor | list[bytes] | list[int] | bytes | float] = {
-        "uid": [_uid(*key) for key in zip(paths, stack.slice_index.tolist(), strict=True)],
+        "uid": [_uid(*key) for key in zip(paths, disk.slice_index.tolist(), strict=True)],
         "blob/path": paths,
-        "blob/idx": stack.slice_index,
-        "blob/shape": stack.box_size,
-        "blob/psize_A": particles.pixel_size_A,
-        "blob/sign": stack.sign,
+        "blob/idx": disk.slice_index,
+        "blob/shape": disk.boxes[:, None],
+        "blob/psize_A": sizes_A,
+        "blob/sign": disk_signs(stack),
         "ctf/type": b"imported",
         "ctf/exp_group_id": torch.unique(optics, dim=1, return_inverse=True)[1],
         "ctf/accel_kv": ctf.voltage_kV,
@@ -209,17 +213,57 @@ def write_particles(
         "ctf/phase_shift_rad": torch.deg2rad(ctf.phase_shift_deg.double()),
         "ctf/scale": ctf.scale,
         "ctf/bfactor": ctf.b_factor_A2,
+        **assigned,
+    }
+    for field, value in values.items():
+        records[field] = value.numpy() if isinstance(value, Tensor) else value
+    save_records(path, records)
+    return ["alignments3D", "blob", "ctf"]
+
+
+def alignment_fields(
+    pose: Pose,
+    half: Tensor,
+    pixel_sizes_A: Tensor,
+    class_number: Tensor | None = None,
+    class_posterior: Tensor | None = None,
+) -> dict[str, Tensor | float]:
+    """Values of `alignments3D`; those that are not there are 0.
+
+    Args:
+        pose: n poses.
+        half: (n,) int64, 1 or 2.
+        pixel_sizes_A: (n,) of the images, in which shifts are written.
+        class_number, class_posterior: see `write_particles`.
+
+    Raises:
+        ValueError: numbers of particles differ, or a half is not 1 or 2.
+    """
+    if not len(pose) == len(half) == len(pixel_sizes_A):
+        raise ValueError(
+            f"{len(pose)} poses and {len(half)} halves for {len(pixel_sizes_A)} particles"
+        )
+    if not bool(((half == 1) | (half == 2)).all()):
+        raise ValueError("half must be 1 or 2")
+    rotvec: Tensor = roma.rotmat_to_rotvec(pose.rotation.double())
+    return {
         "alignments3D/split": half - 1,
-        "alignments3D/shift": -pose.shift_A / particles.pixel_size_A,
+        "alignments3D/shift": -pose.shift_A / pixel_sizes_A[:, None],
         "alignments3D/pose": rotvec,
-        "alignments3D/psize_A": particles.pixel_size_A,
+        "alignments3D/psize_A": pixel_sizes_A,
         "alignments3D/alpha": 1.0,
         "alignments3D/class_posterior": 1.0 if class_posterior is None else class_posterior,
         "alignments3D/class": 0 if class_number is None else class_number - 1,
         "alignments3D/class_ess": 1.0,
     }
-    for field, value in values.items():
-        records[field] = value.numpy() if isinstance(value, Tensor) else value
+
+
+def save_records(path: Path | str, records: Records) -> None:
+    """Write a .cs file, atomically.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, records)
 
@@ -229,10 +273,10 @@ def _uid(path: bytes, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _read(path: Path | str) -> _Records:
+def read_records(path: Path | str) -> Records:
     """The records of a .cs file, mapped: Python objects in it would be refused, never loaded."""
     try:
-        records: _Records = np.lib.format.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
+        records: Records = np.lib.format.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
     except OSError as error:
         raise InputError(
             f"Cannot read {path}: {error.strerror or error}; check the file's name."
@@ -250,16 +294,16 @@ def _read(path: Path | str) -> _Records:
     return records
 
 
-def _fields(records: _Records) -> tuple[str, ...]:
+def fields_of(records: Records) -> tuple[str, ...]:
     return records.dtype.names or ()
 
 
-def _poses(records: _Records, group: str, path: Path | str) -> Pose:
-    vector = _numbers(records, f"{group}/pose", path, 3)
-    shift_px = _numbers(records, f"{group}/shift", path, 2)
+def _poses(records: Records, group: str, path: Path | str) -> Pose:
+    vector = field_numbers(records, f"{group}/pose", path, 3)
+    shift_px = field_numbers(records, f"{group}/shift", path, 2)
     own = f"{group}/psize_A"
-    pixel_size = own if own in _fields(records) else "blob/psize_A"
-    pixel_size_A = _numbers(records, pixel_size, path)
+    pixel_size = own if own in fields_of(records) else "blob/psize_A"
+    pixel_size_A = field_numbers(records, pixel_size, path)
     if not (pixel_size_A > 0).all():
         particle = int(pixel_size_A.argmin()) + 1
         raise InputError(
@@ -270,8 +314,8 @@ def _poses(records: _Records, group: str, path: Path | str) -> Pose:
     return Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
 
 
-def _numbers(
-    records: _Records,
+def field_numbers(
+    records: Records,
     field: str,
     path: Path | str,
     components: int | None = None,
@@ -279,7 +323,7 @@ def _numbers(
     default: float | None = None,
 ) -> Tensor:
     """A field as float64, (n,) or (n, components); `default` where the file does not have it."""
-    if field not in _fields(records):
+    if field not in fields_of(records):
         if default is not None:
             return torch.full((len(records),), default, dtype=torch.float64)
         raise InputError(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +13,12 @@ from cryogan.io.contrast import MIN_Z, contrast_z, sample_images
 from cryogan.io.mrc import MrcStack, contradict, read_header
 from cryogan.io.star import Table
 
+if TYPE_CHECKING:
+    from cryogan.io.mixed import MixedStack
+
 _Rows = np.ndarray[Any, np.dtype[np.int64]]
 Sign = Literal["auto", "bright", "dark"]
+_Signed = TypeVar("_Signed", bound="MrcStack | MixedStack")
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,11 @@ def open_stacks(
     return MrcStack(files, names.file_id, names.slice_index)
 
 
-def find_stack(star: Path, name: str) -> Path | None:
-    """Where the stack that the star file names is: beside the star file or in a folder above."""
-    return _first_file(*_places(star, name, None, None))
+def find_stack(
+    star: Path, name: str, datadir: Path | str | None = None, strip_prefix: str | None = None
+) -> Path | None:
+    """Where the stack that a particle file names is (see `open_stacks`), or None."""
+    return _first_file(*_places(star, name, datadir, strip_prefix))
 
 
 def _first_file(folders: list[Path], name: str) -> Path | None:
@@ -160,8 +166,8 @@ def settle_pixel_size(
     return size, label
 
 
-def make_bright(stack: MrcStack, pixel_size_A: float, sign: Sign) -> tuple[MrcStack, str]:
-    """Set the stack's sign so that protein is bright, and say in words what was decided.
+def make_bright(stack: _Signed, pixel_size_A: float, sign: Sign) -> tuple[_Signed, str]:
+    """Change the stack's sign if protein is not bright with it; say in words what was decided.
 
     Raises:
         InputError: one of the sampled images holds NaN or infinite pixels.
@@ -171,4 +177,4 @@ def make_bright(stack: MrcStack, pixel_size_A: float, sign: Sign) -> tuple[MrcSt
     flip = (verdict if sign == "auto" else sign) == "dark"
     why = "" if sign == "auto" else f", as asked (sign {sign})"
     words = f"protein contrast: {verdict} (z = {z:+.1f}); {'inverted' if flip else 'kept'}{why}"
-    return replace(stack, sign=-1.0 if flip else 1.0), words
+    return replace(stack, sign=-stack.sign if flip else stack.sign), words

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -347,8 +348,11 @@ class MrcStack:
         slice_index: (n,) int64, its number there, from 0.
         sign: images are multiplied by it on reading (-1 turns dark protein bright).
 
+    Boxes may differ among files (`io.mixed`): then there is no `box_size`, and images that are
+    read together must be of one.
+
     Raises:
-        InputError: images are not square, or boxes differ among files.
+        InputError: images are not square.
     """
 
     files: Sequence[MrcHeader]
@@ -357,18 +361,12 @@ class MrcStack:
     sign: float = 1.0
 
     def __post_init__(self) -> None:
-        first = self.files[0]
         for header in self.files:
             _, rows, columns = header.shape
             if rows != columns:
                 raise InputError(
                     f"{header.path} holds images of {columns} x {rows} pixels; extract the "
                     "particles again in square boxes."
-                )
-            if header.shape[1:] != first.shape[1:]:
-                raise InputError(
-                    f"{header.path} holds images of box {columns} but {first.path} of box "
-                    f"{first.shape[2]}; extract all particles in one box size."
                 )
             if header.axes != (3, 2, 1):
                 raise InputError(
@@ -385,16 +383,36 @@ class MrcStack:
         """
         files = [read_header(path) for path in paths]
         counts = torch.tensor([header.shape[0] for header in files])
-        return cls(
+        stack = cls(
             files,
             torch.repeat_interleave(torch.arange(len(files)), counts),
             torch.cat([torch.arange(int(count)) for count in counts]),
             sign,
         )
+        _ = stack.box_size
+        return stack
+
+    @cached_property
+    def box_size(self) -> int:
+        first = self.files[0]
+        for header in self.files:
+            if header.shape[2] != first.shape[2]:
+                raise InputError(
+                    f"{header.path} holds images of box {header.shape[2]} but {first.path} of box "
+                    f"{first.shape[2]}; extract all particles in one box size."
+                )
+        return first.shape[2]
 
     @property
-    def box_size(self) -> int:
-        return self.files[0].shape[2]
+    def boxes(self) -> Tensor:
+        """(n,) int64, the box of every image."""
+        return torch.tensor([header.shape[2] for header in self.files])[self.file_id]
+
+    def subset(self, index: Tensor) -> "MrcStack":
+        """The images of `index` ((n,) int64), with the files that hold them."""
+        used, file_id = torch.unique(self.file_id[index], return_inverse=True)
+        files = [self.files[number] for number in used.tolist()]
+        return MrcStack(files, file_id, self.slice_index[index], self.sign)
 
     def __len__(self) -> int:
         return self.file_id.shape[0]
@@ -406,7 +424,8 @@ class MrcStack:
             InputError: an image holds NaN or infinite pixels, or is not in its file any more.
         """
         file_id, slice_index = self.file_id[index], self.slice_index[index]
-        images = torch.empty(len(index), self.box_size, self.box_size)
+        box_size = self.files[int(file_id[0])].shape[2] if len(index) else self.box_size
+        images = torch.empty(len(index), box_size, box_size)
         for number in set(file_id.tolist()):
             chosen = (file_id == number).nonzero()[:, 0]
             # Opened anew at each read: costs 0.1 ms, holds no file open, survives pickling.

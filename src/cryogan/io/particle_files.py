@@ -1,18 +1,31 @@
 """Particle files of any kind, by their suffix."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.io import bare_stacks, cryosparc, cryosparc_set, relion
 from cryogan.io.images import Sign
-from cryogan.particles import Particles, ParticleSource
+from cryogan.io.mixed import disk_pixel_sizes_A
+from cryogan.io.result_groups import write_group
+from cryogan.particles import Particles, ParticleSource, Pose
 from cryogan.registry import READERS
 
+_STACKS = (".mrcs", ".mrc", ".txt")
 Reader = Callable[..., Particles]
-"""Called as `read_particles` is, with the path and all keyword arguments."""
+"""Called as `read_particles` is, with the path and all keyword arguments but those not given of
+`passthrough`, `ctf_table` and `no_ctf`."""
+
+_OWN_OPTIONS = {
+    "passthrough": ("--passthrough", (".cs",)),
+    "ctf_table": ("--ctf-table", _STACKS),
+    "no_ctf": ("--no-ctf", _STACKS),
+}
 
 
 def read_particles(
@@ -24,11 +37,15 @@ def read_particles(
     index: Tensor | None = None,
     pixel_size_A: float | None = None,
     sign: Sign = "auto",
+    passthrough: Path | str | Sequence[Path | str] | None = None,
+    ctf_table: Path | str | None = None,
+    no_ctf: bool = False,
 ) -> Particles:
     """Read a particle set with the reader of its suffix; poses, if there are any, are not read.
 
     Args:
-        path: the particle file: .star (RELION), or of a suffix in `registry.READERS`.
+        path: the particle file: .star (RELION), .cs or .csg (cryoSPARC), a stack (.mrcs, .mrc), a
+            list of stacks (.txt), or another of a suffix in `registry.READERS`.
         reader: the reader in place of that of the suffix, as `package.module:function`.
         datadir: folder that image names are relative to; without it the particle file's folder
             and those above it are tried.
@@ -37,6 +54,10 @@ def read_particles(
         pixel_size_A: pixel size where the file has none.
         sign: contrast of the protein on disk: "bright", "dark" (inverted on reading), or "auto" to
             detect it.
+        passthrough: files that hold the fields that a .cs file lacks; without any, those of the
+            same job beside it are tried.
+        ctf_table: CTFs of the images of a bare stack, a row an image (.star or .csv).
+        no_ctf: the images of a bare stack have no CTF.
 
     Raises:
         InputError: with the file, row and column at fault.
@@ -47,6 +68,14 @@ def read_particles(
             f"{path} cannot be read: its suffix is '{path.suffix}'; give a file of "
             f"{', '.join(READERS)}, or a reader (--reader package.module:function)."
         )
+    given = {"passthrough": passthrough, "ctf_table": ctf_table, "no_ctf": no_ctf or None}
+    own = {name: value for name, value in given.items() if value is not None}
+    for name in own if reader is None else ():
+        option, suffixes = _OWN_OPTIONS[name]
+        if path.suffix not in suffixes:
+            raise InputError(
+                f"{option} goes with files of {', '.join(suffixes)}, not with {path}; leave it out."
+            )
     found = READERS[reader or path.suffix](
         path,
         datadir=datadir,
@@ -54,6 +83,7 @@ def read_particles(
         index=index,
         pixel_size_A=pixel_size_A,
         sign=sign,
+        **own,
     )
     if reader is None and found.source is not None:
         return found
@@ -67,3 +97,111 @@ def read_particles(
         summary=f"{len(found):,} particles, box {found.box_size} px of {found.pixel_size_A:.4g} Å",
     )
     return replace(found, source=replace(source, reader=reader))
+
+
+def write_assigned(
+    path: Path | str,
+    particles: Particles,
+    pose: Pose,
+    *,
+    symmetry: str = "C1",
+    half: Tensor | None = None,
+    class_number: Tensor | None = None,
+    class_posterior: Tensor | None = None,
+    log_likelihood: Tensor | None = None,
+    columns: Mapping[str, Tensor | Sequence[str]] | None = None,
+) -> list[Path]:
+    """Write a particle set again with the poses that its particles have been assigned.
+
+    The star file has all columns of the particles' own star file, or those that their own file
+    becomes in RELION's terms. The .cs file has all fields of their own .cs file, or those of an
+    imported set; without half-sets it is written only for the former. A group file (.csg) for the
+    import into cryoSPARC is written beside it.
+
+    Args:
+        path: the star file to write, or the .cs file, which lies beside it.
+        particles: as read from their file.
+        pose: n poses.
+        symmetry, half, class_number, log_likelihood, columns: see `relion.write_assigned`.
+        class_posterior: (n,) probability of the class.
+
+    Returns:
+        The files written: star, and then .cs and .csg.
+
+    Raises:
+        InputError: the particles were not read from a file of a known kind, a file that they come
+            from would be written over, or a file cannot be written.
+    """
+    source = particles.source
+    if source is None:
+        raise InputError(
+            f"{path} has to name the file of every image, but these particles were not read from "
+            "files; read them with cryogan.read_particles."
+        )
+    suffix = source.path.suffix
+    if suffix not in (".star", ".cs", ".csg", *_STACKS) or (source.reader and suffix != ".star"):
+        raise InputError(
+            f"{source.path} is no star file, .cs file or stack, whose columns poses are written "
+            "beside; take the poses from what assign returns."
+        )
+    star, cs, group = (Path(path).with_suffix(end) for end in (".star", ".cs", ".csg"))
+    if Path(path).suffix != ".cs":
+        star = Path(path)
+    sizes_A = disk_pixel_sizes_A(particles.stack, particles.pixel_size_A)
+    places: dict[str, Any] = {"datadir": source.datadir, "strip_prefix": source.strip_prefix}
+    tables, records, extra = None, None, {}
+    sources = [source.path]
+    if suffix in (".cs", ".csg"):
+        records, used = cryosparc_set.read_set(source.path, source.options.get("passthrough"))
+        tables = cryosparc_set.tables(records, source.path)
+        sources += used
+    elif suffix in _STACKS:
+        tables = bare_stacks.read_tables(source.path, **source.options, **places)
+        if not any("rlnImagePixelSize" in table for table in tables):  # else from the headers
+            extra = {
+                "rlnMagnification": torch.full_like(sizes_A, 10000.0),
+                "rlnDetectorPixelSize": sizes_A,
+            }
+        sources += [Path(file) for file in (source.options.get("ctf_table"),) if file]
+    for file in sources:
+        if any(new.exists() and new.samefile(file) for new in (star, cs, group)):
+            raise InputError(
+                f"The poses would be written over {file}, the file their particles come from; "
+                "choose another name for the output."
+            )
+    relion.write_assigned(
+        star,
+        source.path,
+        pose,
+        symmetry=symmetry,
+        rows=source.rows,
+        half=half,
+        class_number=class_number,
+        log_likelihood=log_likelihood,
+        columns=extra | dict(columns or {}),
+        pixel_size_A=sizes_A,
+        tables=tables,
+        **places,
+    )
+    if records is None and half is None:
+        return [star]
+    given: dict[str, Any] = {
+        "half": half,
+        "class_number": class_number,
+        "class_posterior": class_posterior,
+    }
+    if records is None:
+        slots = cryosparc.write_particles(cs, particles, pose, **given)
+    else:
+        slots = cryosparc_set.write_assigned(
+            cs,
+            source.path,
+            records,
+            pose,
+            pixel_sizes_A=sizes_A,
+            rows=source.rows,
+            **given,
+            **places,
+        )
+    write_group(group, cs, slots, len(particles))
+    return [star, cs, group]

@@ -23,8 +23,9 @@ from cryogan.io.images import (
     make_bright,
     open_stacks,
     parse_image_names,
-    settle_pixel_size,
 )
+from cryogan.io.mixed import describe_kinds, settle_stack
+from cryogan.io.mrc import MrcStack
 from cryogan.io.star import Table, read_star, write_star
 from cryogan.particles import CTFParams, Particles, ParticleSource, Pose
 from cryogan.symmetry import in_asymmetric_unit
@@ -56,9 +57,11 @@ class Metadata:
         table: the table of particles.
         rows: (n,) the rows of it that were chosen.
         ctf: their CTF parameters.
-        pixel_size: value in Å and the column it comes from; None if the file has none.
-        image_size: `rlnImageSize`; None if the file has none.
+        pixel_size: value in Å (the largest) and its column; None if the file has none.
+        image_size: `rlnImageSize` (the largest); None if the file has none.
         optics_groups: number of optics groups among the chosen rows.
+        pixel_sizes_A, image_sizes: (n,) of each row; None if the file has none.
+        group_names: (n,) optics group of each row; None if the file has none.
     """
 
     table: Table
@@ -67,6 +70,9 @@ class Metadata:
     pixel_size: tuple[float, str] | None
     image_size: int | None
     optics_groups: int
+    pixel_sizes_A: _Numbers | None = None
+    image_sizes: _Numbers | None = None
+    group_names: Sequence[str] | None = None
 
 
 def read_particles(
@@ -77,8 +83,12 @@ def read_particles(
     index: Tensor | None = None,
     pixel_size_A: float | None = None,
     sign: Sign = "auto",
+    tables: list[Table] | None = None,
+    signs: Tensor | None = None,
 ) -> Particles:
     """Read a particle set; its poses, if there are any, are not read.
+
+    Images of several pixel sizes and boxes are brought to one (`io.mixed`).
 
     Args:
         star: the particle file.
@@ -89,25 +99,27 @@ def read_particles(
         pixel_size_A: pixel size where the star file has none.
         sign: contrast of the protein on disk: "bright", "dark" (inverted on reading), or "auto" to
             detect it (`contrast.contrast_z`).
+        tables: what is read in place of the file, where it is of another format.
+        signs: what all images of the file are multiplied by before their contrast is looked at.
 
     Raises:
         InputError: with the file, row and column at fault. NaN pixels are looked for in the
             images that the contrast detector reads; in the others when they are read.
     """
-    metadata = read_metadata(star, index)
+    metadata = read_metadata(star, index, tables)
     table, rows = metadata.table, metadata.rows
     names = parse_image_names(table, rows)
-    stack = open_stacks(table, rows, names, datadir, strip_prefix)
-    if metadata.image_size not in (None, stack.box_size):
-        raise InputError(
-            f"rlnImageSize in {table.path} is {metadata.image_size} but the images of "
-            f"{stack.files[0].path} have box {stack.box_size}; give the stack that belongs to "
-            "the star file."
-        )
-    size, origin = settle_pixel_size(table.path, metadata.pixel_size, pixel_size_A, stack)
-    stack, contrast = make_bright(stack, size, sign)
+    disk = open_stacks(table, rows, names, datadir, strip_prefix)
+    _check_boxes(metadata, disk)
+    label = "" if metadata.pixel_size is None else metadata.pixel_size[1]
+    chosen_signs = None if signs is None else signs[rows]
+    settled, size, origin = settle_stack(
+        table.path, metadata.pixel_sizes_A, label, pixel_size_A, disk, chosen_signs
+    )
+    stack, contrast = make_bright(settled, size, sign)
     particles = Particles(stack, metadata.ctf, size)
-    summary = _summary(particles, len(stack.files), origin, metadata.optics_groups, contrast)
+    summary = _summary(particles, len(disk.files), origin, metadata.optics_groups, contrast)
+    summary = "\n".join((summary, *describe_kinds(stack, metadata.group_names)))
     source = ParticleSource(
         Path(star),
         index,
@@ -118,6 +130,21 @@ def read_particles(
         summary,
     )
     return replace(particles, source=source)
+
+
+def _check_boxes(metadata: Metadata, disk: MrcStack) -> None:
+    """Refuse images of another box than `rlnImageSize`."""
+    if metadata.image_sizes is None:
+        return
+    wrong = metadata.image_sizes != disk.boxes.numpy()
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise InputError(
+            f"rlnImageSize of {metadata.table.where(int(metadata.rows[first]))} is "
+            f"{metadata.image_sizes[first]:g} but the images of "
+            f"{disk.files[int(disk.file_id[first])].path} have box {int(disk.boxes[first])}; give "
+            "the stack that belongs to the star file."
+        )
 
 
 def _summary(
@@ -154,14 +181,17 @@ def _range(values: Tensor, digits: int) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def read_metadata(star: Path | str, index: Tensor | None = None) -> Metadata:
+def read_metadata(
+    star: Path | str, index: Tensor | None = None, tables: list[Table] | None = None
+) -> Metadata:
     """The columns of a particle file, checked; no stack needs to exist.
 
+    `tables` stand in place of the file, where it is of another format.
+
     Raises:
-        InputError: a column or value is missing or bad, the chosen particles differ in pixel or
-            box size, or `index` goes beyond the file.
+        InputError: a column or value is missing or bad, or `index` goes beyond the file.
     """
-    tables = read_star(star)
+    tables = read_star(star) if tables is None else tables
     table = _table_with(tables, "rlnImageName", star)
     rows = _chosen(table, index)
     lookup = _Lookup.of(tables, table, rows)
@@ -182,15 +212,17 @@ def read_metadata(star: Path | str, index: Tensor | None = None) -> Metadata:
             "their CTF."
         )
     pixel_sizes_A, origin = lookup.pixel_sizes_A()
-    pixel_size_A = _common(pixel_sizes_A, "pixel sizes", star)
-    image_size = _common(lookup.numbers("rlnImageSize"), "values of rlnImageSize", star)
+    image_sizes = lookup.numbers("rlnImageSize")
     return Metadata(
         table=table,
         rows=rows,
         ctf=CTFParams(**ctf),
-        pixel_size=None if pixel_size_A is None else (pixel_size_A, origin),
-        image_size=None if image_size is None else round(image_size),
+        pixel_size=None if pixel_sizes_A is None else (float(pixel_sizes_A.max()), origin),
+        image_size=None if image_sizes is None else round(float(image_sizes.max())),
         optics_groups=len(np.unique(lookup.group)),
+        pixel_sizes_A=pixel_sizes_A,
+        image_sizes=image_sizes,
+        group_names=lookup.group_names(),
     )
 
 
@@ -218,19 +250,6 @@ def _chosen(table: Table, index: Tensor | None) -> _Rows:
             f"which has {len(table)}; give the index file that belongs to it."
         )
     return rows
-
-
-def _common(values: _Numbers | None, what: str, star: Path | str) -> float | None:
-    """The one value that all chosen particles share."""
-    if values is None:
-        return None
-    if np.ptp(values) > 1e-3 * np.abs(values).max():
-        raise InputError(
-            f"The particles or optics groups of {star} have different {what} ({values.min():.4g} "
-            f"to {values.max():.4g}); choose the particles of one with --ind, or rescale them to "
-            "one pixel size and box."
-        )
-    return float(np.median(values))
 
 
 @dataclass(frozen=True)
@@ -271,6 +290,13 @@ class _Lookup:
                 "which the optics table does not list; add the group or correct the row."
             )
         return cls(table, rows, optics, matches.argmax(axis=1))
+
+    def group_names(self) -> list[str] | None:
+        """(n,) optics groups as the file numbers them; None without any."""
+        if self.optics is None:
+            return None
+        names = self.optics.columns["rlnOpticsGroup"]
+        return [str(names[number]) for number in self.group.tolist()]
 
     def numbers(self, label: str, default: float | None = None) -> _Numbers | None:
         """(n,) values; `default` or None where neither table has the column."""
@@ -338,7 +364,7 @@ def _origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
     return np.stack([table.numbers(f"rlnOrigin{axis}") * sizes_A for axis in "XY"], axis=-1)
 
 
-def _sizes_of_origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
+def _sizes_of_origins_A(lookup: _Lookup, pixel_size_A: float | Tensor | None) -> _Numbers:
     """(n,) pixel sizes that turn `rlnOriginX` and `rlnOriginY` into Å."""
     sizes_A, _ = lookup.pixel_sizes_A()
     if sizes_A is not None:
@@ -423,7 +449,8 @@ def write_assigned(
     columns: Mapping[str, Tensor | Sequence[str]] | None = None,
     datadir: Path | str | None = None,
     strip_prefix: str | None = None,
-    pixel_size_A: float | None = None,
+    pixel_size_A: float | Tensor | None = None,
+    tables: list[Table] | None = None,
 ) -> None:
     """Write a particle file again with the poses that its particles have been assigned.
 
@@ -452,7 +479,9 @@ def write_assigned(
         log_likelihood: (n,) into `rlnLogLikeliContribution`.
         columns: further columns, label (no underscore) to n numbers or words.
         datadir, strip_prefix: where the images were found (see `read_particles`).
-        pixel_size_A: needed for origins in pixels where the source has no pixel size.
+        pixel_size_A: of all images or (n,) of each; needed for origins in pixels where the source
+            has no pixel size.
+        tables: what `source` holds, where it is of another format.
 
     Raises:
         InputError: `source` is no particle file or would be overwritten, `rows` go beyond it, a
@@ -469,12 +498,14 @@ def write_assigned(
             f"The poses would be written over {source}, the file their particles come from; "
             "choose another name for the output."
         )
-    tables = read_star(source)
+    tables = read_star(source) if tables is None else tables
     table = _table_with(tables, "rlnImageName", source)
     chosen = _chosen(table, rows)
     lookup = _Lookup.of(tables, table, chosen)
-    particles = {label: [c[row] for row in chosen.tolist()] for label, c in table.columns.items()}
-    particles["rlnImageName"] = _names_from(path, table, chosen, datadir, strip_prefix)
+    particles = {
+        label: [_written(c[row]) for row in chosen.tolist()] for label, c in table.columns.items()
+    }
+    particles["rlnImageName"] = image_names_from(path, table, chosen, datadir, strip_prefix)
     in_A, in_pixels = "rlnOriginXAngst" in table, "rlnOriginX" in table
     assigned: dict[str, Tensor | Sequence[str]] = {**_angles(in_asymmetric_unit(pose, symmetry))}
     if in_A or lookup.optics is not None:
@@ -494,7 +525,18 @@ def write_assigned(
         if len(values) != len(chosen):
             raise ValueError(f"{label} has {len(values)} values for {len(chosen)} particles")
         particles[label] = _words(label, values) if isinstance(values, Tensor) else list(values)
-    write_star(path, {t.name: t.columns for t in tables} | {table.name: particles})
+    blocks = {
+        t.name: particles
+        if t is table
+        else {label: [*map(_written, c)] for label, c in t.columns.items()}
+        for t in tables
+    }
+    write_star(path, blocks)
+
+
+def _written(value: Any) -> str:
+    """A value as it stands in the file, or a number of another format's."""
+    return value if isinstance(value, str) else f"{value:.6f}"
 
 
 def _prior_of(label: str) -> str:
@@ -503,7 +545,7 @@ def _prior_of(label: str) -> str:
     return f"{bare}Prior{label.removeprefix(bare)}"
 
 
-def _names_from(
+def image_names_from(
     star: Path,
     table: Table,
     rows: _Rows,
