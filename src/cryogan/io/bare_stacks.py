@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cryogan.errors import InputError
-from cryogan.io.images import find_stack
+from cryogan.io.images import find_stack, relion_image_name
 from cryogan.io.mrc import read_header
 from cryogan.io.relion import read_particles as read_star_particles
 from cryogan.io.star import Table, read_star
@@ -106,7 +106,7 @@ def read_tables(
         )
     stacks = _listed(path, datadir, strip_prefix) if path.suffix == ".txt" else [path.absolute()]
     names = [
-        f"{number:06d}@{stack}"
+        relion_image_name(number, str(stack))
         for stack in stacks
         for number in range(1, read_header(stack).shape[0] + 1)
     ]

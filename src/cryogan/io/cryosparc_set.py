@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.recfunctions import repack_fields
 from torch import Tensor
 
 from cryogan.errors import InputError
@@ -25,7 +26,7 @@ from cryogan.io.cryosparc import (
     read_records,
     save_records,
 )
-from cryogan.io.images import Sign
+from cryogan.io.images import AS_STACK, Sign, relion_image_name
 from cryogan.io.relion import image_names_from
 from cryogan.io.relion import read_particles as read_star_particles
 from cryogan.io.result_groups import read_group
@@ -101,10 +102,10 @@ def read_particles(
     except InputError as error:
         raise InputError(_in_fields(str(error))) from error
     assert particles.source is not None
-    lines = [particles.source.summary]
+    lines = [_in_fields(particles.source.summary)]
     if signs is not None:
         dark = int(((signs if index is None else signs[index]) < 0).sum())
-        lines.append(f"blob/sign inverts {dark:,} of {len(particles):,} images before that")
+        lines.append(f"that is after blob/sign, which inverts {dark:,} of {len(particles):,}")
     if len(used) > 1:
         lines.append(f"fields of {', '.join(str(file) for file in used)}, joined on uid")
     ignored = [
@@ -185,21 +186,17 @@ def _read_group(path: Path) -> tuple[Records, list[Path]]:
     files = read_group(path)
     main = files["blob"]
     records = read_records(main)
-    used = [main]
+    fields = ["uid", *(name for name in fields_of(records) if name.startswith("blob/"))]
+    if fields[0] in fields_of(records):
+        records = repack_fields(records[fields])
     for slot, file in files.items():
-        if file not in used:
-            used.append(file)
         more = read_records(file)
-        fields = [
-            name
-            for name in fields_of(more)
-            if name.startswith(f"{slot}/") and name not in fields_of(records)
-        ]
-        if fields:
+        fields = [name for name in fields_of(more) if name.startswith(f"{slot}/")]
+        if slot != "blob":
             records = _joined(records, main, more, file, fields)
     _require(records, path, "add the result that has it to the group")
     _unique_uids(records, main)
-    return records, used
+    return records, list(dict.fromkeys([main, *files.values()]))
 
 
 def _require(records: Records, path: Path, remedy: str) -> None:
@@ -325,7 +322,7 @@ def _image_names(records: Records, path: Path) -> list[str]:
                 f"blob/path of particle {row + 1} of {path} is empty; give a .cs file that names "
                 "the stack of every particle."
             )
-        names.append(f"{number + 1:06d}@{stack}")
+        names.append(relion_image_name(number + 1, stack))
     return names
 
 
@@ -399,7 +396,10 @@ def write_assigned(
     if half is None:
         splits = "alignments3D/split" if "alignments3D/split" in fields_of(records) else "uid"
         half = torch.from_numpy((records[splits] % 2).astype(np.int64)) + 1
-    stacks = [name.partition("@")[2].encode(errors="surrogateescape") for name in names]
+    stacks = [
+        name.partition("@")[2].removesuffix(AS_STACK).encode(errors="surrogateescape")
+        for name in names
+    ]
     types: dict[str, Any] = {
         name: records.dtype[name]
         for name in fields_of(records)

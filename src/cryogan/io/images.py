@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cryogan.io.mixed import MixedStack
 
 _Rows = np.ndarray[Any, np.dtype[np.int64]]
+AS_STACK = ":mrcs"  # RELION takes a .mrc file for a map unless this follows its name
 Sign = Literal["auto", "bright", "dark"]
 _Signed = TypeVar("_Signed", bound="MrcStack | MixedStack")
 
@@ -49,7 +50,7 @@ def parse_image_names(table: Table, rows: _Rows) -> ImageNames:
     file_id: list[int] = []
     slice_index: list[int] = []
     for row in rows.tolist():
-        number, at, stack = names[row].partition("@")
+        number, at, stack = names[row].removesuffix(AS_STACK).partition("@")
         if not at:
             number, stack = "1", number
         if not (number.isdecimal() and int(number) > 0):
@@ -60,6 +61,11 @@ def parse_image_names(table: Table, rows: _Rows) -> ImageNames:
         file_id.append(number_of.setdefault(stack, len(number_of)))
         slice_index.append(int(number) - 1)
     return ImageNames(list(number_of), torch.tensor(file_id), torch.tensor(slice_index))
+
+
+def relion_image_name(number: int, stack: str) -> str:
+    """The name that RELION reads an image by, counted from 1."""
+    return f"{number:06d}@{stack}{AS_STACK if stack.endswith('.mrc') else ''}"
 
 
 def open_stacks(

@@ -5,6 +5,7 @@ finer pixel could give to all. The common box is the smallest field of view: pad
 rims without noise. Both keep the origin, so that CTFs and shifts in Å are those of the file.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -99,8 +100,8 @@ def _interpolation(box_size: int, ratio: float, new_size: int) -> Tensor:
     k = torch.arange(1, box_size // 2 + 1, dtype=torch.float64) / box_size
     k = 2.0 * torch.pi * k[k < 0.5 / ratio - 1e-6]
     to, of = new[:, None] * k, old[:, None] * k
-    waves: Tensor = to.cos() @ of.cos().T + to.sin() @ of.sin().T
-    return ((1.0 + 2.0 * waves) * (ratio**0.5 / box_size)).float()
+    waves = to.cos() @ of.cos().T + to.sin() @ of.sin().T
+    return ((1.0 + 2.0 * waves) * (math.sqrt(ratio) / box_size)).float()
 
 
 def disk_pixel_sizes_A(stack: ImageStack, pixel_size_A: float) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io.images import (
+    AS_STACK,
     Sign,
     find_stack,
     make_bright,
@@ -562,7 +563,7 @@ def image_names_from(
         target.append(name if same else str(header.path.absolute()))
     written = [table.columns["rlnImageName"][row] for row in rows.tolist()]
     return [
-        name[: name.find("@") + 1] + target[file]
+        name[: name.find("@") + 1] + target[file] + AS_STACK * name.endswith(AS_STACK)
         for name, file in zip(written, names.file_id.tolist(), strict=True)
     ]
 
