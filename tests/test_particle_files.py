@@ -263,6 +263,10 @@ def test_poses_of_a_cs_file(
         assert torch.equal(again.stack.read(EVERYTHING), -images[[3, 0, 1, 2, 4]])
         for name, column in vars(particles.ctf).items():
             torch.testing.assert_close(getattr(again.ctf, name), column, msg=name)
+    paths = [bytes(path) for path in records["blob/path"][[1, 0]]]
+    assert paths == [str(folder / "a.mrc").encode(), b"J1/extract/b.mrc"]
+    beside = write_assigned(folder / "poses.cs", particles, pose, half=half)[1]
+    assert np.load(beside)["blob/path"][1] == b">a.mrc"
     group = yaml.safe_load(written[2].read_text())
     assert set(group["results"]) == {"alignments3D", "blob", "ctf", "location"}
     blob = {"metafile": ">poses.cs", "num_items": N, "type": "particle.blob"}

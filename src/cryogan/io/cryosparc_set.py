@@ -26,7 +26,7 @@ from cryogan.io.cryosparc import (
     read_records,
     save_records,
 )
-from cryogan.io.images import AS_STACK, Sign, relion_image_name
+from cryogan.io.images import AS_STACK, Sign, find_stack, relion_image_name
 from cryogan.io.relion import image_names_from
 from cryogan.io.relion import read_particles as read_star_particles
 from cryogan.io.result_groups import read_group
@@ -371,7 +371,8 @@ def write_assigned(
 
     All other fields stay. `alignments3D` becomes new as a whole; without `half` the halves of the
     source stay, and where it has none, `uid` decides (even or odd). A `blob/path` stays where it
-    leads to the same stack from the new file, and else becomes absolute.
+    leads to the same stack from the new file, and else becomes absolute; > before it says that it
+    is relative to the .cs file and not to the project.
 
     Args:
         path: the .cs file to write.
@@ -396,21 +397,35 @@ def write_assigned(
     if half is None:
         splits = "alignments3D/split" if "alignments3D/split" in fields_of(records) else "uid"
         half = torch.from_numpy((records[splits] % 2).astype(np.int64)) + 1
+    stacks = [name.partition("@")[2].removesuffix(AS_STACK) for name in names]
+    beside = {
+        stack: _beside_or_absolute(Path(path), stack) for stack in {*stacks} if stack[:1] != "/"
+    }
+    own = [text.startswith(">") for text in _texts(records, "blob/path", Path(source))]
     stacks = [
-        name.partition("@")[2].removesuffix(AS_STACK).encode(errors="surrogateescape")
-        for name in names
+        beside.get(stack, stack) if marked else stack
+        for stack, marked in zip(stacks, own, strict=True)
     ]
     types: dict[str, Any] = {
         name: records.dtype[name]
         for name in fields_of(records)
         if not name.startswith("alignments3D/")
     }
-    types["blob/path"] = f"S{max(map(len, stacks))}"
+    encoded = [stack.encode(errors="surrogateescape") for stack in stacks]
+    types["blob/path"] = f"S{max(map(len, encoded))}"
     result: Records = np.zeros(len(records), dtype=list((types | ALIGNMENT_FIELDS).items()))
     for name in types:
-        result[name] = stacks if name == "blob/path" else records[name]
+        result[name] = encoded if name == "blob/path" else records[name]
     values = alignment_fields(pose, half, pixel_sizes_A, class_number, class_posterior)
     for name, value in values.items():
         result[name] = value.numpy() if isinstance(value, Tensor) else value
     save_records(path, result)
     return sorted({name.partition("/")[0] for name in fields_of(result) if "/" in name})
+
+
+def _beside_or_absolute(path: Path, stack: str) -> str:
+    """A stack that is found from a .cs file, named from the file's own folder."""
+    if (path.parent / stack).is_file():
+        return f">{stack}"
+    found = find_stack(path, stack)
+    return stack if found is None else str(found.absolute())
