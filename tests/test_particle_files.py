@@ -276,6 +276,7 @@ def test_poses_of_a_cs_file(
         lambda: write_assigned(folder / "J9_particles.star", particles, pose, half=half),
         *("over", "J9_particles.cs"),
     )
+    refused(lambda: write_assigned(folder / "a.mrc", particles, pose, half=half), "over", "a.mrc")
     assert cs.read_bytes() == before
     assert not (folder / "J9_particles.star").exists()
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.io import bare_stacks, cryosparc, cryosparc_set, relion
 from cryogan.io.images import Sign
-from cryogan.io.mixed import disk_pixel_sizes_A
+from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A
+from cryogan.io.mrc import MrcStack
 from cryogan.io.result_groups import write_group
 from cryogan.particles import Particles, ParticleSource, Pose
 from cryogan.registry import READERS
@@ -145,12 +146,14 @@ def write_assigned(
             "beside; take the poses from what assign returns."
         )
     star, cs, group = (Path(path).with_suffix(end) for end in (".star", ".cs", ".csg"))
-    if Path(path).suffix != ".cs":
+    if Path(path).suffix not in (".cs", ".csg"):
         star = Path(path)
     sizes_A = disk_pixel_sizes_A(particles.stack, particles.pixel_size_A)
     places: dict[str, Any] = {"datadir": source.datadir, "strip_prefix": source.strip_prefix}
     tables, records, extra = None, None, {}
+    disk = particles.stack.disk if isinstance(particles.stack, MixedStack) else particles.stack
     sources = [source.path]
+    sources += [header.path for header in disk.files] if isinstance(disk, MrcStack) else []
     if suffix in (".cs", ".csg"):
         records, used = cryosparc_set.read_set(source.path, source.options.get("passthrough"))
         tables = cryosparc_set.tables(records, source.path)
@@ -163,8 +166,9 @@ def write_assigned(
                 "rlnDetectorPixelSize": sizes_A,
             }
         sources += [Path(file) for file in (source.options.get("ctf_table"),) if file]
+    there = [new for new in (star, cs, group) if new.exists()]
     for file in sources:
-        if any(new.exists() and new.samefile(file) for new in (star, cs, group)):
+        if any(new.samefile(file) for new in there):
             raise InputError(
                 f"The poses would be written over {file}, the file their particles come from; "
                 "choose another name for the output."
