@@ -18,6 +18,7 @@ from cryogan.conformations.folder import (
 from cryogan.conformations.series import Series
 from cryogan.data.halves import split_halves
 from cryogan.data.images import cropped
+from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
@@ -200,7 +201,9 @@ def reconstruct(
     else:
         sources = {field.name: "given" for field in fields(Assumptions)}
     noise, noise_name = opened_noise(noise, particles)
-    work = cropped(particles, box_size, resolution_A)
+    objective.check(cropped(particles, box_size, resolution_A))
+    whole, _ = normalised(particles)
+    work = cropped(whole, box_size, resolution_A)
     about = describe_particles(work, noise_name)
     return run_objective(
         objective,
@@ -301,6 +304,7 @@ def assign(
     noise: NoiseModel | Path | str | None = None,
     device: str = "auto",
     show: Callable[[float], None] = lambda fraction: None,
+    started: Callable[[Mapping[str, Any]], None] = lambda about: None,
 ) -> Assigned:
     """Estimate every particle's orientation, shift and latent, with their uncertainty.
 
@@ -313,14 +317,18 @@ def assign(
         symmetry, max_shift, noise: as for `reconstruct`; those of the run by default.
         device: as for `reconstruct`.
         show: called with the fraction that is done.
+        started: called once with `particles`, as described in `config.json`, and `own`, whether
+            they are those of the run.
 
     Raises:
         InputError: the maps do not fit the particles, or an image cannot be used.
     """
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = torch.device(device_named(device))
+    particles, kept = normalised(particles)
     own = are_of(particles, record)
     work = cropped(particles, record.box_size) if own else particles
+    started({"particles": describe_particles(work, None), "own": own})
     width_A = work.box_size * work.pixel_size_A
     given = GivenAssumptions(symmetry=symmetry, max_shift=max_shift)
     assumptions, _ = inherited_assumptions(given, record, width_A)
@@ -348,7 +356,7 @@ def assign(
     number, columns = latent_columns(result, config, basis.shape[1])
     if scores is not None:
         columns["cryoganCriticScore"] = scores
-    return Assigned(result, half, number, columns, assumptions.symmetry)
+    return Assigned(result, half, number, columns, assumptions.symmetry, kept)
 
 
 def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> list[Path]:
@@ -357,7 +365,7 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
     Args:
         path: star file to write; it has all columns of the particles' own file.
         particles: as read from their file.
-        poses: from `assign`.
+        poses: from `assign` of these particles; those that it left out are not written.
 
     Returns:
         The files written: the star file, and a .cs file if the particles are those of the run.
@@ -382,7 +390,7 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         source.path,
         found.pose,
         symmetry=poses.symmetry,
-        rows=source.rows,
+        rows=poses.kept if source.rows is None else source.rows[poses.kept],
         half=poses.half,
         class_number=poses.class_number,
         log_likelihood=found.log_likelihood,
@@ -401,7 +409,7 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         written.append(path.with_suffix(".cs"))
         cryosparc.write_particles(
             written[-1],
-            particles,
+            particles.subset(poses.kept),
             found.pose,
             half=poses.half,
             class_number=poses.class_number,

@@ -35,12 +35,17 @@ class Pose:
         return Pose(self.rotation.to(device), self.shift_A.to(device))
 
 
+FLIPPED, MULTIPLIED = 1, 2  # what was done to images: see `CTFParams.correction`
+
+
 @dataclass(frozen=True)
 class CTFParams:
     """Contrast-transfer-function parameters of n particles; every field is an (n,) tensor.
 
     Defocus is positive for underfocus. `defocus_angle_deg` is the angle between the x axis and
     the direction of `defocus_u_A`. `amplitude_contrast` is a fraction (0.07, 0.1).
+    `correction` says what was done to the images: nothing (0), phases flipped (`FLIPPED`), or
+    multiplied by their CTFs (`MULTIPLIED`).
     """
 
     defocus_u_A: Tensor
@@ -52,6 +57,7 @@ class CTFParams:
     phase_shift_deg: Tensor
     b_factor_A2: Tensor
     scale: Tensor
+    correction: Tensor
 
     @classmethod
     def constant(
@@ -67,6 +73,7 @@ class CTFParams:
         phase_shift_deg: float | Tensor = 0.0,
         b_factor_A2: float | Tensor = 0.0,
         scale: float | Tensor = 1.0,
+        correction: int | Tensor = 0,
     ) -> Self:
         """n parameter sets from scalars or (n,) tensors; `defocus_v_A` defaults to u."""
 
@@ -83,6 +90,7 @@ class CTFParams:
             column(phase_shift_deg),
             column(b_factor_A2),
             column(scale),
+            torch.as_tensor(correction, dtype=torch.int64).expand(n).clone(),
         )
 
     def __len__(self) -> int:

@@ -129,6 +129,7 @@ def read_ctf(path: Path | str) -> CTFParams:
         phase_shift_deg=torch.rad2deg(column("phase_shift_rad", default=0.0)).float(),
         b_factor_A2=column("bfactor", default=0.0).float(),
         scale=column("scale", default=1.0).float(),
+        correction=torch.zeros(len(records), dtype=torch.int64),
     )
 
 

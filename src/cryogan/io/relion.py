@@ -26,7 +26,7 @@ from cryogan.io.images import (
     settle_pixel_size,
 )
 from cryogan.io.star import Table, read_star, write_star
-from cryogan.particles import CTFParams, Particles, ParticleSource, Pose
+from cryogan.particles import FLIPPED, MULTIPLIED, CTFParams, Particles, ParticleSource, Pose
 from cryogan.symmetry import in_asymmetric_unit
 
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -140,9 +140,21 @@ def _summary(
             f"pixel size {particles.pixel_size_A:.4g} Å (from {origin})",
             f"{_plural(optics_groups, 'optics group')}: {optics}",
             f"defocus {_range(defocus_um, 2)} µm, median {float(defocus_um.median()):.2f} µm",
+            *_corrections(ctf.correction),
             contrast,
         )
     )
+
+
+def _corrections(correction: Tensor) -> list[str]:
+    return [
+        f"{done} of {int((correction == value).sum()):,} images; {consequence}"
+        for value, done, consequence in (
+            (FLIPPED, "phases flipped", "their transfer is |CTF|"),
+            (MULTIPLIED, "multiplied by their CTFs", "their transfer is CTF²"),
+        )
+        if bool((correction == value).any())
+    ]
 
 
 def _plural(n: int, noun: str) -> str:
@@ -174,6 +186,7 @@ def read_metadata(star: Path | str, index: Tensor | None = None) -> Metadata:
         for field, column in values.items()
         if column is not None
     }
+    ctf["correction"] = _correction(lookup, len(rows))
     missing = [_CTF_LABELS[field] for field in values if field not in ctf]
     if missing:
         raise InputError(
@@ -192,6 +205,19 @@ def read_metadata(star: Path | str, index: Tensor | None = None) -> Metadata:
         image_size=None if image_size is None else round(image_size),
         optics_groups=len(np.unique(lookup.group)),
     )
+
+
+def _correction(lookup: "_Lookup", count: int) -> Tensor:
+    """(n,) what was done to the images: see `CTFParams.correction`."""
+    correction = torch.zeros(count, dtype=torch.int64)
+    for label, value in (
+        ("rlnCtfDataArePhaseFlipped", FLIPPED),
+        ("rlnCtfDataAreCtfPremultiplied", MULTIPLIED),
+    ):
+        flags = lookup.numbers(label, 0.0)
+        assert flags is not None
+        correction[torch.from_numpy(flags != 0)] = value
+    return correction
 
 
 def _table_with(tables: list[Table], label: str, star: Path | str) -> Table:

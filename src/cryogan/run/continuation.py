@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cryogan.data.halves import particles_digest, split_halves
+from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.io.particle_files import read_particles
 from cryogan.objectives.adversarial.config import AdversarialConfig
@@ -34,6 +35,7 @@ class Assigned:
         columns: (n,) further columns by name: mean latent and spread along each axis, or the
             probability of the class; critic scores if the run has critics.
         symmetry: of the molecule.
+        kept: (n,) int64 which of the particles given these are: damaged images are left out.
     """
 
     assignment: Assignment
@@ -41,6 +43,7 @@ class Assigned:
     class_number: Tensor
     columns: dict[str, Tensor]
     symmetry: str
+    kept: Tensor
 
     @property
     def pose(self) -> Pose:
@@ -90,7 +93,7 @@ def inherited_assumptions(
 
 
 def particles_of(record: RunRecord, particles: Particles | None) -> Particles:
-    """The particles of a run, read again unless they are given.
+    """The particles of a run, normalised; read again unless they are given.
 
     Raises:
         InputError: they are not those of the run.
@@ -100,11 +103,8 @@ def particles_of(record: RunRecord, particles: Particles | None) -> Particles:
             raise InputError(
                 f"The particles of {record.folder} were not read from a file; give them."
             )
-        if record.rows is not None:
-            raise InputError(
-                "The run was made from chosen rows of the particle file; give the same --ind."
-            )
         particles = read_particles(record.star, reader=record.reader)
+    particles, _ = normalised(particles)
     if len(particles) != record.count:
         raise InputError(
             f"The run was made from {record.count} particles but {len(particles)} were read; "
