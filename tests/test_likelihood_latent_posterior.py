@@ -349,7 +349,7 @@ def test_gradient_of_the_marginal_likelihood(generator: torch.Generator) -> None
     assert weight.shape == (4, 32)
     assert bool((weight.amin(1) < 0.004).all())
     assert bool((weight.amax(1) < 0.6).all())
-    poses = weighted_poses(found.cells, found.coefficient, found.product, least=0.0)
+    poses = weighted_poses(found.cells, found.coefficient, found.product, mass=math.inf)
     slope = gradient(normal_equations(seen, poses, orientation_grid(1, CPU), HARMONICS), maps)
     inside = fourier.soft_disc(BOX, 8.0, 2.0, 3)
     rough = torch.randn(2, BOX, BOX, BOX, generator=generator) * inside

@@ -205,7 +205,22 @@ def test_weighted_poses_are_normalised_without_unlikely_cells() -> None:
     wanted = torch.tensor([1.0 / (1.0 + odds), odds / (1.0 + odds), 1.0])[:, None]
     torch.testing.assert_close(found.coefficient, wanted * torch.tensor([1.0, -3.0]))
     torch.testing.assert_close(found.product, wanted * torch.tensor([1.0, -3.0, 10.0]))
-    assert len(weighted_poses(cells, coefficient, product, least=0.0).coefficient) == 6
+    assert len(weighted_poses(cells, coefficient, product, mass=math.inf).coefficient) == 5
+
+
+def test_flat_posteriors_keep_their_poses(generator: torch.Generator) -> None:
+    """Of 500 cells alike, and of a few among them that are likelier; the weights sum to one."""
+    score = 0.1 * torch.rand(3, 500, generator=generator)
+    score[1, :4] += 20.0
+    score[2, 250:] = -math.inf
+    number = torch.arange(500).expand(3, 500)
+    cells = Cells(number, number.float(), torch.zeros(3, 500, 2), score)
+    weight = torch.softmax(score, dim=1)[..., None]
+    found = weighted_poses(cells, weight, weight)
+    assert found.image.bincount().tolist() == [500, 4, 250]
+    torch.testing.assert_close(
+        torch.zeros(3).index_add_(0, found.image, found.coefficient[:, 0]), torch.ones(3)
+    )
 
 
 # Solution

@@ -399,7 +399,7 @@ def test_gradient_of_the_marginal_likelihood(generator: torch.Generator) -> None
         return float(log_marginal_likelihood(cells, [GLOBAL]).double().sum()), cells
 
     _, cells = log_likelihood(volume)
-    poses = weighted_poses(cells, *probability(cells), least=0.0)
+    poses = weighted_poses(cells, *probability(cells), mass=math.inf)
     equations = normal_equations(seen, poses, orientation_grid(2, CPU), HARMONICS)
     padded = fourier.crop_or_pad(volume, 2 * BOX, 3)
     kernel = fourier.rfft(equations.kernel[0], 3)

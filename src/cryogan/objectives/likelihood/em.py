@@ -294,6 +294,7 @@ def _iteration(
         "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
         "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
         "latent_change": change,
+        "effective_poses": 0.5 * sum(each.effective_poses for each, _, _ in found),
     }
 
 

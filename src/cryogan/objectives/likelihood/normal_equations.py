@@ -55,14 +55,18 @@ class WeightedPoses:
 
 
 def weighted_poses(
-    cells: Cells, coefficient: Tensor, product: Tensor, least: float = 3e-3
+    cells: Cells, coefficient: Tensor, product: Tensor, mass: float = 0.999
 ) -> WeightedPoses:
     """Cells with their (n, K, C) coefficients and (n, K, C (C + 1) / 2) products.
 
-    Those of a probability below `least` go, and the others share it.
+    Of each image the most probable cells are kept, as few as hold together `mass` of its
+    probability; they share the rest. An image of a flat posterior keeps nearly all.
     """
     weight = coefficient[..., 0]
-    chosen = weight >= least
+    ordered, order = weight.sort(dim=1, descending=True)
+    before = ordered.cumsum(dim=1) - ordered
+    kept = (before < mass * weight.sum(dim=1, keepdim=True)) & (ordered > 0)
+    chosen = torch.zeros_like(kept).scatter(1, order, kept)
     share = weight.sum(dim=1) / torch.where(chosen, weight, 0.0).sum(dim=1)
     image = torch.arange(len(weight), device=weight.device)[:, None].expand_as(weight)
     more = share[:, None, None]

@@ -199,6 +199,12 @@ class Posterior:
     product: Tensor
     latent: Tensor
 
+    @property
+    def effective_poses(self) -> Tensor:
+        """(n,) inverse participation ratios 1 / Σ p² of the poses' probabilities."""
+        probability = self.coefficient[..., 0]
+        return probability.sum(dim=1).square() / probability.square().sum(dim=1)
+
 
 def posterior_of(
     observations: Observations, references: References, max_log_likelihood: float = math.inf
