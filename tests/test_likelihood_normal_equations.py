@@ -71,7 +71,7 @@ def some_poses(
 def rotations(poses: WeightedPoses, nside: int) -> Tensor:
     zero = torch.zeros_like(poses.psi)
     turn = euler_to_matrix(torch.stack((zero, zero, torch.rad2deg(poses.psi)), -1))
-    return orientation_grid(nside, CPU).frame[poses.view] @ turn
+    return orientation_grid(nside, CPU).frame[poses.direction] @ turn
 
 
 def smooth_volumes(count: int, generator: torch.Generator) -> Tensor:
@@ -99,7 +99,7 @@ def expected(
     volumes: Tensor, seen: Observations, poses: WeightedPoses, nside: int
 ) -> tuple[Tensor, ...]:
     """Σ γ φ_k Re⟨P_k, A⟩ and ½ Σ γ φ_k φ_l Re⟨P_k, B P_l⟩, pose by pose, from slices of volumes."""
-    frame = orientation_grid(nside, CPU).frame[poses.view]
+    frame = orientation_grid(nside, CPU).frame[poses.direction]
     plane = torch.stack(
         [
             HARMONICS.turned(HARMONICS.slices(volume_spectrum(volume), frame), poses.psi)
@@ -199,7 +199,7 @@ def test_weighted_poses_are_normalised_without_unlikely_cells() -> None:
     product = torch.softmax(score, dim=1)[..., None] * torch.tensor([1.0, -3.0, 10.0])
     found = weighted_poses(cells, coefficient, product)
     assert found.image.tolist() == [0, 0, 1]
-    assert found.view.tolist() == [0, 1, 4]
+    assert found.direction.tolist() == [0, 1, 4]
     assert found.shift_px.tolist() == [[0.0, 1.0], [2.0, 3.0], [8.0, 9.0]]
     odds = math.exp(-1.0)
     wanted = torch.tensor([1.0 / (1.0 + odds), odds / (1.0 + odds), 1.0])[:, None]

@@ -458,8 +458,7 @@ def evaluate(
 
     Example:
         >>> import cryogan as cg
-        >>> from cryogan.io.mrc import Map
-        >>> phantom = Map(cg.phantom_map(32, 6.0), 6.0)
+        >>> phantom = cg.Map(cg.phantom_map(32, 6.0), 6.0)
         >>> found = cg.evaluate(phantom, truth=phantom)
         >>> round(found.correlation, 2), round(found.resolution_A(0.5), 2)
         (1.0, 12.0)

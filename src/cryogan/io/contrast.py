@@ -31,10 +31,10 @@ def contrast_z(images: Tensor, pixel_size_A: float) -> float:
     Each image, less the plane of its background, is correlated with a Gaussian blob at the centre
     of the box (σ = 0.15 D). Only frequencies above zero and below 1/40 Å count, where the CTF of
     any usual underfocus keeps the protein's own sign; shells are weighted by the inverse of the
-    images' mean power, so that uneven ice does not rule. The score is the mean over images divided by its standard error,
-    or the median divided by its own (from the median absolute deviation), whichever is nearer
-    to zero; 0 if they disagree about the sign: neither a few wild images nor an accident of a
-    very small set can decide. A single image scores 0.
+    images' mean power, so that uneven ice does not rule. The score is the mean over images divided
+    by its standard error, or the median divided by its own (from the median absolute deviation),
+    whichever is nearer to zero; 0 if they disagree about the sign: neither a few wild images nor an
+    accident of a very small set can decide. A single image scores 0.
     """
     if len(images) < 2:
         return 0.0

@@ -156,7 +156,7 @@ def _summary(
 ) -> Assignment:
     cells = posterior.cells.best(256)
     weight = torch.softmax(cells.score, dim=1)
-    rotation = finest.frame[cells.view] @ _about_z(cells.psi)  # (n, K, 3, 3)
+    rotation = finest.frame[cells.direction] @ _about_z(cells.psi)  # (n, K, 3, 3)
     mode = rotation[:, :1]
     # every pose in the copy (R and S R look alike) that is nearest to the best one
     copies = operators[:, None, None] @ rotation

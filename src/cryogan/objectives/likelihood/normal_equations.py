@@ -38,7 +38,7 @@ class WeightedPoses:
 
     Attributes:
         image: (E,) int64.
-        view: (E,) int64, number of the direction at the finest level.
+        direction: (E,) int64, number of the direction at the finest level.
         psi: (E,) radians.
         shift_px: (E, 2) where the particle is (x, y).
         coefficient: (E, C) posterior probability of the pose times the mean coefficients φ_k
@@ -47,7 +47,7 @@ class WeightedPoses:
     """
 
     image: Tensor
-    view: Tensor
+    direction: Tensor
     psi: Tensor
     shift_px: Tensor
     coefficient: Tensor
@@ -72,7 +72,7 @@ def weighted_poses(
     more = share[:, None, None]
     return WeightedPoses(
         image[chosen],
-        cells.view[chosen],
+        cells.direction[chosen],
         cells.psi[chosen],
         cells.shift_px[chosen],
         (coefficient * more)[chosen],
@@ -122,18 +122,18 @@ def normal_equations(
     size = harmonics.box_size
     merge = 4 if grid.nside >= 16 else 1
     coarser = orientation_grid(grid.nside // 2, device) if merge == 4 else grid
-    by_view = poses.view.argsort()
-    view, image = poses.view[by_view], poses.image[by_view]
-    psi, shift_px = poses.psi[by_view], poses.shift_px[by_view]
-    coefficient, product = poses.coefficient[by_view].T, poses.product[by_view].T
+    by_direction = poses.direction.argsort()
+    direction, image = poses.direction[by_direction], poses.image[by_direction]
+    psi, shift_px = poses.psi[by_direction], poses.shift_px[by_direction]
+    coefficient, product = poses.coefficient[by_direction].T, poses.product[by_direction].T
     back = _Adjoint(len(coefficient), size, padding, device)
     kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
     k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
-    used = torch.unique(view)
+    used = torch.unique(direction)
     for group in used.split(_DIRECTIONS_AT_ONCE):
-        first = int(torch.searchsorted(view, group[0]))
-        last = int(torch.searchsorted(view, group[-1], right=True))
-        row = torch.searchsorted(group, view[first:last])
+        first = int(torch.searchsorted(direction, group[0]))
+        last = int(torch.searchsorted(direction, group[-1], right=True))
+        row = torch.searchsorted(group, direction[first:last])
         plane = observations.a.new_zeros(len(coefficient), len(group), len(harmonics.order))
         parents, parent = (group // merge).unique(return_inverse=True)
         power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)

@@ -99,11 +99,11 @@ class Reference:
     plane: Tensor | None
     power: Tensor | None
 
-    def take(self, view: Tensor) -> tuple[Tensor, Tensor]:
+    def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (..., M') and powers (..., R') of directions (...)."""
         if self.plane is not None and self.power is not None:
-            return self.plane[view], self.power[view]
-        needed, place = torch.unique(view, return_inverse=True)
+            return self.plane[direction], self.power[direction]
+        needed, place = torch.unique(direction, return_inverse=True)
         plane, power = _slices(self.spectrum, self.band, self.grid.frame[needed])
         return plane[place], power[place]
 
@@ -131,13 +131,13 @@ class Cells:
     """Poses under consideration, K an image.
 
     Attributes:
-        view: (n, K) number of the direction.
+        direction: (n, K) number of the direction.
         psi: (n, K) in-plane angle, radians.
         shift_px: (n, K, 2) where the particle is (x, y), in pixels.
         score: (n, K) log-likelihood up to a number that is the image's own.
     """
 
-    view: Tensor
+    direction: Tensor
     psi: Tensor
     shift_px: Tensor
     score: Tensor
@@ -146,7 +146,7 @@ class Cells:
         """The best `keep` of every image, best first."""
         score, index = self.score.topk(min(keep, self.score.shape[1]), dim=1)
         shift_px = self.shift_px.gather(1, index[..., None].expand(-1, -1, 2))
-        return Cells(self.view.gather(1, index), self.psi.gather(1, index), shift_px, score)
+        return Cells(self.direction.gather(1, index), self.psi.gather(1, index), shift_px, score)
 
     def promising(self, keep: int, most: int = 0) -> "Cells":
         """The best, at most `keep`, of which at least one image of these may need every one.
@@ -169,7 +169,7 @@ class Cells:
         more = (0, count - self.score.shape[1])
         pad = torch.nn.functional.pad
         return Cells(
-            pad(self.view, more),
+            pad(self.direction, more),
             pad(self.psi, more),
             pad(self.shift_px, (0, 0, *more)),
             pad(self.score, more, value=-math.inf),
@@ -179,7 +179,7 @@ class Cells:
 def joined(cells: Sequence[Cells], dim: int) -> Cells:
     """Cells of more images (dim 0) or more cells of the same images (dim 1)."""
     return Cells(
-        torch.cat([part.view for part in cells], dim),
+        torch.cat([part.direction for part in cells], dim),
         torch.cat([part.psi for part in cells], dim),
         torch.cat([part.shift_px for part in cells], dim),
         torch.cat([part.score for part in cells], dim),
@@ -259,8 +259,8 @@ def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -
         score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, directions) - power
         score = score.permute(1, 2, 0).reshape(n, -1)
         best = score.topk(min(max(level.keep, level.most), score.shape[1]), dim=1)
-        view, angle = best.indices // len(psi), psi[best.indices % len(psi)]
-        found.append(Cells(view, angle, shift_px.expand(*view.shape, 2), best.values))
+        direction, angle = best.indices // len(psi), psi[best.indices % len(psi)]
+        found.append(Cells(direction, angle, shift_px.expand(*direction.shape, 2), best.values))
     return joined(found, 1).best(max(level.keep, level.most))
 
 
@@ -274,7 +274,7 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     apart = (cells.shift_px - base_px)[:, :, None] - offset_px
     nearest = apart.square().sum(-1).argmin(-1)  # (n, K) number of each cell's shift
     image = torch.arange(len(part), device=device)[:, None]
-    child = 4 * cells.view[..., None] + torch.arange(4, device=device)  # (n, K, 4)
+    child = 4 * cells.direction[..., None] + torch.arange(4, device=device)  # (n, K, 4)
     psi = cells.psi[..., None] + ref.grid.twist[child]
     mine = band.turned(a[image, nearest][:, :, None], -psi)
     # Re(conj P A exp(i m step)), by real products: complex ones would be copied to be conjugated
@@ -297,13 +297,13 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     if level.shift_steps == 0:
         return finer
     finer = finer.promising(level.keep, level.most)
-    plane, power = ref.take(finer.view)
+    plane, power = ref.take(finer.direction)
     plane = torch.view_as_real(band.turned(plane, finer.psi)).flatten(2)
     power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)
     score = plane @ torch.view_as_real(a).flatten(2).mT - power[..., None]  # (n, K, S)
     shape = score.shape
     return Cells(
-        finer.view[..., None].expand(shape).flatten(1),
+        finer.direction[..., None].expand(shape).flatten(1),
         finer.psi[..., None].expand(shape).flatten(1),
         (base_px + offset_px)[:, None].expand(*shape, 2).flatten(1, 2),
         score.flatten(1),
