@@ -108,6 +108,21 @@ def _closure(generators: list[Tensor]) -> Tensor:
     return torch.stack(group)
 
 
+def is_in_asymmetric_unit(direction: Tensor, symmetry: str) -> Tensor:
+    """(n,) whether viewing directions (n, 3) lie in RELION's asymmetric unit, edge included.
+
+    Raises:
+        InputError: the symmetry is unknown.
+    """
+    import torch
+
+    group = symmetry_matrices(symmetry).double()
+    inside = torch.tensor(_INSIDE[symmetry.strip()[0].upper()], dtype=torch.float64)
+    along = direction.double() @ (inside @ group).T
+    found: Tensor = along[:, 0] >= along.amax(dim=1) - 1e-6
+    return found
+
+
 def in_asymmetric_unit(pose: Pose, symmetry: str) -> Pose:
     """The symmetry-equivalent poses whose viewing directions RELION itself would have given.
 

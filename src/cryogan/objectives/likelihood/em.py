@@ -31,12 +31,12 @@ from cryogan.objectives.likelihood.bands import (
     limited,
     mask_for,
     search_for,
+    symmetrised,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import (
     EStep,
     e_step,
-    m_step,
     parameter_expanded,
     signal_prior_of,
 )
@@ -46,7 +46,7 @@ from cryogan.objectives.likelihood.initial_model import (
     initial_model,
     initialise_conformations,
 )
-from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight
+from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight, solve
 from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
@@ -138,6 +138,7 @@ def expectation_maximisation(
             if maps is not None:
                 both = zip(halves, maps, strict=True)
                 maps = torch.stack([half.basis_scaled_to_images(own) for half, own in both])
+                maps = symmetrised(maps, config)
             if maps is None or _poor(maps, config):
                 maps, seen = yield from _initial_models(halves, maps, config, seed, device, pool)
             if maps.shape[1] < wanted:
@@ -257,7 +258,7 @@ def _iteration(
         maps = rescale_volume(state.halves[number].to(device), size)
         found = e_step(half, index.sort().values, maps, latent_grid, levels, rings, harmonics)
         prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
-        return found, len(index), m_step(found.equations, prior, mask, maps, config)
+        return found, len(index), solve(found.equations, prior, mask, maps)
 
     found = list(pool.map(work, (0, 1)))
     first, second = (maps for _, _, maps in found)
@@ -265,7 +266,7 @@ def _iteration(
     maps = []
     for each, _, volumes in found:
         prior = _prior_from_fsc(fsc, each.equations, finest)
-        volumes = m_step(each.equations, prior, mask, volumes, config)
+        volumes = solve(each.equations, prior, mask, volumes)
         maps.append(parameter_expanded(volumes, each, config))
     images = sum(count for _, count, _ in found)
     change = max(each.change for each, _, _ in found)

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.models.volume import symmetrise
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.normal_equations import (
     NormalEquations,
     normal_equations,
-    solve,
     together,
     weighted_poses,
 )
@@ -122,7 +120,11 @@ def e_step(
             effective_poses += float(found.effective_poses.sum())
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
-            Observations.joined(seen), together(poses, _CHUNK), finest, harmonics
+            Observations.joined(seen),
+            together(poses, _CHUNK),
+            finest,
+            harmonics,
+            operators=symmetry_matrices(levels[0].symmetry),
         )
         total = equations if total is None else total + equations
     assert total is not None
@@ -137,15 +139,6 @@ def parameter_expanded(maps: Tensor, found: EStep, config: LikelihoodConfig) -> 
     if len(maps) == 1 or config.assumptions.latent_space.is_discrete:
         return maps
     return torch.einsum("kj,kzyx->jzyx", found.expansion, maps)
-
-
-def m_step(
-    equations: NormalEquations, prior: Tensor, mask: Tensor, start: Tensor, config: LikelihoodConfig
-) -> Tensor:
-    """(C, D, D, D) the most probable maps with the symmetry that is imposed."""
-    operators = symmetry_matrices(config.assumptions.symmetry)[1:].to(mask.device)
-    maps = solve(equations, prior, mask, start)
-    return torch.stack([symmetrise(volume, operators) for volume in maps])
 
 
 def signal_prior_of(

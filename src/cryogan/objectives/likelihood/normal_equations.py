@@ -115,9 +115,21 @@ def normal_equations(
     grid: OrientationGrid,
     harmonics: CircularHarmonics,
     *,
+    operators: Tensor | None = None,
     padding: float = 2.0,
 ) -> NormalEquations:
-    """Sums over images and poses, direction by direction."""
+    """Sums over images and poses, direction by direction.
+
+    Args:
+        observations: n images.
+        poses: of them.
+        grid: the directions that poses name.
+        harmonics: the rings.
+        operators: (G, 3, 3) symmetry; every image counts at all G equivalents of its pose, so that
+            a coefficient has the weight of all images that hold it, against a prior that all its
+            equivalents obey. None for no symmetry.
+        padding: of the Fourier space that is summed in.
+    """
     device = observations.a.device
     size = harmonics.box_size
     merge = 4 if grid.nside >= 16 else 1
@@ -128,6 +140,7 @@ def normal_equations(
     coefficient, product = poses.coefficient[by_direction].T, poses.product[by_direction].T
     back = _Adjoint(len(coefficient), size, padding, device)
     kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
+    operators = torch.eye(3)[None] if operators is None else operators
     k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
     used = torch.unique(direction)
     for group in used.split(_DIRECTIONS_AT_ONCE):
@@ -146,17 +159,17 @@ def normal_equations(
             b = observations.b[image[part]]
             for pair, mine in enumerate(product[:, part, None]):
                 power[pair].index_add_(0, parent[at], b * mine)
-        point = torch.einsum("nij,mj->nmi", grid.frame[group], k)
-        for number, values in enumerate(plane):
-            samples = harmonics.to_samples(values / harmonics.weight) * harmonics.sample_weight
-            back.add(number, samples, point)
+        samples = [
+            harmonics.to_samples(values / harmonics.weight) * harmonics.sample_weight
+            for values in plane
+        ]
+        back.add(samples, operators, grid.frame[group], k)
         # weights vary slowly from slice to slice: a coarser set of directions is enough
-        point = torch.einsum("nij,mj->nmi", coarser.frame[parents], k)
-        for pair, values in enumerate(power):
-            values = (values / harmonics.ring_weight)[
-                :, harmonics.sample_ring - 1
-            ] * harmonics.sample_weight
-            kernel.add(pair, values.to(plane.dtype), point)
+        weights = [
+            (values / harmonics.ring_weight)[:, harmonics.sample_ring - 1] * harmonics.sample_weight
+            for values in power
+        ]
+        kernel.add([each.to(plane.dtype) for each in weights], operators, coarser.frame[parents], k)
     return NormalEquations(back.finish(), kernel.finish())
 
 
@@ -170,12 +183,17 @@ class _Adjoint:
             zero = volume_spectrum(self.volume, padding)
         self.total = zero.new_zeros(count, *zero.shape)
 
-    def add(self, number: int, values: Tensor, point: Tensor) -> None:
-        """To sum `number`: values (n, m) at frequencies (n, m, 3) in cycles per pixel."""
-        spectrum = torch.zeros_like(self.total[number]).requires_grad_()
-        read = sample_spectrum(spectrum, point * spectrum.shape[-2])
-        (gradient,) = torch.autograd.grad((read.conj() * values).real.sum(), spectrum)
-        self.total[number] += gradient
+    def add(
+        self, sums: Sequence[Tensor], operators: Tensor, frame: Tensor, frequency: Tensor
+    ) -> None:
+        """Values (n, m) of each sum at frequencies (m, 3), in cycles per pixel, of n frames."""
+        for operator in operators.to(frame):
+            point = torch.einsum("nij,mj->nmi", operator @ frame, frequency)
+            for total, values in zip(self.total, sums, strict=True):
+                spectrum = torch.zeros_like(total).requires_grad_()
+                read = sample_spectrum(spectrum, point * spectrum.shape[-2])
+                (gradient,) = torch.autograd.grad((read.conj() * values).real.sum(), spectrum)
+                total += gradient
 
     def finish(self) -> Tensor:
         """(count, D, D, D)."""

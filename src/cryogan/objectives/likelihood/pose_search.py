@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from cryogan.objectives.likelihood.observations import Observations, moved
-from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.orientation_grid import (
+    OrientationGrid,
+    asymmetric_directions,
+    orientation_grid,
+)
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Level:
             the level before.
         most: as `keep`, where posteriors are broad (`Cells.promising`); no more than elsewhere
             by default.
+        symmetry: the first level's directions are those of one asymmetric unit.
     """
 
     nside: int
@@ -41,6 +47,7 @@ class Level:
     shift_step_px: float = 1.0
     shift_steps: int = 0
     most: int = 0
+    symmetry: str = "C1"
 
     def shifts_px(self, device: torch.device) -> Tensor:
         """((2 shift_steps + 1)², 2) shifts (x, y)."""
@@ -49,7 +56,11 @@ class Level:
 
 
 def levels_for(
-    harmonics: CircularHarmonics, molecule_px: float, shift_px: float, rings: int | None = None
+    harmonics: CircularHarmonics,
+    molecule_px: float,
+    shift_px: float,
+    rings: int | None = None,
+    symmetry: str = "C1",
 ) -> list[Level]:
     """From coarse to as fine as the band asks for.
 
@@ -61,6 +72,7 @@ def levels_for(
         molecule_px: radius of the molecule.
         shift_px: largest shift from those that are known, along x and y; 0 for none.
         rings: the band; by default all rings.
+        symmetry: of the molecule.
     """
     rings = rings or harmonics.rings
     levels: list[Level] = []
@@ -75,7 +87,7 @@ def levels_for(
             step_px = min(step_px, 0.7 * levels[-1].shift_step_px)
         steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
         keep, most = (24, 192) if nside == 8 else (8, 64)
-        levels.append(Level(nside, band, keep, step_px, steps, most))
+        levels.append(Level(nside, band, keep, step_px, steps, most, symmetry))
         if last:
             return levels
         nside *= 2
@@ -217,17 +229,18 @@ def search(
 
 
 def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
-    """(n,) log of the mean likelihood over all poses, relative to images of noise alone.
+    """(n,) log of the mean likelihood over all poses searched, over that of noise alone.
 
     Cells that were not kept count nothing.
     """
-    finest = levels[-1]
+    first, finest = levels[0], levels[-1]
+    searched = len(asymmetric_directions(first.nside, first.symmetry, CPU)) / (12 * first.nside**2)
     shifts = 1.0
     for level in levels:
         refinement = (level.shift_step_px / finest.shift_step_px) ** 2
         shifts = max(shifts, refinement * (2 * level.shift_steps + 1) ** 2)
     angles = len(in_plane_angles(finest.nside, cells.score.device))
-    poses = 12 * finest.nside**2 * angles * shifts
+    poses = searched * 12 * finest.nside**2 * angles * shifts
     return torch.logsumexp(cells.score, dim=1) - math.log(poses)
 
 
@@ -239,8 +252,9 @@ def in_plane_angles(nside: int, device: torch.device) -> Tensor:
 
 def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -> Cells:
     """The best cells of the first level, all of which are scored, order by order."""
-    n, directions, band = len(part), len(ref.grid), ref.band
-    plane, ref_power = ref.take(torch.arange(directions, device=base_px.device))
+    searched = asymmetric_directions(level.nside, level.symmetry, base_px.device)
+    n, directions, band = len(part), len(searched), ref.band
+    plane, ref_power = ref.take(searched)
     top = max(band.highest_orders)
     psi = in_plane_angles(level.nside, base_px.device)
     phase = psi[:, None] * torch.arange(top + 1, device=psi.device)
@@ -259,7 +273,7 @@ def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -
         score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, directions) - power
         score = score.permute(1, 2, 0).reshape(n, -1)
         best = score.topk(min(max(level.keep, level.most), score.shape[1]), dim=1)
-        direction, angle = best.indices // len(psi), psi[best.indices % len(psi)]
+        direction, angle = searched[best.indices // len(psi)], psi[best.indices % len(psi)]
         found.append(Cells(direction, angle, shift_px.expand(*direction.shape, 2), best.values))
     return joined(found, 1).best(max(level.keep, level.most))
 
