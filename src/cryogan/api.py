@@ -35,6 +35,7 @@ from cryogan.objectives.likelihood.assignment import assign_halves
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.registry import OBJECTIVES
+from cryogan.run.contents import read_run_contents
 from cryogan.run.continuation import (
     Assigned,
     are_of,
@@ -343,6 +344,7 @@ def assign(
         groups,
         read_map(record.folder / "map.mrc").volume,
         config,
+        resolution_A=read_run_contents(record.folder).resolution_A["half_map_0.143_masked"],
         populations=populations,
         device=where,
         noise=noise,
