@@ -328,7 +328,7 @@ def test_wrong_options_are_refused_before_anything_is_written(dataset, tmp_path,
         (["--seed", str(2**64)], f"--seed is {2**64}; give"),
         (["--adversarial.critic_lr", "1e9"], "critic_lr is 1000000000.0; give a learning rate"),
         (["--apix", "-6"], "--apix is -6, but a pixel size lies from 0.1 to 100 Å"),
-        (["--apix", "nan"], "--apix is nan, but"),
+        (["--apix", "nan"], "--apix is 'nan'; give a number"),
         (["--keep-halves"], "rlnRandomSubset must be 1 or 2 in every row"),
     ):
         assert words in refusal(capsys, [*command(dataset, output), *extra])

@@ -50,7 +50,7 @@ def halves_digest(particles: Particles) -> str:
         InputError: there are none.
     """
     half = particles.half
-    if half is None or len(half.unique()) < 2:
+    if half is None or not 0 < int((half == 1).sum()) < len(half):
         raise InputError(
             "The particles have no half-sets to keep: rlnRandomSubset must be 1 or 2 in every "
             "row, and both must occur; leave out --keep-halves."

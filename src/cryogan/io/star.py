@@ -102,7 +102,7 @@ def read_star(path: Path | str) -> list[Table]:
     def close() -> None:
         if labels:
             values = list(zip(*rows, strict=True)) if rows else [()] * len(labels)
-            columns = dict(zip(labels, values, strict=True))
+            columns: dict[str, Sequence[str]] = dict(zip(labels, values, strict=True))
             tables.append(Table(path, name, columns, list(lines), ends_open))
         labels.clear()
         rows.clear()
