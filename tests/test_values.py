@@ -249,6 +249,11 @@ def test_close_picks_are_counted(star: Path) -> None:
         read_particles(star).source.summary
     )
     assert "picked twice" not in read_particles(star, index=torch.arange(1, N)).source.summary
+    unscaled = star.read_text()
+    add_columns(star, {"rlnMicrographPixelSize": ["3"] * N})  # images were binned less
+    assert "picked twice" not in read_particles(star).source.summary
+    star.write_text(unscaled.replace(" 10.5 70", " nan 70"))
+    assert "close picks not looked for" in read_particles(star).source.summary
 
 
 # Names that repeat

@@ -125,8 +125,8 @@ def distinct_images(stack: MrcStack) -> Tensor:
     known: dict[tuple[int, int], int] = {}
     about = [header.path.stat() for header in stack.files]
     file = torch.tensor([known.setdefault((a.st_dev, a.st_ino), len(known)) for a in about])
-    image = torch.stack((file[stack.file_id], stack.slice_index)).numpy()
-    _, first = np.unique(image, axis=1, return_index=True)
+    image = file[stack.file_id] * (int(stack.slice_index.max()) + 1) + stack.slice_index
+    _, first = np.unique(image.numpy(), return_index=True)
     return torch.from_numpy(np.sort(first))
 
 

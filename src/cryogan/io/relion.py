@@ -68,6 +68,7 @@ class Metadata:
         image_size: `rlnImageSize`; None if the file has none.
         optics_groups: number of optics groups among the chosen rows.
         half: (n,) int64, `rlnRandomSubset`; None unless all are 1 or 2.
+        micrograph_pixel_A: (n,) `rlnMicrographPixelSize`; None if the file has none.
         warnings: what is possible but strange, in words.
     """
 
@@ -78,6 +79,7 @@ class Metadata:
     image_size: int | None
     optics_groups: int
     half: Tensor | None = None
+    micrograph_pixel_A: _Numbers | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -129,7 +131,9 @@ def read_particles(
         rows, ctf, half = rows[first.numpy()], ctf[first], None if half is None else half[first]
         stack = replace(stack, file_id=stack.file_id[first], slice_index=stack.slice_index[first])
         index = torch.from_numpy(rows)
-    warnings += _close_picks(table, rows, size, stack.box_size)
+    scale_A = metadata.micrograph_pixel_A
+    scale_A = np.full(len(rows), size) if scale_A is None else scale_A[first.numpy()]
+    warnings += _close_picks(table, rows, scale_A, _CLOSE * stack.box_size * size)
     stack, contrast = make_bright(stack, size, sign)
     particles = Particles(stack, ctf, size, half=half)
     summary = _summary(particles, len(stack.files), origin, metadata.optics_groups, contrast)
@@ -145,16 +149,25 @@ def read_particles(
     return replace(particles, source=source)
 
 
-def _close_picks(table: Table, rows: _Rows, pixel_size_A: float, box_size: int) -> list[str]:
-    """A warning of particles that were picked twice, as far as the file says where they were."""
+def _close_picks(table: Table, rows: _Rows, scale_A: _Numbers, distance_A: float) -> list[str]:
+    """A warning of particles that were picked twice, as far as the file says where they were.
+
+    Args:
+        table: the table of particles.
+        rows: (n,) rows of it.
+        scale_A: (n,) pixel sizes of their micrographs.
+        distance_A: of two that are the same particle.
+    """
     labels = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
     if not all(label in table for label in labels):
         return []
-    label = "rlnMicrographPixelSize"
-    scale_A = table.numbers(label)[rows] if label in table else np.full(len(rows), pixel_size_A)
+    try:
+        x, y = (table.numbers(label)[rows] * scale_A for label in labels[1:])
+    except InputError:
+        return [
+            "rlnCoordinateX or rlnCoordinateY is no number in a row: close picks not looked for"
+        ]
     names = [table.columns["rlnMicrographName"][row] for row in rows.tolist()]
-    x, y = (table.numbers(label)[rows] * scale_A for label in labels[1:])
-    distance_A = _CLOSE * box_size * pixel_size_A
     count = int(close_picks(names, x, y, distance_A).sum())
     if count == 0:
         return []
@@ -253,6 +266,7 @@ def read_metadata(
         image_size=None if image_size is None else round(image_size),
         optics_groups=len(np.unique(lookup.group)),
         half=_halves(table, rows),
+        micrograph_pixel_A=lookup.numbers("rlnMicrographPixelSize"),
         warnings=(*_warnings_of_defocus(params, star), *_warnings_of_end(table)),
     )
 
