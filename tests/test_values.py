@@ -250,7 +250,7 @@ def test_close_picks_are_counted(star: Path) -> None:
     )
     assert "picked twice" not in read_particles(star, index=torch.arange(1, N)).source.summary
     unscaled = star.read_text()
-    add_columns(star, {"rlnMicrographPixelSize": ["3"] * N})  # images were binned less
+    add_columns(star, {"rlnMicrographPixelSize": ["3"] * N})  # not those of the images
     assert "picked twice" not in read_particles(star).source.summary
     star.write_text(unscaled.replace(" 10.5 70", " nan 70"))
     assert "close picks not looked for" in read_particles(star).source.summary
