@@ -16,14 +16,14 @@ from cryogan.conformations.folder import (
     read_true_conformations,
 )
 from cryogan.conformations.series import Series
-from cryogan.data.halves import split_halves
+from cryogan.data.halves import halves_of
 from cryogan.data.images import cropped
 from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.io import cryosparc
-from cryogan.io.mrc import Map, read_map, write_map
+from cryogan.io.mrc import Map, read_header, read_map, write_map
 from cryogan.io.particle_files import read_particles
 from cryogan.io.relion import write_assigned
 from cryogan.objectives.adversarial.config import preset
@@ -142,6 +142,7 @@ def reconstruct(
     preset: str = "default",
     folder: Path | str | None = None,
     seed: int = 0,
+    keep_halves: bool = False,
     device: str = "auto",
     launch: Launch | None = None,
     show: Show = lambda records: None,
@@ -173,6 +174,7 @@ def reconstruct(
         preset: of the adversarial settings: "default" or "paper".
         folder: the run folder; a temporary one by default, which goes with the result.
         seed: of the split into half-sets and of everything random.
+        keep_halves: keep the half-sets that the particles came with (`Particles.half`).
         device: "auto", "cpu", "cuda", "cuda:1" ...
         launch: this process's place under torchrun, or None.
         show: called about twice a second with the new log records of each job.
@@ -205,7 +207,7 @@ def reconstruct(
     objective.check(cropped(particles, box_size, resolution_A))
     whole, _ = normalised(particles)
     work = cropped(whole, box_size, resolution_A)
-    about = describe_particles(work, noise_name)
+    about = describe_particles(work, noise_name, keep_halves=keep_halves)
     return run_objective(
         objective,
         work,
@@ -261,6 +263,7 @@ def refine(
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = device_named(device)
     whole = particles_of(record, particles)
+    halves_of(whole, record.seed, record.halves)  # the same as those of the half-maps
     work = cropped(whole, record.box_size)
     width_A = work.box_size * work.pixel_size_A
     given = GivenAssumptions(
@@ -279,7 +282,8 @@ def refine(
     objective.check(work)
     maps, populations = half_basis(record.folder, work, assumptions)
     noise, noise_name = noise_of_run(record, noise, whole)
-    about = describe_particles(work, noise_name) | {"from": str(record.folder.resolve())}
+    about = describe_particles(work, noise_name, keep_halves=record.halves is not None)
+    about["from"] = str(record.folder.resolve())
     return run_objective(
         objective,
         work,
@@ -338,7 +342,7 @@ def assign(
     noise = cropped_noise(noise, particles, work)
     scores = critic_scores_of(work, record, noise, own=own, device=where)
     basis, populations = half_basis(record.folder, work, assumptions)
-    groups = list(zip(split_halves(len(work), record.seed), basis, strict=True))
+    groups = list(zip(halves_of(work, record.seed, record.halves), basis, strict=True))
     result = assign_halves(
         work,
         groups,
@@ -453,7 +457,9 @@ def evaluate(
         found: a run, a map, or a file or folder of these.
         truth: map of the known structure.
         truth_conformations: or the folder `truth` of a simulation.
-        pixel_size_A: of a map file without one.
+        pixel_size_A: of `found`, if it is a file or folder: it goes before its header's, where 0
+            and 1 Å mean that it is not set. A truth without one must be in the box of `found`,
+            whose pixel size it then has.
 
     Raises:
         InputError: not one truth is given, or a file cannot be read or compared.
@@ -475,8 +481,8 @@ def evaluate(
     if isinstance(found, Series):
         raise InputError("A series is compared with truth_conformations, not with one map.")
     assert truth is not None
-    known = truth if isinstance(truth, Map) else read_map(truth)
-    return compare_to_truth(_map_of(found, pixel_size_A), known)
+    mine = _map_of(found, pixel_size_A)
+    return compare_to_truth(mine, truth if isinstance(truth, Map) else _truth_of(truth, mine))
 
 
 def record_truth(run: Reconstruction | Path | str, comparison: Comparison) -> None:
@@ -495,6 +501,18 @@ def _map_of(found: Reconstruction | Map | Path | str, pixel_size_A: float | None
             raise InputError(f"{path} holds no finished run; give a map, or finish the run first.")
         path = path / "map.mrc"
     return read_map(path, pixel_size_A)
+
+
+def _truth_of(path: Path | str, mine: Map) -> Map:
+    header = read_header(path)
+    if header.known_pixel_size_A is not None:
+        return read_map(path)
+    if header.shape[0] != mine.volume.shape[-1]:
+        raise InputError(
+            f"{path} has no pixel size in its header, where 0 and 1 Å mean that it is not set, and "
+            "another box than the map; write it into the header."
+        )
+    return read_map(path, mine.pixel_size_A)
 
 
 def _series_of(found: Reconstruction | Path | str, pixel_size_A: float | None) -> Series:

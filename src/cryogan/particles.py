@@ -184,12 +184,14 @@ class Particles:
         ctf: CTF parameters, one row an image.
         pixel_size_A: the pixel size of the images.
         source: the file that they were read from; None for images in memory.
+        half: (n,) int64, the half-set that each was in before, 1 or 2; None if unknown.
     """
 
     stack: ImageStack
     ctf: CTFParams
     pixel_size_A: float
     source: ParticleSource | None = None
+    half: Tensor | None = None
 
     @property
     def box_size(self) -> int:
@@ -200,4 +202,6 @@ class Particles:
 
     def subset(self, index: Tensor) -> "Particles":
         """The particles of `index` ((n,) int64), still lazily read."""
-        return replace(self, stack=SubsetStack(self.stack, index), ctf=self.ctf[index], source=None)
+        half = None if self.half is None else self.half[index]
+        stack, ctf = SubsetStack(self.stack, index), self.ctf[index]
+        return replace(self, stack=stack, ctf=ctf, source=None, half=half)

@@ -8,6 +8,7 @@ from cryogan.cli.options import (
     add_reading_options,
     assumptions_of,
     read_particles,
+    require_device,
     require_file,
     require_run,
 )
@@ -60,6 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     assumptions_of(options, inherits=True)
     require_run(options.run)
+    device = require_device(options)
     require_file(options.particles)
 
     import numpy as np
@@ -84,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
             options.run,
             symmetry=options.get("sym"),
             max_shift=options.get("max_shift"),
-            device=options.get("device") or "auto",
+            device=device,
             show=lambda fraction: show("", fraction),
             started=started,
         )

@@ -11,8 +11,10 @@ from cryogan.cli.options import (
     add_reading_options,
     assumptions_of,
     read_particles,
+    require_device,
     require_file,
     require_objective,
+    require_seed,
 )
 from cryogan.cli.parser import CommandParser, plain
 from cryogan.errors import InputError
@@ -70,6 +72,13 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
     )
     add("--noise", type=str, help="noise model instead: white, or module:function")
     add("--seed", type=int, help="of the half-sets and of everything random (default: 0)")
+    add(
+        "--keep-halves",
+        action="store_true",
+        default=None,
+        help="keep the half-sets of the particle file (rlnRandomSubset) instead of drawing new "
+        "ones; refine and assign keep those of the run",
+    )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
     add("--config", action="config", help="YAML file with any of these options")
     add("--preset", choices=list(PRESETS), help="'paper' is the published adversarial recipe")
@@ -106,6 +115,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.get("noise_patches") is not None:
             raise InputError("Give --noise or --noise-patches, not both.")
         NOISE_MODELS.check(options.noise)
+    seed, device = require_seed(options), require_device(options)
     particles = read_particles(options.particles, options)
 
     import cryogan
@@ -126,8 +136,9 @@ def run(arguments: Sequence[str]) -> int:
             settings=settings,
             preset=chosen,
             folder=options.output,
-            seed=options.get("seed") or 0,
-            device=options.get("device") or "auto",
+            seed=seed,
+            device=device,
+            keep_halves=bool(options.get("keep_halves")),
             launch=launch,
             show=display.show,
             started=display.started,

@@ -19,10 +19,13 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
+from cryogan.io.packed import refuse_packed
+from cryogan.io.ranges import require_possible
 
 _HEADER_BYTES = 1024
 _DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _MODES = (*_DTYPE_OF_MODE, 3, 4, 101)  # complex and 4-bit files are recognised, not read
+_LABEL = b"cryogan: the pixel size is known"  # so that 1 Å counts
 PIXEL_SIZE_TOLERANCE = 0.01  # two pixel sizes that differ by more contradict one another
 
 
@@ -49,7 +52,8 @@ class MrcHeader:
         dtype: NumPy type of a pixel, byte order included.
         offset: where the pixels start, in bytes.
         axes: (section, row, column) as 1 = x, 2 = y, 3 = z; (3, 2, 1) in nearly all files.
-        voxel_size_A: (x, y, z); 0 where the header does not say.
+        voxel_size_A: (x, y, z); 0 where the header does not say, or says NaN or infinity.
+        is_ours: whether cryogan wrote it, which knows the pixel size of what it writes.
     """
 
     path: Path
@@ -58,6 +62,7 @@ class MrcHeader:
     offset: int
     axes: tuple[int, int, int]
     voxel_size_A: tuple[float, float, float]
+    is_ours: bool = False
 
     def map_pixels(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The (sections, rows, columns) array of the file, memory-mapped read-only."""
@@ -95,7 +100,7 @@ class MrcHeader:
         0 means "not set"; exactly 1 Å is what many programs write when they do not know.
         """
         size = self.voxel_size_A[0]
-        return None if size in (0.0, 1.0) else size
+        return None if size == 0.0 or (size == 1.0 and not self.is_ours) else size
 
 
 def read_header(path: Path | str) -> MrcHeader:
@@ -112,8 +117,7 @@ def read_header(path: Path | str) -> MrcHeader:
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}; check the path.") from error
-    if raw[:2] in (b"\x1f\x8b", b"BZ"):
-        raise InputError(f"{path} is compressed; decompress it first (gunzip, bunzip2).")
+    refuse_packed(path, raw)
     fields = _decode(raw)
     if fields is None:
         raise InputError(f"{path} is not an MRC file; give a .mrc or .mrcs file.")
@@ -140,11 +144,15 @@ def read_header(path: Path | str) -> MrcHeader:
             f"{path} has impossible axis numbers {axes[::-1]} in its header (MAPC, MAPR, MAPS); "
             "write it again as an MRC2014 file."
         )
-    voxel = tuple(
-        float(fields["cella"][axis]) / int(fields["m" + axis]) if fields["m" + axis] > 0 else 0.0
-        for axis in "xyz"
-    )
-    return MrcHeader(path, shape, dtype, offset, axes, (voxel[0], voxel[1], voxel[2]))
+    x, y, z = (_voxel_size_A(fields, axis) for axis in "xyz")
+    is_ours = bool(fields["label"][0] == _LABEL)
+    return MrcHeader(path, shape, dtype, offset, axes, (x, y, z), is_ours)
+
+
+def _voxel_size_A(fields: np.void, axis: str) -> float:
+    """Voxel edge along x, y or z; 0 where the header has none."""
+    length, samples = float(fields["cella"][axis]), int(fields["m" + axis])
+    return length / samples if np.isfinite(length) and samples > 0 else 0.0
 
 
 def _decode(raw: bytes) -> np.void | None:
@@ -164,11 +172,11 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
 
     Args:
         path: an MRC (CCP4) file.
-        pixel_size_A: needed where the header has none; else it must agree with the header.
+        pixel_size_A: goes before that of the header; needed where the header has none, 0 or 1 Å.
 
     Raises:
         InputError: besides `read_header`'s reasons, the map is not cubic, has unequal voxel
-            edges, NaN or infinite voxels, no pixel size, or one that contradicts the header.
+            edges, NaN or infinite voxels, or no pixel size that is possible.
     """
     header = read_header(path)
     size = header.shape[0]
@@ -183,16 +191,14 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
             f"{path} has voxels of unequal edges ({voxel[0]:.4g} x {voxel[1]:.4g} x "
             f"{voxel[2]:.4g} Å) in its header; resample it to cubic voxels or correct the header."
         )
-    known = header.known_pixel_size_A
     if pixel_size_A is None:
-        pixel_size_A = known if known is not None else voxel[0]
-    elif known is not None and contradict(known, pixel_size_A):
+        pixel_size_A = header.known_pixel_size_A
+    if pixel_size_A is None:
         raise InputError(
-            f"The pixel size given, {pixel_size_A:g} Å, contradicts the header of {path}, which "
-            f"says {known:.4g} Å; leave it out or correct the header."
+            f"{path} has no pixel size in its header, where {voxel[0]:g} Å means that it is not "
+            "set; give it with --apix, or write it into the header."
         )
-    if not pixel_size_A > 0:
-        raise InputError(f"{path} has no pixel size in its header; give it with --apix.")
+    require_possible("pixel_size_A", pixel_size_A, f"The pixel size of {path}")
     pixels = header.map_pixels().transpose([header.axes.index(axis) for axis in (3, 2, 1)])
     volume = torch.from_numpy(pixels.astype(np.float32, order="C"))
     if not bool(torch.isfinite(volume).all()):
@@ -202,7 +208,7 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
 
 def contradict(first_A: float, second_A: float) -> bool:
     """Whether two pixel sizes differ by more than 1 %."""
-    return abs(first_A - second_A) > PIXEL_SIZE_TOLERANCE * max(first_A, second_A)
+    return abs(first_A - second_A) > PIXEL_SIZE_TOLERANCE * max(abs(first_A), abs(second_A))
 
 
 def write_map(path: Path | str, volume: Tensor, pixel_size_A: float) -> None:
@@ -333,6 +339,7 @@ def _header(
     header["map"] = b"MAP "
     header["machst"] = (0x44, 0x44, 0, 0)
     header["nversion"] = 20140
+    header["nlabl"], header["label"][0] = 1, _LABEL
     statistics.fill(header)
     return bytes(header.tobytes())
 

@@ -34,7 +34,7 @@ def read_particles(
             and those above it are tried.
         strip_prefix: leading part of image names to drop.
         index: (m,) int64, the rows to use, from 0; all if None.
-        pixel_size_A: pixel size where the file has none.
+        pixel_size_A: pixel size; it goes before the file's, and that before the headers'.
         sign: contrast of the protein on disk: "bright", "dark" (inverted on reading), or "auto" to
             detect it.
 

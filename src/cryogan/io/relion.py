@@ -19,13 +19,17 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.io.images import (
     Sign,
+    distinct_images,
     find_stack,
     make_bright,
     open_stacks,
     parse_image_names,
     settle_pixel_size,
 )
+from cryogan.io.picks import close_picks
+from cryogan.io.ranges import RANGES, first_impossible, is_small_defocus, unit_of_defocus
 from cryogan.io.star import Table, read_star, write_star
+from cryogan.io.tomography import refuse_tomography
 from cryogan.particles import FLIPPED, MULTIPLIED, CTFParams, Particles, ParticleSource, Pose
 from cryogan.symmetry import in_asymmetric_unit
 
@@ -45,6 +49,10 @@ _CTF_LABELS = {
 }
 _CTF_DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_A2": 0.0, "scale": 1.0}
 _OPTICS_FIELDS = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast")
+_PIXEL_SIZE_LABELS = ("rlnImagePixelSize", "rlnPixelSize")
+_LARGE_ASTIGMATISM_A = 5000.0
+_HALF = "rlnRandomSubset"
+_CLOSE = 0.25  # of the box
 _EULER_LABELS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 
 
@@ -59,6 +67,9 @@ class Metadata:
         pixel_size: value in Å and the column it comes from; None if the file has none.
         image_size: `rlnImageSize`; None if the file has none.
         optics_groups: number of optics groups among the chosen rows.
+        half: (n,) int64, `rlnRandomSubset`; None unless all are 1 or 2.
+        micrograph_pixel_A: (n,) `rlnMicrographPixelSize`; None if the file has none.
+        warnings: what is possible but strange, in words.
     """
 
     table: Table
@@ -67,6 +78,9 @@ class Metadata:
     pixel_size: tuple[float, str] | None
     image_size: int | None
     optics_groups: int
+    half: Tensor | None = None
+    micrograph_pixel_A: _Numbers | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_particles(
@@ -80,13 +94,15 @@ def read_particles(
 ) -> Particles:
     """Read a particle set; its poses, if there are any, are not read.
 
+    An image that is named twice is read once: the first row counts.
+
     Args:
         star: the particle file.
         datadir: folder that image names are relative to; without it the star file's folder and
             those above it are tried.
         strip_prefix: leading part of image names to drop.
         index: (m,) int64, the rows to use, from 0; all if None.
-        pixel_size_A: pixel size where the star file has none.
+        pixel_size_A: pixel size; it goes before the star file's, and that before the headers'.
         sign: contrast of the protein on disk: "bright", "dark" (inverted on reading), or "auto" to
             detect it (`contrast.contrast_z`).
 
@@ -94,7 +110,7 @@ def read_particles(
         InputError: with the file, row and column at fault. NaN pixels are looked for in the
             images that the contrast detector reads; in the others when they are read.
     """
-    metadata = read_metadata(star, index)
+    metadata = read_metadata(star, index, pixel_size_A)
     table, rows = metadata.table, metadata.rows
     names = parse_image_names(table, rows)
     stack = open_stacks(table, rows, names, datadir, strip_prefix)
@@ -105,8 +121,21 @@ def read_particles(
             "the star file."
         )
     size, origin = settle_pixel_size(table.path, metadata.pixel_size, pixel_size_A, stack)
+    ctf, half, warnings = metadata.ctf, metadata.half, list(metadata.warnings)
+    first = distinct_images(stack)
+    twice = len(rows) - len(first)
+    if twice:
+        warnings.append(
+            f"{_plural(twice, 'row')} left out that name{'s' * (twice == 1)} an image again"
+        )
+        rows, ctf, half = rows[first.numpy()], ctf[first], None if half is None else half[first]
+        stack = replace(stack, file_id=stack.file_id[first], slice_index=stack.slice_index[first])
+        index = torch.from_numpy(rows)
+    scale_A = metadata.micrograph_pixel_A
+    scale_A = np.full(len(rows), size) if scale_A is None else scale_A[first.numpy()]
+    warnings += _close_picks(table, rows, scale_A, _CLOSE * stack.box_size * size)
     stack, contrast = make_bright(stack, size, sign)
-    particles = Particles(stack, metadata.ctf, size)
+    particles = Particles(stack, ctf, size, half=half)
     summary = _summary(particles, len(stack.files), origin, metadata.optics_groups, contrast)
     source = ParticleSource(
         Path(star),
@@ -115,9 +144,37 @@ def read_particles(
         strip_prefix,
         pixel_size_A,
         stack.sign < 0,
-        summary,
+        "\n".join((summary, *(f"warning: {words}" for words in warnings))),
     )
     return replace(particles, source=source)
+
+
+def _close_picks(table: Table, rows: _Rows, scale_A: _Numbers, distance_A: float) -> list[str]:
+    """A warning of particles that were picked twice, as far as the file says where they were.
+
+    Args:
+        table: the table of particles.
+        rows: (n,) rows of it.
+        scale_A: (n,) pixel sizes of their micrographs.
+        distance_A: of two that are the same particle.
+    """
+    labels = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
+    if not all(label in table for label in labels):
+        return []
+    try:
+        x, y = (table.numbers(label)[rows] * scale_A for label in labels[1:])
+    except InputError:
+        return [
+            "rlnCoordinateX or rlnCoordinateY is no number in a row: close picks not looked for"
+        ]
+    names = [table.columns["rlnMicrographName"][row] for row in rows.tolist()]
+    count = int(close_picks(names, x, y, distance_A).sum())
+    if count == 0:
+        return []
+    return [
+        f"{_plural(count, 'particle')} within {distance_A:.4g} Å (a quarter of the box) of another "
+        "on the micrograph: picked twice?"
+    ]
 
 
 def _summary(
@@ -166,17 +223,25 @@ def _range(values: Tensor, digits: int) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def read_metadata(star: Path | str, index: Tensor | None = None) -> Metadata:
+def read_metadata(
+    star: Path | str, index: Tensor | None = None, pixel_size_A: float | None = None
+) -> Metadata:
     """The columns of a particle file, checked; no stack needs to exist.
 
+    Args:
+        star: the particle file.
+        index: (m,) int64, the rows to use, from 0; all if None.
+        pixel_size_A: what the user gave; then impossible pixel sizes in the file do not matter.
+
     Raises:
-        InputError: a column or value is missing or bad, the chosen particles differ in pixel or
-            box size, or `index` goes beyond the file.
+        InputError: a column or value is missing or not possible, the chosen particles differ in
+            pixel or box size, they are of tomograms, or `index` goes beyond the file.
     """
     tables = read_star(star)
-    table = _table_with(tables, "rlnImageName", star)
+    table = _particle_table(tables, star)
     rows = _chosen(table, index)
     lookup = _Lookup.of(tables, table, rows)
+    refuse_tomography(tables, table)
     values = {
         field: lookup.numbers(label, _CTF_DEFAULTS.get(field))
         for field, label in _CTF_LABELS.items()
@@ -194,16 +259,28 @@ def read_metadata(star: Path | str, index: Tensor | None = None) -> Metadata:
             "particle and optics tables; add what is missing or export the particles again with "
             "their CTF."
         )
-    pixel_sizes_A, origin = lookup.pixel_sizes_A()
-    pixel_size_A = _common(pixel_sizes_A, "pixel sizes", star)
+    for field, column in values.items():
+        if column is not None:
+            lookup.require_possible(_CTF_LABELS[field], field, column)
+    try:
+        pixel_sizes_A, origin = lookup.pixel_sizes_A()
+    except InputError:
+        if pixel_size_A is None:
+            raise
+        pixel_sizes_A, origin = None, ""
+    in_star_A = _common(pixel_sizes_A, "pixel sizes", star)
     image_size = _common(lookup.numbers("rlnImageSize"), "values of rlnImageSize", star)
+    params = CTFParams(**ctf)
     return Metadata(
         table=table,
         rows=rows,
-        ctf=CTFParams(**ctf),
-        pixel_size=None if pixel_size_A is None else (pixel_size_A, origin),
+        ctf=params,
+        pixel_size=None if in_star_A is None else (in_star_A, origin),
         image_size=None if image_size is None else round(image_size),
         optics_groups=len(np.unique(lookup.group)),
+        half=_halves(table, rows),
+        micrograph_pixel_A=lookup.numbers("rlnMicrographPixelSize"),
+        warnings=(*_warnings_of_defocus(params, star), *_warnings_of_end(table)),
     )
 
 
@@ -218,6 +295,71 @@ def _correction(lookup: "_Lookup", count: int) -> Tensor:
         assert flags is not None
         correction[torch.from_numpy(flags != 0)] = value
     return correction
+
+
+def _warnings_of_end(table: Table) -> list[str]:
+    if not table.ends_open:
+        return []
+    return [f"{table.path} ends without a line break: cut short?"]
+
+
+def _halves(table: Table, rows: _Rows) -> Tensor | None:
+    words = [table.columns[_HALF][row] for row in rows] if _HALF in table else []
+    if not words or not set(words) <= {"1", "2"}:
+        return None
+    return torch.tensor([int(word) for word in words])
+
+
+def _warnings_of_defocus(ctf: CTFParams, star: Path | str) -> list[str]:
+    """What is strange about the defoci of a set.
+
+    Raises:
+        InputError: they cannot be in Å.
+    """
+    u, v = ctf.defocus_u_A, ctf.defocus_v_A
+    largest_A = float(torch.maximum(u.abs(), v.abs()).max())
+    unit = unit_of_defocus(largest_A)
+    if unit is not None:
+        raise InputError(
+            f"The defocus (rlnDefocusU, rlnDefocusV) in {star} is {largest_A:g} at most and must "
+            f"be in Å (in {unit}?); correct the columns."
+        )
+    astigmatism_A = (u - v).abs()
+    if float(astigmatism_A.median()) > 2 * _LARGE_ASTIGMATISM_A:
+        raise InputError(
+            f"rlnDefocusU and rlnDefocusV in {star} differ by {float(astigmatism_A.median()):.0f} "
+            "Å in half of the rows, which no astigmatism does; correct the wrong column."
+        )
+    found = []
+    if is_small_defocus(largest_A):
+        found.append(f"defocus is {largest_A:g} Å at most: in nm?")
+    for what, rows in (
+        ("zero", (u == 0) & (v == 0)),
+        ("negative (overfocus)", (u + v) < 0),
+        (
+            f"astigmatic by more than {_LARGE_ASTIGMATISM_A:g} Å",
+            astigmatism_A > _LARGE_ASTIGMATISM_A,
+        ),
+    ):
+        if bool(rows.any()):
+            found.append(f"defocus is {what} in {_plural(int(rows.sum()), 'row')}")
+    return found
+
+
+def _particle_table(tables: list[Table], star: Path | str) -> Table:
+    """The one table of particles.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    first = _table_with(tables, "rlnImageName", star)
+    for other in tables:
+        if other is not first and "rlnImageName" in other and len(other) > 0:
+            raise InputError(
+                f"{star} has two tables of particles, whose first rows are lines {first.lines[0]} "
+                f"and {other.lines[0]}; put them into one, or remove one."
+            )
+    return first
 
 
 def _table_with(tables: list[Table], label: str, star: Path | str) -> Table:
@@ -277,7 +419,7 @@ class _Lookup:
 
     @classmethod
     def of(cls, tables: list[Table], table: Table, rows: _Rows) -> "_Lookup":
-        optics = next((t for t in tables if t is not table and "rlnOpticsGroup" in t), None)
+        optics = _optics_table(tables, table)
         none = np.zeros(len(rows), dtype=np.int64)
         if optics is None or ("rlnOpticsGroup" not in table and len(optics) == 1):
             return cls(table, rows, optics, none)
@@ -287,6 +429,13 @@ class _Lookup:
                 "says which particle is in which; add it."
             )
         known = optics.numbers("rlnOpticsGroup")
+        _, first = np.unique(known, return_index=True)
+        if len(first) < len(known):
+            row = min(set(range(len(known))) - set(first.tolist()))
+            raise InputError(
+                f"The optics group {optics.columns['rlnOpticsGroup'][row]} stands again in "
+                f"{optics.where(row)}; remove or renumber one of the two."
+            )
         wanted = table.numbers("rlnOpticsGroup")[rows]
         matches = wanted[:, None] == known
         lost = ~matches.any(axis=1)
@@ -306,24 +455,61 @@ class _Lookup:
             return self.optics.numbers(label)[self.group]
         return None if default is None else np.full(len(self.rows), default)
 
+    def require_possible(self, label: str, quantity: str, values: _Numbers) -> None:
+        """Refuse (n,) values of a column that are not possible.
+
+        Raises:
+            InputError: with the first such row.
+        """
+        bad = first_impossible(quantity, values)
+        if bad is None:
+            return
+        where = (
+            self.optics.where(int(self.group[bad]))
+            if label not in self.table and self.optics is not None and label in self.optics
+            else self.table.where(int(self.rows[bad]))
+        )
+        raise InputError(
+            f"{label} is {values[bad]:g} in {where}, but {RANGES[quantity].words(values[bad])}; "
+            "correct the file."
+        )
+
     def pixel_sizes_A(self) -> tuple[_Numbers | None, str]:
-        """(n,) pixel sizes and the columns they come from; None if there are none."""
-        sizes = self.numbers("rlnImagePixelSize")
-        origin = "rlnImagePixelSize"
-        if sizes is None:
-            detector_um = self.numbers("rlnDetectorPixelSize")
-            magnification = self.numbers("rlnMagnification")
-            if detector_um is None or magnification is None:
-                return None, ""
-            sizes = detector_um * 1e4 / np.maximum(magnification, 1e-9)
-            origin = "rlnDetectorPixelSize and rlnMagnification"
-        if sizes.min() <= 0:
-            row = int(self.rows[sizes.argmin()])
-            raise InputError(
-                f"{origin} make a pixel size of {sizes.min():g} Å in {self.table.where(row)}, "
-                "which must be positive; correct the star file."
-            )
+        """(n,) pixel sizes and the columns they come from; None if there are none.
+
+        Raises:
+            InputError: one is not possible.
+        """
+        for label in _PIXEL_SIZE_LABELS:
+            sizes = self.numbers(label)
+            if sizes is not None:
+                self.require_possible(label, "pixel_size_A", sizes)
+                return sizes, label
+        detector_um = self.numbers("rlnDetectorPixelSize")
+        magnification = self.numbers("rlnMagnification")
+        if detector_um is None or magnification is None:
+            return None, ""
+        self.require_possible("rlnMagnification", "magnification", magnification)
+        self.require_possible("rlnDetectorPixelSize", "detector_pixel_size_um", detector_um)
+        sizes = detector_um * 1e4 / magnification
+        origin = "rlnDetectorPixelSize and rlnMagnification"
+        self.require_possible(f"The pixel size of {origin}", "pixel_size_A", sizes)
         return sizes, origin
+
+
+def _optics_table(tables: list[Table], particles: Table) -> Table | None:
+    """The table of optics groups: that of this name, if several tables have optics groups.
+
+    Raises:
+        InputError: there are two.
+    """
+    found = [t for t in tables if t is not particles and "rlnOpticsGroup" in t]
+    named = [table for table in found if table.name == "optics"]
+    if len(named) > 1:
+        raise InputError(
+            f"{particles.path} has two tables of optics groups; put them into one, or remove one."
+        )
+    return next(iter(named or found), None)
 
 
 def read_poses(star: Path | str, *, pixel_size_A: float | None = None) -> Pose:
@@ -332,7 +518,7 @@ def read_poses(star: Path | str, *, pixel_size_A: float | None = None) -> Pose:
     Args:
         star: a file with `rlnAngleRot`, `rlnAngleTilt` and `rlnAnglePsi`; shifts are taken from
             `rlnOriginXAngst`/`YAngst` or `rlnOriginX`/`Y` (pixels), and are zero without them.
-        pixel_size_A: needed for shifts in pixels where the file has no pixel size.
+        pixel_size_A: for shifts in pixels; needed where the file has no pixel size.
 
     Returns:
         A pose for each row, in file order. RELION's angles are intrinsic ZYZ (see `Pose`).
@@ -366,15 +552,15 @@ def _origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
 
 def _sizes_of_origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
     """(n,) pixel sizes that turn `rlnOriginX` and `rlnOriginY` into Å."""
+    if pixel_size_A is not None:
+        return np.full(len(lookup.rows), pixel_size_A)
     sizes_A, _ = lookup.pixel_sizes_A()
-    if sizes_A is not None:
-        return sizes_A
-    if pixel_size_A is None:
+    if sizes_A is None:
         raise InputError(
             f"{lookup.table.path} has shifts in pixels (rlnOriginX, rlnOriginY) but no pixel "
             "size; give it with --apix."
         )
-    return np.full(len(lookup.rows), pixel_size_A)
+    return sizes_A
 
 
 def write_particles(
@@ -433,7 +619,7 @@ def write_particles(
     if pose is not None:
         poses = _angles(pose) | _origins(pose.shift_A, "Angst")
         particles |= {label: _fixed(values) for label, values in poses.items()}
-    write_star(path, {"optics": optics, "particles": particles | dict(extra or {})})
+    write_star(path, [("optics", optics), ("particles", particles | dict(extra or {}))])
 
 
 def write_assigned(
@@ -478,7 +664,8 @@ def write_assigned(
         log_likelihood: (n,) into `rlnLogLikeliContribution`.
         columns: further columns, label (no underscore) to n numbers or words.
         datadir, strip_prefix: where the images were found (see `read_particles`).
-        pixel_size_A: needed for origins in pixels where the source has no pixel size.
+        pixel_size_A: what the user gave: it takes the place of the source's; needed for origins in
+            pixels where the source has none.
 
     Raises:
         InputError: `source` is no particle file or would be overwritten, `rows` go beyond it, a
@@ -496,7 +683,7 @@ def write_assigned(
             "choose another name for the output."
         )
     tables = read_star(source)
-    table = _table_with(tables, "rlnImageName", source)
+    table = _particle_table(tables, source)
     chosen = _chosen(table, rows)
     lookup = _Lookup.of(tables, table, chosen)
     particles = {label: [c[row] for row in chosen.tolist()] for label, c in table.columns.items()}
@@ -512,7 +699,7 @@ def write_assigned(
     assigned |= {label: values for label, values in priors.items() if label in table}
     given = {
         "rlnClassNumber": class_number,
-        "rlnRandomSubset": half,
+        _HALF: half,
         "rlnLogLikeliContribution": log_likelihood,
     }
     assigned |= {label: values for label, values in given.items() if values is not None}
@@ -520,7 +707,12 @@ def write_assigned(
         if len(values) != len(chosen):
             raise ValueError(f"{label} has {len(values)} values for {len(chosen)} particles")
         particles[label] = _words(label, values) if isinstance(values, Tensor) else list(values)
-    write_star(path, {t.name: t.columns for t in tables} | {table.name: particles})
+    written = [(t.name, particles if t is table else dict(t.columns)) for t in tables]
+    for label in _PIXEL_SIZE_LABELS if pixel_size_A is not None else ():
+        for _, columns in written:
+            if label in columns:
+                columns[label] = [f"{pixel_size_A:.6f}"] * len(columns[label])
+    write_star(path, written)
 
 
 def _prior_of(label: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryogan.data.halves import particles_digest, split_halves
+from cryogan.data.halves import halves_of, particles_digest
 from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.io.particle_files import read_particles
@@ -132,12 +132,7 @@ def critic_scores_of(
         if not (folder / "map.mrc").is_file():
             return None
         refined = read_record(folder)
-        same = (refined.count, refined.rows, refined.seed) == (
-            record.count,
-            record.rows,
-            record.seed,
-        )
-        if not same:
+        if _half_sets(refined) != _half_sets(record):
             return None  # another run by now, whose halves are others
         record = refined
     paths = [record.folder / f"half{number}" / CHECKPOINT for number in (1, 2)]
@@ -147,8 +142,13 @@ def critic_scores_of(
     critics = [
         TrainedCritic.of(load_checkpoint(path).state, config, record.box_size) for path in paths
     ]
-    halves = split_halves(len(particles), record.seed) if own else None
+    halves = halves_of(particles, record.seed, record.halves) if own else None
     return cross_scored(critics, particles, halves, noise, device)
+
+
+def _half_sets(record: RunRecord) -> tuple[object, ...]:
+    """What the half-sets of a run follow from."""
+    return record.count, record.rows, record.halves, record.seed
 
 
 def latent_columns(

@@ -25,6 +25,7 @@ from cryogan.particles import Particles
 from cryogan.randomness import generator_for
 
 _FEWEST_PARTICLES = 200
+_SMALLEST_BOX = 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Likelihood:
         if len(particles) < _FEWEST_PARTICLES:
             raise InputError(
                 f"{len(particles)} particles are too few; give at least {_FEWEST_PARTICLES}."
+            )
+        if particles.box_size < _SMALLEST_BOX:
+            raise InputError(
+                f"The particles have a box of {particles.box_size} px; give particles of at least "
+                f"{_SMALLEST_BOX} px."
             )
         latent_grid_of(self.config, self.config.assumptions.volumes)
 
