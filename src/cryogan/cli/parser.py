@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from cryogan.errors import InputError
+from cryogan.io.yaml_files import CHECKED_YAML
 
 _KINDS = {
     "int": "a whole number",
@@ -75,7 +76,8 @@ class CommandParser(ArgumentParser):
         matter: Sequence[str] = (),
         **options: Any,  # jsonargparse makes further parsers of this class, for nested settings
     ) -> None:
-        options = {"exit_on_error": False} | options
+        options.setdefault("exit_on_error", False)
+        options.setdefault("parser_mode", CHECKED_YAML)
         super().__init__(
             prog=f"cryogan {command}",
             description=description,

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from cryogan.cli.options import (
@@ -16,6 +15,7 @@ from cryogan.cli.options import (
 )
 from cryogan.cli.parser import CommandParser, plain
 from cryogan.errors import InputError
+from cryogan.io.yaml_files import read_yaml
 from cryogan.objectives.adversarial.config import PRESETS, AdversarialConfig, Stage, preset
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.registry import NOISE_MODELS
@@ -160,20 +160,11 @@ def _preset_and_model(arguments: Sequence[str]) -> tuple[str, bool]:
     given = getattr(early.parse_known_args(list(arguments))[0], "given", [])
     chosen = {"preset": "default", "model": "homogeneous", "latent": "none"}
     for name, value in given:
-        found = _read_yaml(Path(value)) if name == "config" else {name: value}
+        found = read_yaml(value) if name == "config" else {name: value}
+        if not isinstance(found, dict):
+            raise InputError(
+                f"{value} holds no options; give a YAML file with options of this command."
+            )
         chosen |= {key: found[key] for key in chosen if isinstance(found.get(key), str)}
     known = chosen["preset"] if chosen["preset"] in PRESETS else "default"
     return known, chosen["model"] == "heterogeneous" or chosen["latent"] != "none"
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(
-            f"Cannot read {path} ({reason}); give a YAML file with options of this command."
-        ) from error
-    return found if isinstance(found, dict) else {}

@@ -27,6 +27,7 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
 from cryogan.io.mrc import MrcStack
+from cryogan.io.npy import read_npy
 from cryogan.particles import CTFParams, Particles, Pose
 
 _Records = np.ndarray[Any, np.dtype[np.void]]
@@ -69,7 +70,6 @@ _ALIGNMENT_FIELDS = {
     "class": "<u4",
     "class_ess": "<f4",
 }
-_MAX_HEADER = 2**20  # NumPy's default, 10,000 characters, is too few for many classes
 
 
 def read_poses(path: Path | str) -> Pose:
@@ -86,7 +86,7 @@ def read_poses(path: Path | str) -> Pose:
         InputError: the file is no .cs file, holds no particle, has no 3D poses or none of known
             pixel size, or a value is not finite.
     """
-    records = _read(path)
+    records = read_records(path)
     if "alignments3D/pose" in _fields(records):
         return _poses(records, "alignments3D", path)
     matches = [_CLASS_POSTERIOR.fullmatch(name) for name in _fields(records)]
@@ -114,7 +114,7 @@ def read_ctf(path: Path | str) -> CTFParams:
         InputError: the file is no .cs file, holds no particle, lacks a field or holds a value
             that is not finite.
     """
-    records = _read(path)
+    records = read_records(path)
 
     def column(name: str, default: float | None = None) -> Tensor:
         return _numbers(records, f"ctf/{name}", path, default=default)
@@ -229,18 +229,15 @@ def _uid(path: bytes, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _read(path: Path | str) -> _Records:
-    """The records of a .cs file, mapped: Python objects in it would be refused, never loaded."""
-    try:
-        records: _Records = np.lib.format.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
-    except OSError as error:
-        raise InputError(
-            f"Cannot read {path}: {error.strerror or error}; check the file's name."
-        ) from error
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} is no whole cryoSPARC particle file; give a .cs file as cryoSPARC writes it."
-        ) from error
+def read_records(path: Path | str) -> _Records:
+    """The records of a .cs file, memory-mapped: one a particle, at least one.
+
+    Raises:
+        InputError: the file cannot be read, is not whole, or is no array of named fields.
+    """
+    records: _Records = read_npy(
+        path, "cryoSPARC particle file", "give a .cs file as cryoSPARC writes it"
+    )
     if records.dtype.names is None or records.ndim != 1:
         raise InputError(
             f"{path} is a NumPy array without cryoSPARC's named fields; give a .cs particle file."
@@ -267,7 +264,14 @@ def _poses(records: _Records, group: str, path: Path | str) -> Pose:
             "size must be positive; correct the file."
         )
     rotation: Tensor = roma.rotvec_to_rotmat(vector)
-    return Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
+    pose = Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
+    finite = pose.rotation.isfinite().all(2).all(1) & pose.shift_A.isfinite().all(1)
+    if not finite.all():
+        raise InputError(
+            f"{group}/pose or {group}/shift of particle {int((~finite).int().argmax()) + 1} of "
+            f"{path} is far too large; correct or remove the particle."
+        )
+    return pose
 
 
 def _numbers(
@@ -294,7 +298,7 @@ def _numbers(
             "particle; give a .cs file as cryoSPARC writes it."
         )
     numbers = torch.from_numpy(values.astype(np.float64))
-    bad = ~numbers.reshape(len(records), -1).isfinite().all(1)
+    bad = ~numbers.float().reshape(len(records), -1).isfinite().all(1)
     if bad.any():
         raise InputError(
             f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number; "
