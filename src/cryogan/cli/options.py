@@ -182,7 +182,10 @@ def read_index(path: Path) -> Any:
             "file with a row number, counted from 0, on each line."
         ) from error
     is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
-    if not is_list or not ((numbers == np.round(numbers)) & (abs(numbers) < 2**53)).all():
+    if (
+        not is_list
+        or not ((numbers == np.round(numbers)) & (numbers < 2**53) & (numbers > -(2**53))).all()
+    ):
         raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
     values, counts = np.unique(numbers, return_counts=True)
     if (counts > 1).any():

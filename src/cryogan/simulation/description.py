@@ -355,7 +355,10 @@ def write_description(
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Texts of several lines stay as they are."""
+    """Texts of several lines stay as they are; no aliases, which `read_yaml` refuses."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = "|" if "\n" in data else None
