@@ -281,7 +281,7 @@ adversarial:
   batch_size: 32
   volume_lr: 0.02
   stages:
-  - {iterations: 10, resolution_A: 20.0}
+  - {box_size: 16, images: 100000, padding: 2.0}
 likelihood:
   full_iterations: 3
 """

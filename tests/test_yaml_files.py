@@ -37,6 +37,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ("a: 1e999", "the number 1e999 is not finite"),
         ("a: !!float .nan", "the number .nan is not finite"),
         ("a: " + "9" * 5000, "a value cannot be understood"),
+        ("a: " + "9" * 400, "line 1: the number 99999999999999999999... is too large"),
         ("a: !!timestamp 2020-13-40", "a value cannot be understood"),
         ("a: !!python/name:os.system x", "could not determine a constructor"),
         ("a: b\x00", "control characters are not allowed"),

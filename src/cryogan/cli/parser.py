@@ -102,7 +102,7 @@ class CommandParser(ArgumentParser):
         printed = any(word.split("=")[0] == "--print_config" for word in arguments)
         try:
             found = self.parse_args(list(arguments), defaults=printed)
-        except ArgumentError as error:
+        except (ArgumentError, OverflowError) as error:
             raise InputError(self._sentence(str(error))) from error
         return found
 

@@ -1,9 +1,9 @@
 """`cryogan reconstruct`: particle images in, maps and a report out."""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any, get_args
 
 from cryogan.cli.options import (
     add_assumptions,
@@ -96,7 +96,7 @@ def run(arguments: Sequence[str]) -> int:
         if ":" not in objective:
             raise InputError(f"Settings of the {objective} objective are --{objective}.NAME VALUE.")
         settings = plain(options.settings)
-    if "stages" in settings:
+    if settings.get("stages") is not None:
         settings["stages"] = tuple(Stage(**stage) for stage in settings["stages"])
     chosen = options.get("preset") or "default"
     _check(objective, settings, chosen, heterogeneous="latent" in assumptions)
@@ -139,10 +139,24 @@ def run(arguments: Sequence[str]) -> int:
 
 def _check(objective: str, settings: dict[str, Any], chosen: str, heterogeneous: bool) -> None:
     """Refuse settings out of range before anything is imported."""
+    defaults: AdversarialConfig | LikelihoodConfig
     if objective == "adversarial":
-        replace(preset(chosen, heterogeneous=heterogeneous), **settings)
+        defaults = preset(chosen, heterogeneous=heterogeneous)
     elif objective == "likelihood":
-        replace(LikelihoodConfig(), **settings)
+        defaults = LikelihoodConfig()
+    else:
+        return
+    _refuse_empty(objective, defaults, settings)
+    for number, stage in enumerate(settings.get("stages", ())):
+        _refuse_empty(f"{objective}.stages[{number}]", stage, vars(stage))
+    replace(defaults, **settings)
+
+
+def _refuse_empty(group: str, settings: Any, values: Mapping[str, Any]) -> None:
+    """A name without a value in a configuration file is None, which few settings can be."""
+    for field in fields(settings):
+        if values.get(field.name, ...) is None and type(None) not in get_args(field.type):
+            raise InputError(f"--{group}.{field.name} has no value; give one or leave it out.")
 
 
 class _InOrder(argparse.Action):

@@ -70,6 +70,8 @@ _ALIGNMENT_FIELDS = {
     "class": "<u4",
     "class_ess": "<f4",
 }
+_LARGEST_ROTATION_RAD = 1000.0
+_LARGEST_NUMBER = 1e30
 
 
 def read_poses(path: Path | str) -> Pose:
@@ -265,10 +267,10 @@ def _poses(records: _Records, group: str, path: Path | str) -> Pose:
         )
     rotation: Tensor = roma.rotvec_to_rotmat(vector)
     pose = Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
-    finite = pose.rotation.isfinite().all(2).all(1) & pose.shift_A.isfinite().all(1)
-    if not finite.all():
+    possible = (vector.norm(dim=1) < _LARGEST_ROTATION_RAD) & pose.shift_A.isfinite().all(1)
+    if not possible.all():
         raise InputError(
-            f"{group}/pose or {group}/shift of particle {int((~finite).int().argmax()) + 1} of "
+            f"{group}/pose or {group}/shift of particle {int((~possible).int().argmax()) + 1} of "
             f"{path} is far too large; correct or remove the particle."
         )
     return pose
@@ -298,10 +300,10 @@ def _numbers(
             "particle; give a .cs file as cryoSPARC writes it."
         )
     numbers = torch.from_numpy(values.astype(np.float64))
-    bad = ~numbers.float().reshape(len(records), -1).isfinite().all(1)
+    bad = ~(numbers.abs() < _LARGEST_NUMBER).reshape(len(records), -1).all(1)
     if bad.any():
         raise InputError(
-            f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number; "
-            "correct or remove the particle."
+            f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number "
+            f"below {_LARGEST_NUMBER:g}; correct or remove the particle."
         )
     return numbers

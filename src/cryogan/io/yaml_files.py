@@ -18,7 +18,8 @@ CHECKED_YAML = "checked yaml"
 """The mode of a parser of jsonargparse that reads files and values with `load_yaml`."""
 _MAX_CHARACTERS = 2**20
 _MAX_DEPTH = 20
-_FLOAT, _TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+_INTEGER, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _NUMBER = re.compile(
     r"^(?:[-+]?(?:\d+\.\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?\d+e[-+]?\d+|[-+]?\.inf|\.nan)$", re.I
 )
@@ -76,6 +77,12 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value: int = super().construct_yaml_int(node)
+        if abs(value) >= 2**64:
+            raise _problem(f"the number {node.value[:20]}... is too large", node.start_mark)
+        return value
+
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         value: float = super().construct_yaml_float(node)
         if not math.isfinite(value):
@@ -89,6 +96,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver(_FLOAT, _NUMBER, list("-+.0123456789"))
 _Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
+_Loader.add_constructor(_INTEGER, _Loader.construct_yaml_int)
 
 
 def _problem(what: str, mark: yaml.Mark) -> yaml.YAMLError:
