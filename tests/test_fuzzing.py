@@ -21,6 +21,7 @@ from cryogan.cli import main
 from cryogan.cli.options import read_index
 from cryogan.errors import InputError
 from cryogan.io import cryosparc, relion
+from cryogan.io.atoms import model_density, read_model
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
 from cryogan.io.particle_files import read_particles
 from cryogan.particles import CTFParams, Particles, Pose
@@ -236,6 +237,12 @@ def use_weights(path: Path) -> None:
     assert_poses_are_possible(pose)
 
 
+def use_model(path: Path) -> None:
+    model = read_model(path)
+    centred = model.moved(model.positions_A - model.centre_of_mass_A)
+    assert bool(model_density(centred, box_size=16, pixel_size_A=3.0).isfinite().all())
+
+
 def use_recipe(path: Path) -> None:
     made = plan(str(path), path.parent / "set")
     assert math.isfinite(made.settings.pixel_size_A)
@@ -271,6 +278,21 @@ conditions:
 needs:
   5a1a.cif: https://www.rcsb.org/structure/5A1A
 """
+MODEL = "".join(
+    f"ATOM  {i:5d}  {atom:<3s} ALA A{1 + i // 4:4d}    {i:8.3f}{i / 2:8.3f}{-i:8.3f}  1.00 20.00"
+    f"          {atom[0]:>2s}\n"
+    for i, atom in enumerate(("N", "CA", "C", "O") * 3)
+)
+MMCIF_LABELS = (
+    *("group_PDB", "id", "type_symbol", "label_atom_id", "label_comp_id", "label_asym_id"),
+    *("label_seq_id", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv"),
+    "pdbx_PDB_model_num",
+)
+MMCIF = (
+    "data_x\nloop_\n"
+    + "".join(f"_atom_site.{label}\n" for label in MMCIF_LABELS)
+    + "".join(f"ATOM {i} C CA ALA A {i} {i}.0 {i / 2} -{i} 1.0 20.0 1\n" for i in range(1, 9))
+)
 CONFIGURATION = """preset: paper
 seed: 3
 sym: D2
@@ -332,6 +354,8 @@ def save_valid_files(folder: Path) -> None:
     (folder / "imod.mrcs").write_bytes(header + bytes(range(256)) * 3)
     np.save(folder / "rows.npy", np.array([4, 0, 2, 1]))
     np.save(folder / "weights.npy", np.linspace(0.0, 1.0, 48))
+    (folder / "model.pdb").write_text(MODEL)
+    (folder / "model.cif").write_text(MMCIF)
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "options.yaml").write_text(CONFIGURATION)
 
@@ -347,6 +371,8 @@ KINDS = {
     "stack of a star": ("a.mrcs", _BINARY, use_stack_of_star, 300),
     "rows": ("rows.npy", _HEADED, use_rows, 400),
     "weights": ("weights.npy", _HEADED, use_weights, 300),
+    "PDB": ("model.pdb", _TEXT, use_model, 200),
+    "mmCIF": ("model.cif", _TEXT, use_model, 200),
     "recipe": ("recipe.yaml", _TEXT, use_recipe, 500),
     "configuration": ("options.yaml", _TEXT, use_configuration, 150),
 }
