@@ -286,12 +286,14 @@ MODEL = "".join(
 MMCIF_LABELS = (
     *("group_PDB", "id", "type_symbol", "label_atom_id", "label_comp_id", "label_asym_id"),
     *("label_seq_id", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv"),
-    "pdbx_PDB_model_num",
+    *("label_alt_id", "auth_seq_id", "auth_asym_id", "pdbx_PDB_model_num"),
 )
 MMCIF = (
     "data_x\nloop_\n"
     + "".join(f"_atom_site.{label}\n" for label in MMCIF_LABELS)
-    + "".join(f"ATOM {i} C CA ALA A {i} {i}.0 {i / 2} -{i} 1.0 20.0 1\n" for i in range(1, 9))
+    + "".join(
+        f"ATOM {i} C CA ALA A {i} {i}.0 {i / 2} -{i} 1.0 20.0 . {i} A 1\n" for i in range(1, 9)
+    )
 )
 CONFIGURATION = """preset: paper
 seed: 3
