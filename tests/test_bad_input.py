@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from cryogan.errors import InputError
+from cryogan.io import cryosparc
 from cryogan.io.mrc import MrcStack, StackWriter, read_map, write_map, write_stack
+from cryogan.io.npy import read_npy
 from cryogan.io.relion import read_particles, read_poses, write_particles
 from cryogan.particles import CTFParams
 
@@ -99,12 +101,8 @@ def test_stack_that_is_no_mrc(star: Path, tmp_path: Path) -> None:
     for content in (b"", b"some text\n" * 200, bytes(2000)):
         (tmp_path / "a.mrcs").write_bytes(content)
         complaint(lambda: read_particles(star), "a.mrcs is not an MRC file")
-    (tmp_path / "a.mrcs").write_bytes(b"\x1f\x8b" + bytes(2000))
-    complaint(lambda: read_particles(star), "a.mrcs is compressed", "gunzip")
-    (tmp_path / "a.mrcs").write_bytes(LFS)
-    complaint(lambda: read_particles(star), "a.mrcs is a Git-LFS pointer", "git lfs pull")
     star.write_bytes(LFS)
-    complaint(lambda: read_particles(star), "particles.star is a Git-LFS pointer")
+    complaint(lambda: read_particles(star), "particles.star is a Git LFS pointer")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +111,31 @@ def test_stack_that_is_no_mrc(star: Path, tmp_path: Path) -> None:
 def test_compressed_star(star: Path, compress: ModuleType, program: str) -> None:
     star.write_bytes(compress.compress(star.read_bytes()))
     complaint(lambda: read_particles(star), "particles.star is compressed", program)
+
+
+@pytest.mark.parametrize(
+    ("packed", "words"),
+    [
+        (gzip.compress(bytes(2000)), "compressed; decompress it first (gunzip)"),
+        (bz2.compress(bytes(2000)), "compressed; decompress it first (bunzip2)"),
+        (lzma.compress(bytes(2000)), "compressed; decompress it first (unxz)"),
+        (b"\x28\xb5\x2f\xfd" + bytes(2000), "compressed; decompress it first (unzstd)"),
+        (b"PK\x03\x04" + bytes(2000), "compressed; decompress it first (unzip)"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 8192\n",
+            "is a Git LFS pointer in place of the file itself; fetch it with git lfs pull",
+        ),
+    ],
+)
+def test_packed_files_are_named_as_such(
+    star: Path, tmp_path: Path, packed: bytes, words: str
+) -> None:
+    (tmp_path / "a.mrcs").write_bytes(packed)
+    complaint(lambda: read_particles(star), "a.mrcs is", words)
+    (tmp_path / "a.cs").write_bytes(packed)
+    complaint(lambda: cryosparc.read_poses(tmp_path / "a.cs"), "a.cs is", words)
+    (tmp_path / "a.npy").write_bytes(packed)
+    complaint(lambda: read_npy(tmp_path / "a.npy"), "a.npy is", words)
 
 
 def test_complex_stack(tmp_path: Path) -> None:

@@ -216,15 +216,22 @@ def read_index(path: Path) -> Any:
     import numpy as np
     import torch
 
+    from cryogan.io.npy import read_npy
+
     try:
-        numbers = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        numbers = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(
             f"Cannot read particle numbers from {path} ({error}); give a .npy file or a text "
             "file with a row number, counted from 0, on each line."
         ) from error
     is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
-    if not is_list or not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+    if (
+        not is_list
+        or not ((numbers == np.round(numbers)) & (numbers < 2**53) & (numbers > -(2**53))).all()
+    ):
         raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
     values, counts = np.unique(numbers, return_counts=True)
     if (counts > 1).any():

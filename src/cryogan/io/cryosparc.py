@@ -27,6 +27,7 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
 from cryogan.io.mrc import MrcStack
+from cryogan.io.npy import read_npy
 from cryogan.particles import CTFParams, Particles, Pose
 
 _Records = np.ndarray[Any, np.dtype[np.void]]
@@ -69,7 +70,8 @@ _ALIGNMENT_FIELDS = {
     "class": "<u4",
     "class_ess": "<f4",
 }
-_MAX_HEADER = 2**20  # NumPy's default, 10,000 characters, is too few for many classes
+_LARGEST_ROTATION_RAD = 1000.0
+_LARGEST_NUMBER = 1e30
 
 
 def read_poses(path: Path | str) -> Pose:
@@ -86,7 +88,7 @@ def read_poses(path: Path | str) -> Pose:
         InputError: the file is no .cs file, holds no particle, has no 3D poses or none of known
             pixel size, or a value is not finite.
     """
-    records = _read(path)
+    records = read_records(path)
     if "alignments3D/pose" in _fields(records):
         return _poses(records, "alignments3D", path)
     matches = [_CLASS_POSTERIOR.fullmatch(name) for name in _fields(records)]
@@ -114,7 +116,7 @@ def read_ctf(path: Path | str) -> CTFParams:
         InputError: the file is no .cs file, holds no particle, lacks a field or holds a value
             that is not finite.
     """
-    records = _read(path)
+    records = read_records(path)
 
     def column(name: str, default: float | None = None) -> Tensor:
         return _numbers(records, f"ctf/{name}", path, default=default)
@@ -230,18 +232,15 @@ def _uid(path: bytes, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _read(path: Path | str) -> _Records:
-    """The records of a .cs file, mapped: Python objects in it would be refused, never loaded."""
-    try:
-        records: _Records = np.lib.format.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
-    except OSError as error:
-        raise InputError(
-            f"Cannot read {path}: {error.strerror or error}; check the file's name."
-        ) from error
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} is no whole cryoSPARC particle file; give a .cs file as cryoSPARC writes it."
-        ) from error
+def read_records(path: Path | str) -> _Records:
+    """The records of a .cs file, memory-mapped: one a particle, at least one.
+
+    Raises:
+        InputError: the file cannot be read, is not whole, or is no array of named fields.
+    """
+    records: _Records = read_npy(
+        path, "cryoSPARC particle file", "give a .cs file as cryoSPARC writes it"
+    )
     if records.dtype.names is None or records.ndim != 1:
         raise InputError(
             f"{path} is a NumPy array without cryoSPARC's named fields; give a .cs particle file."
@@ -268,7 +267,14 @@ def _poses(records: _Records, group: str, path: Path | str) -> Pose:
             "size must be positive; correct the file."
         )
     rotation: Tensor = roma.rotvec_to_rotmat(vector)
-    return Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
+    pose = Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
+    possible = (vector.norm(dim=1) < _LARGEST_ROTATION_RAD) & pose.shift_A.isfinite().all(1)
+    if not possible.all():
+        raise InputError(
+            f"{group}/pose or {group}/shift of particle {int((~possible).int().argmax()) + 1} of "
+            f"{path} is far too large; correct or remove the particle."
+        )
+    return pose
 
 
 def _numbers(
@@ -295,10 +301,10 @@ def _numbers(
             "particle; give a .cs file as cryoSPARC writes it."
         )
     numbers = torch.from_numpy(values.astype(np.float64))
-    bad = ~numbers.reshape(len(records), -1).isfinite().all(1)
+    bad = ~(numbers.abs() < _LARGEST_NUMBER).reshape(len(records), -1).all(1)
     if bad.any():
         raise InputError(
-            f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number; "
-            "correct or remove the particle."
+            f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number "
+            f"below {_LARGEST_NUMBER:g}; correct or remove the particle."
         )
     return numbers

@@ -4,6 +4,7 @@ Headers are read and checked before any pixel is; stacks are read image by image
 indexed [z, y, x] (maps) and [image, y, x] (stacks). Everything written is mode 2 (float32).
 """
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,7 +25,9 @@ from cryogan.io.ranges import require_possible
 
 _HEADER_BYTES = 1024
 _DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-_MODES = (*_DTYPE_OF_MODE, 3, 4, 101)  # complex and 4-bit files are recognised, not read
+_MODES = (*_DTYPE_OF_MODE, 3, 4, 16, 101)  # the last four are recognised, not read
+_IMOD_STAMP = 1146047817
+_IMOD_SIGNED, _IMOD_4_BIT = 1, 16  # flags that tell what mode 0 holds
 _LABEL = b"cryogan: the pixel size is known"  # so that 1 Å counts
 PIXEL_SIZE_TOLERANCE = 0.01  # two pixel sizes that differ by more contradict one another
 
@@ -107,8 +110,8 @@ def read_header(path: Path | str) -> MrcHeader:
     """Read the header of an MRC file and compare what it declares with the file's real size.
 
     Raises:
-        InputError: the file is missing, is not MRC, is compressed, holds complex or 4-bit
-            pixels, or is shorter than its header says.
+        InputError: the file is missing, is not MRC, is compressed or a Git LFS pointer, holds
+            complex, colour or 4-bit pixels, or is shorter than its header says.
     """
     path = Path(path)
     try:
@@ -118,18 +121,18 @@ def read_header(path: Path | str) -> MrcHeader:
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}; check the path.") from error
     refuse_packed(path, raw)
-    fields = _decode(raw)
+    fields = _decode(raw, size)
     if fields is None:
         raise InputError(f"{path} is not an MRC file; give a .mrc or .mrcs file.")
     mode = int(fields["mode"])
-    if mode not in _DTYPE_OF_MODE:
+    dtype = _pixel_dtype(fields)
+    if dtype is None:
         raise InputError(
-            f"{path} holds complex or 4-bit pixels (MRC mode {mode}); convert it to mode 2."
+            f"{path} holds complex, colour or 4-bit pixels (MRC mode {mode}); convert it to mode 2."
         )
-    shape = (int(fields["nz"]), int(fields["ny"]), int(fields["nx"]))
-    dtype = np.dtype(_DTYPE_OF_MODE[mode]).newbyteorder(fields.dtype["mode"].byteorder)
+    shape = _shape(fields)
     offset = _HEADER_BYTES + int(fields["nsymbt"])
-    declared = offset + shape[0] * shape[1] * shape[2] * dtype.itemsize
+    declared = _declared_bytes(fields)
     if size < declared:
         raise InputError(
             f"{path} is truncated: its header declares {shape[0]} sections of {shape[1]} x "
@@ -155,16 +158,47 @@ def _voxel_size_A(fields: np.void, axis: str) -> float:
     return length / samples if np.isfinite(length) and samples > 0 else 0.0
 
 
-def _decode(raw: bytes) -> np.void | None:
-    """The header in the byte order that makes sense (machine stamps are often wrong)."""
+def _decode(raw: bytes, size: int) -> np.void | None:
+    """The header in the byte order that makes sense (machine stamps are often wrong).
+
+    Mode 0 reads alike in both orders: the one counts that the file is long enough for.
+    """
     if len(raw) < _HEADER_BYTES:
         return None
-    for order in "<>":
-        fields: np.void = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
-        sides = (fields["nx"], fields["ny"], fields["nz"])
-        if fields["mode"] in _MODES and min(sides) > 0 and fields["nsymbt"] >= 0:
-            return fields
-    return None
+    both = (np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0] for order in "<>")
+    sensible: list[np.void] = [
+        fields
+        for fields in both
+        if fields["mode"] in _MODES and min(_shape(fields)) > 0 and fields["nsymbt"] >= 0
+    ]
+    whole = [fields for fields in sensible if _declared_bytes(fields) <= size]
+    return next(iter(whole + sensible), None)
+
+
+def _shape(fields: np.void) -> tuple[int, int, int]:
+    return int(fields["nz"]), int(fields["ny"]), int(fields["nx"])
+
+
+def _declared_bytes(fields: np.void) -> int:
+    dtype = _pixel_dtype(fields)
+    itemsize = 1 if dtype is None else dtype.itemsize
+    return _HEADER_BYTES + int(fields["nsymbt"]) + math.prod(_shape(fields)) * itemsize
+
+
+def _pixel_dtype(fields: np.void) -> np.dtype[Any] | None:
+    """Type of a pixel, None if it cannot be read.
+
+    Bytes are signed (MRC2014), except in files that IMOD wrote and whose flags do not say so.
+    """
+    mode, order = int(fields["mode"]), fields.dtype["mode"].byteorder
+    stamp, flags = np.frombuffer(
+        fields["extra2"].tobytes()[40:48], np.dtype("i4").newbyteorder(order)
+    )
+    if mode == 0 and stamp == _IMOD_STAMP:
+        if flags & _IMOD_4_BIT:
+            return None
+        return np.dtype("i1" if flags & _IMOD_SIGNED else "u1")
+    return np.dtype(_DTYPE_OF_MODE[mode]).newbyteorder(order) if mode in _DTYPE_OF_MODE else None
 
 
 def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
@@ -186,7 +220,7 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
             "voxels; crop or pad it to a cube."
         )
     voxel = header.voxel_size_A
-    if max(voxel) - min(voxel) > 1e-3 * max(voxel):
+    if max(voxel) - min(voxel) > 1e-3 * max(map(abs, voxel)):
         raise InputError(
             f"{path} has voxels of unequal edges ({voxel[0]:.4g} x {voxel[1]:.4g} x "
             f"{voxel[2]:.4g} Å) in its header; resample it to cubic voxels or correct the header."
