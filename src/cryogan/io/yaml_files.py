@@ -79,7 +79,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value: int = super().construct_yaml_int(node)
-        if abs(value) >= 2**64:
+        if abs(value) >= 10**100:  # a seed may be long, but a float ends at 1e308
             raise _problem(f"the number {node.value[:20]}... is too large", node.start_mark)
         return value
 
