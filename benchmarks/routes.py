@@ -193,9 +193,15 @@ def relion_refinement(
 
 def _write_first(star: Path, count: int, path: Path) -> None:
     """The first particles of a star file; their images stay named from that file's folder."""
-    tables = {table.name: table.columns for table in read_star(star)}
-    columns = tables["particles"].items()
-    write_star(path, tables | {"particles": {name: values[:count] for name, values in columns}})
+    write_star(
+        path,
+        [
+            (table.name, {label: c[:count] for label, c in table.columns.items()})
+            if table.name == "particles"
+            else (table.name, table.columns)
+            for table in read_star(star)
+        ],
+    )
 
 
 def _seconds(times: str) -> float:

@@ -291,3 +291,25 @@ def test_beta_galactosidase(shared_data: Path) -> None:
         assert mean_at(wrong) < 0.7 * right
     mirrored = volume[(64 - voxels[:, 2], voxels[:, 1], voxels[:, 0])]
     assert mirrored.mean() < 0.7 * right
+
+
+@pytest.mark.parametrize(
+    ("occupancy", "b_factor"),
+    [("  inf", "20.00"), ("99.00", "20.00"), (" 1.00", "1e+20"), (" 1.00", "  nan")],
+)
+def test_impossible_occupancies_and_b_factors(tmp_path, occupancy, b_factor):
+    path = tmp_path / "m.pdb"
+    atom = "ATOM      1  CA  ALA A   1       1.000   2.000   3.000 {}{:>6s}           C\n"
+    path.write_text(atom.format(" 1.00", "20.00"))
+    assert len(read_model(path)) == 1
+    path.write_text(atom.format(occupancy, b_factor))
+    with pytest.raises(InputError, match=r"m\.pdb"):
+        read_model(path)
+
+
+def test_names_that_are_no_text(tmp_path):
+    path = tmp_path / "m.pdb"
+    atom = b"ATOM      1  C\xff  ALA A   1       1.000   2.000   3.000  1.00 20.00           C\n"
+    path.write_bytes(atom)
+    with pytest.raises(InputError, match="cannot be read as an atomic model"):
+        read_model(path)

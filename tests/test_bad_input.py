@@ -1,7 +1,11 @@
 """Whatever is wrong with the input is said in one sentence that names the place."""
 
+import bz2
+import gzip
+import lzma
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import mrcfile
 import numpy as np
@@ -9,11 +13,14 @@ import pytest
 import torch
 
 from cryogan.errors import InputError
+from cryogan.io import cryosparc
 from cryogan.io.mrc import MrcStack, StackWriter, read_map, write_map, write_stack
+from cryogan.io.npy import read_npy
 from cryogan.io.relion import read_particles, read_poses, write_particles
 from cryogan.particles import CTFParams
 
 N = 6
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 722797568\n"
 
 
 @pytest.fixture
@@ -94,8 +101,41 @@ def test_stack_that_is_no_mrc(star: Path, tmp_path: Path) -> None:
     for content in (b"", b"some text\n" * 200, bytes(2000)):
         (tmp_path / "a.mrcs").write_bytes(content)
         complaint(lambda: read_particles(star), "a.mrcs is not an MRC file")
-    (tmp_path / "a.mrcs").write_bytes(b"\x1f\x8b" + bytes(2000))
-    complaint(lambda: read_particles(star), "a.mrcs is compressed", "gunzip")
+    star.write_bytes(LFS)
+    complaint(lambda: read_particles(star), "particles.star is a Git LFS pointer")
+
+
+@pytest.mark.parametrize(
+    ("compress", "program"), [(gzip, "gunzip"), (bz2, "bunzip2"), (lzma, "unxz")]
+)
+def test_compressed_star(star: Path, compress: ModuleType, program: str) -> None:
+    star.write_bytes(compress.compress(star.read_bytes()))
+    complaint(lambda: read_particles(star), "particles.star is compressed", program)
+
+
+@pytest.mark.parametrize(
+    ("packed", "words"),
+    [
+        (gzip.compress(bytes(2000)), "compressed; decompress it first (gunzip)"),
+        (bz2.compress(bytes(2000)), "compressed; decompress it first (bunzip2)"),
+        (lzma.compress(bytes(2000)), "compressed; decompress it first (unxz)"),
+        (b"\x28\xb5\x2f\xfd" + bytes(2000), "compressed; decompress it first (unzstd)"),
+        (b"PK\x03\x04" + bytes(2000), "compressed; decompress it first (unzip)"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 8192\n",
+            "is a Git LFS pointer in place of the file itself; fetch it with git lfs pull",
+        ),
+    ],
+)
+def test_packed_files_are_named_as_such(
+    star: Path, tmp_path: Path, packed: bytes, words: str
+) -> None:
+    (tmp_path / "a.mrcs").write_bytes(packed)
+    complaint(lambda: read_particles(star), "a.mrcs is", words)
+    (tmp_path / "a.cs").write_bytes(packed)
+    complaint(lambda: cryosparc.read_poses(tmp_path / "a.cs"), "a.cs is", words)
+    (tmp_path / "a.npy").write_bytes(packed)
+    complaint(lambda: read_npy(tmp_path / "a.npy"), "a.npy is", words)
 
 
 def test_complex_stack(tmp_path: Path) -> None:
@@ -128,7 +168,10 @@ def test_short_row(star: Path) -> None:
     complaint(lambda: read_particles(star), "Line 32 of", "has 5 values for 6 columns")
 
 
-@pytest.mark.parametrize("name", ["x@a.mrcs", "0@a.mrcs", "-1@a.mrcs", "@a.mrcs"])
+@pytest.mark.parametrize(
+    "name",
+    ["x@a.mrcs", "0@a.mrcs", "-1@a.mrcs", "@a.mrcs", f"{2**63}@a.mrcs", f"{'9' * 5000}@a.mrcs"],
+)
 def test_bad_image_number(star: Path, name: str) -> None:
     edit(star, "000004@a.mrcs", name)
     complaint(lambda: read_particles(star), f"rlnImageName is '{name}' in row 4 (line 32)")
@@ -139,21 +182,51 @@ def test_image_number_past_the_end(star: Path) -> None:
     complaint(lambda: read_particles(star), "row 4 (line 32)", "is number 7", "a.mrcs holds only 6")
 
 
+def with_header(path: Path, voxel: float) -> None:
+    """Write the pixel size into an MRC header as another program does."""
+    with mrcfile.open(path, mode="r+", permissive=True) as mrc:
+        mrc.header.cella = tuple(voxel * int(mrc.header[f"m{axis}"]) for axis in "xyz")
+        mrc.header.nlabl, mrc.header.label = 0, b""
+
+
 def test_pixel_size_missing(star: Path, tmp_path: Path) -> None:
     edit(star, "rlnImagePixelSize", "rlnX")
-    for header_size in (0.0, 1.0):  # 1.0 is what programs write when they do not know
-        write_stack(tmp_path / "a.mrcs", torch.randn(N, 8, 8), header_size)
+    for header_size in (0.0, 1.0, float("nan"), float("inf")):  # 1.0: what programs write unasked
+        with_header(tmp_path / "a.mrcs", header_size)
         complaint(lambda: read_particles(star), "particles.star has no pixel size", "--apix")
+        assert read_particles(star, pixel_size_A=2.0).pixel_size_A == 2.0
+    with_header(tmp_path / "a.mrcs", -6.0)
+    complaint(lambda: read_particles(star), "header of a.mrcs", "-6", "0.1 to 100", "--apix")
+    assert read_particles(star, pixel_size_A=2.0).pixel_size_A == 2.0
 
 
-def test_pixel_size_contradictions(star: Path) -> None:
-    complaint(lambda: read_particles(star, pixel_size_A=1.6), "1.6 Å", "rlnImagePixelSize", "1.5 Å")
-    edit(star, "1.500000", "1.600000")
-    complaint(
-        lambda: read_particles(star), "rlnImagePixelSize", "1.6 Å", "a.mrcs says 1.5 Å", "correct"
-    )
-    edit(star, "1.600000", "0.000000")
-    complaint(lambda: read_particles(star), "rlnImagePixelSize make a pixel size of 0 Å")
+def test_a_pixel_size_of_one_that_cryogan_wrote_counts(star: Path, tmp_path: Path) -> None:
+    edit(star, "rlnImagePixelSize", "rlnX")
+    write_stack(tmp_path / "a.mrcs", torch.randn(N, 8, 8), 1.0)
+    assert read_particles(star).pixel_size_A == 1.0
+
+
+def test_impossible_pixel_sizes(star: Path) -> None:
+    for value in (0.0, -1.0, 1e9, float("nan")):
+        complaint(lambda v=value: read_particles(star, pixel_size_A=v), "given", "0.1 to 100 Å")
+    edit(star, "1.500000", "0.150000e-9")
+    where = f"rlnImagePixelSize is 1.5e-10 in row 1 (line 15) of {star}"
+    complaint(lambda: read_particles(star), where, "(in m?)")
+    assert read_particles(star, pixel_size_A=1.5).pixel_size_A == 1.5
+
+
+def test_headers_that_differ(star: Path, tmp_path: Path) -> None:
+    """The star file counts; without it the images are brought to one pixel size, or the user's."""
+    write_stack(tmp_path / "b.mrcs", torch.randn(N, 8, 8), 1.7)
+    edit(star, "000004@a.mrcs", "000004@b.mrcs")
+    assert "header of b.mrcs says 1.7 Å" in read_particles(star).source.summary
+    edit(star, "rlnImagePixelSize", "rlnX")
+    particles = read_particles(star)
+    assert particles.pixel_size_A == pytest.approx(1.7)
+    assert "1.7 Å (from headers of the stacks)" in particles.source.summary
+    assert read_particles(star, pixel_size_A=1.6).pixel_size_A == 1.6
+    with_header(tmp_path / "b.mrcs", -6.0)
+    complaint(lambda: read_particles(star), "header of b.mrcs", "-6", "0.1 to 100", "--apix")
 
 
 def test_images_not_square(star: Path, tmp_path: Path) -> None:
@@ -230,7 +303,12 @@ def test_bad_maps(tmp_path: Path) -> None:
     complaint(lambda: read_map(path), "map.mrc has no pixel size", "--apix")
     assert read_map(path, pixel_size_A=2.0).pixel_size_A == 2.0
     write_map(path, torch.zeros(4, 4, 4), 2.0)
-    complaint(lambda: read_map(path, pixel_size_A=2.1), "2.1 Å", "map.mrc", "says 2 Å")
+    assert read_map(path, pixel_size_A=2.1).pixel_size_A == 2.1
+    complaint(lambda: read_map(path, pixel_size_A=-2.0), "map.mrc is -2", "0.1 to 100 Å")
+    write_map(path, torch.zeros(4, 4, 4), 1.0)
+    assert read_map(path).pixel_size_A == 1.0
+    with_header(path, 1.0)
+    complaint(lambda: read_map(path), "map.mrc has no pixel size", "1 Å", "--apix")
     write_map(path, torch.full((4, 4, 4), float("inf")), 2.0)
     complaint(lambda: read_map(path), "map.mrc holds NaN or infinite voxels")
     write_map(path, torch.zeros(4, 4, 5), 2.0)

@@ -409,7 +409,7 @@ def test_a_compressed_map(capsys):
         (["--shifts.kind=triangular", "--shifts.percent=60"], "shifts.percent is 60; give"),
         (["--shifts.percent=3"], "shifts.percent has no meaning while shifts.kind is none"),
         (["--shifts.kind=gaussian", "--shifts.sigma_A=-1"], "shifts.sigma_A is -1; give"),
-        (["--ctf.voltage_kV=0"], "ctf.voltage_kV is 0; give a positive number."),
+        (["--ctf.voltage_kV=0"], "ctf.voltage_kV is 0, but voltage lies from 20 to 3000 kV"),
         (["--ctf.amplitude_contrast=1"], "ctf.amplitude_contrast is 1; give a fraction"),
         (["--ctf.defocus_A=[2e4,1e4]"], "ctf.defocus_A is 20000 to 10000; give two numbers"),
         (["--ctf.b_factor_A2=-1"], "ctf.b_factor_A2 is -1; give a number from 0."),

@@ -498,7 +498,7 @@ def test_missing_descriptions_and_conditions(tmp_path):
         ({"molecule": {"motions": [{"atoms": "B", "about": "y"}]}}, ["motions", "'about'"]),
         ({"molecule": {"motions": [{"axis": "y"}]}}, ["motions", "atoms"]),
         ({"molecule": {"hinge_deg": [0, 1, 2]}}, ["The setting molecule.hinge_deg of T is [0, 1"]),
-        ({"ctf": {"voltage_kV": -300}}, ["ctf.voltage_kV is -300; give a positive number"]),
+        ({"ctf": {"voltage_kV": -300}}, ["ctf.voltage_kV is -300, but voltage lies from 20"]),
         ({"noise": {"snr_dB": float("nan")}}, ["noise.snr_dB is nan; give"]),
     ],
 )

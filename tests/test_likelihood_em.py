@@ -288,7 +288,7 @@ def test_the_initialisation_of_highest_likelihood_continues(
     generator = torch.Generator().manual_seed(6)
     together = list(initial_model(half, config, generator, CPU))
     generator.manual_seed(6)
-    starts = [random_volume(half, size, 5, generator, CPU) for _ in range(3)]
+    starts = [random_volume(half, size, 5, config, generator, CPU) for _ in range(3)]
     alone = []
     for start in starts:
         batches = torch.Generator()

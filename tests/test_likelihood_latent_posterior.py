@@ -118,13 +118,15 @@ def some_cells(n: int, count: int, largest_px: float, generator: torch.Generator
 
 def one_by_one(seen: Observations, cells: Cells, maps: Tensor, nside: int) -> Tensor:
     """(n, K, L) scores of maps (L, D, D, D), every pose from a slice of its own."""
-    frame = orientation_grid(nside, CPU).frame[cells.view].view(-1, 3, 3)
+    frame = orientation_grid(nside, CPU).frame[cells.direction].view(-1, 3, 3)
     twice = torch.where(HARMONICS.order > 0, 2.0, 1.0)
-    a = moved(seen.a, cells.shift_px, HARMONICS).expand(*cells.view.shape, -1)
+    a = moved(seen.a, cells.shift_px, HARMONICS).expand(*cells.direction.shape, -1)
     b = (seen.b[:, HARMONICS.ring - 1] * twice)[:, None]
     scores = []
     for volume in maps:
-        plane = HARMONICS.slices(volume_spectrum(volume, 2.0), frame).view(*cells.view.shape, -1)
+        plane = HARMONICS.slices(volume_spectrum(volume, 2.0), frame).view(
+            *cells.direction.shape, -1
+        )
         plane = HARMONICS.turned(plane, cells.psi)
         cross = (plane.conj() * a).real.sum(-1)
         scores.append(cross - 0.5 * (plane.abs().square() * b).sum(-1))
@@ -179,11 +181,11 @@ def references(grid: LatentGrid, count: int, levels: Sequence[Level] = (FEW,)) -
 def numbered(cells: Cells) -> list[set[tuple[int, int, float, float]]]:
     """The poses of every image that have a likelihood."""
     every = []
-    for view, psi, shift_px, score in zip(
-        cells.view, cells.psi, cells.shift_px, cells.score, strict=True
+    for direction, psi, shift_px, score in zip(
+        cells.direction, cells.psi, cells.shift_px, cells.score, strict=True
     ):
         real = (score > -math.inf).tolist()
-        rows = zip(view.tolist(), psi.tolist(), shift_px.tolist(), real, strict=True)
+        rows = zip(direction.tolist(), psi.tolist(), shift_px.tolist(), real, strict=True)
         poses = [(v, round(1e4 * p), *s) for v, p, s, there in rows if there]
         assert len(poses) == len(set(poses))
         every.append(set(poses))
@@ -238,7 +240,7 @@ def test_poses_come_from_the_searches_of_all_anchors(generator: torch.Generator)
             top = max(float(each.score[image].max()) for each in searches)
             if float(best.score[image, 0]) >= top - 10.0:
                 pose = (
-                    int(best.view[image, 0]),
+                    int(best.direction[image, 0]),
                     round(1e4 * float(best.psi[image, 0])),
                     *best.shift_px[image, 0].tolist(),
                 )
@@ -300,17 +302,17 @@ def test_annealed_posteriors(generator: torch.Generator) -> None:
 
 def test_cells_found_twice_count_once() -> None:
     """The same direction, angle and shift: the better score stays, in its first place."""
-    view = torch.tensor([[3, 3, 5, 7]])
+    direction = torch.tensor([[3, 3, 5, 7]])
     psi = torch.tensor([[0.1, 0.2, 0.1, 0.1]])
     shift_px = torch.tensor([[[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [1.0, 2.0]]])
-    first = Cells(view, psi, shift_px, torch.tensor([[5.0, 4.0, 3.0, -math.inf]]))
+    first = Cells(direction, psi, shift_px, torch.tensor([[5.0, 4.0, 3.0, -math.inf]]))
     apart = [[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [1.0, 2.0]]
-    second = Cells(view, psi, torch.tensor([apart]), torch.tensor([[7.0, 6.0, 1.0, 2.0]]))
+    second = Cells(direction, psi, torch.tensor([apart]), torch.tensor([[7.0, 6.0, 1.0, 2.0]]))
     assert distinct([first]) is first
     found = distinct([first, second])
     inf = math.inf
     assert found.score.tolist() == [[5.0, 6.0, 3.0, 2.0, 7.0, -inf, -inf, -inf]]
-    assert torch.equal(found.view, torch.cat((view, view), 1))
+    assert torch.equal(found.direction, torch.cat((direction, direction), 1))
 
 
 # Gradient
@@ -349,7 +351,7 @@ def test_gradient_of_the_marginal_likelihood(generator: torch.Generator) -> None
     assert weight.shape == (4, 32)
     assert bool((weight.amin(1) < 0.004).all())
     assert bool((weight.amax(1) < 0.6).all())
-    poses = weighted_poses(found.cells, found.coefficient, found.product, least=0.0)
+    poses = weighted_poses(found.cells, found.coefficient, found.product, mass=math.inf)
     slope = gradient(normal_equations(seen, poses, orientation_grid(1, CPU), HARMONICS), maps)
     inside = fourier.soft_disc(BOX, 8.0, 2.0, 3)
     rough = torch.randn(2, BOX, BOX, BOX, generator=generator) * inside

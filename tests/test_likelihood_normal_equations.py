@@ -71,7 +71,7 @@ def some_poses(
 def rotations(poses: WeightedPoses, nside: int) -> Tensor:
     zero = torch.zeros_like(poses.psi)
     turn = euler_to_matrix(torch.stack((zero, zero, torch.rad2deg(poses.psi)), -1))
-    return orientation_grid(nside, CPU).frame[poses.view] @ turn
+    return orientation_grid(nside, CPU).frame[poses.direction] @ turn
 
 
 def smooth_volumes(count: int, generator: torch.Generator) -> Tensor:
@@ -99,7 +99,7 @@ def expected(
     volumes: Tensor, seen: Observations, poses: WeightedPoses, nside: int
 ) -> tuple[Tensor, ...]:
     """Σ γ φ_k Re⟨P_k, A⟩ and ½ Σ γ φ_k φ_l Re⟨P_k, B P_l⟩, pose by pose, from slices of volumes."""
-    frame = orientation_grid(nside, CPU).frame[poses.view]
+    frame = orientation_grid(nside, CPU).frame[poses.direction]
     plane = torch.stack(
         [
             HARMONICS.turned(HARMONICS.slices(volume_spectrum(volume), frame), poses.psi)
@@ -199,13 +199,28 @@ def test_weighted_poses_are_normalised_without_unlikely_cells() -> None:
     product = torch.softmax(score, dim=1)[..., None] * torch.tensor([1.0, -3.0, 10.0])
     found = weighted_poses(cells, coefficient, product)
     assert found.image.tolist() == [0, 0, 1]
-    assert found.view.tolist() == [0, 1, 4]
+    assert found.direction.tolist() == [0, 1, 4]
     assert found.shift_px.tolist() == [[0.0, 1.0], [2.0, 3.0], [8.0, 9.0]]
     odds = math.exp(-1.0)
     wanted = torch.tensor([1.0 / (1.0 + odds), odds / (1.0 + odds), 1.0])[:, None]
     torch.testing.assert_close(found.coefficient, wanted * torch.tensor([1.0, -3.0]))
     torch.testing.assert_close(found.product, wanted * torch.tensor([1.0, -3.0, 10.0]))
-    assert len(weighted_poses(cells, coefficient, product, least=0.0).coefficient) == 6
+    assert len(weighted_poses(cells, coefficient, product, mass=math.inf).coefficient) == 5
+
+
+def test_flat_posteriors_keep_their_poses(generator: torch.Generator) -> None:
+    """Of 500 cells alike, and of a few among them that are likelier; the weights sum to one."""
+    score = 0.1 * torch.rand(3, 500, generator=generator)
+    score[1, :4] += 20.0
+    score[2, 250:] = -math.inf
+    number = torch.arange(500).expand(3, 500)
+    cells = Cells(number, number.float(), torch.zeros(3, 500, 2), score)
+    weight = torch.softmax(score, dim=1)[..., None]
+    found = weighted_poses(cells, weight, weight)
+    assert found.image.bincount().tolist() == [500, 4, 250]
+    torch.testing.assert_close(
+        torch.zeros(3).index_add_(0, found.image, found.coefficient[:, 0]), torch.ones(3)
+    )
 
 
 # Solution

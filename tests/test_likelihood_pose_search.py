@@ -54,10 +54,10 @@ def transfer(n: int) -> Tensor:
     return ctf(params, BOX, PIXEL_A)
 
 
-def rotations(view: Tensor, psi: Tensor, nside: int) -> Tensor:
+def rotations(direction: Tensor, psi: Tensor, nside: int) -> Tensor:
     zero = torch.zeros_like(psi)
     turn = euler_to_matrix(torch.stack((zero, zero, torch.rad2deg(psi)), -1).view(-1, 3))
-    return orientation_grid(nside, CPU).frame[view] @ turn.view(*psi.shape, 3, 3)
+    return orientation_grid(nside, CPU).frame[direction] @ turn.view(*psi.shape, 3, 3)
 
 
 def formed(rotation: Tensor, shift_px: Tensor, filters: Tensor | None, size: float = 1.0) -> Tensor:
@@ -90,8 +90,8 @@ def flat(n: int) -> Tensor:
 def explicit(images: Tensor, filters: Tensor) -> Tensor:
     """Log-likelihoods (n, 672) of all poses of `GLOBAL`, noise alone being 0, formed one by one."""
     psi = in_plane_angles(2, CPU)
-    view = torch.arange(48).repeat_interleave(len(psi))
-    every = rotations(view, psi.repeat(48), 2)
+    direction = torch.arange(48).repeat_interleave(len(psi))
+    every = rotations(direction, psi.repeat(48), 2)
     projections = fourier.rfft(formed(every, torch.zeros(len(every), 2), None))
     scores = []
     for image, gains in zip(images, filters, strict=True):
@@ -109,7 +109,7 @@ def probability(cells: Cells) -> tuple[Tensor, Tensor]:
 
 def in_order(cells: Cells) -> Tensor:
     """Scores (n, 672) of all poses, in the order of `explicit`."""
-    number = 14 * cells.view + (cells.psi * 14 / (2.0 * math.pi)).round().long()
+    number = 14 * cells.direction + (cells.psi * 14 / (2.0 * math.pi)).round().long()
     assert torch.equal(number.sort(dim=1).values, torch.arange(672).expand_as(number))
     return torch.zeros_like(cells.score).scatter(1, number, cells.score)
 
@@ -294,7 +294,7 @@ def test_poses_of_clean_images_are_found(largest_px: float, generator: torch.Gen
     """Median errors measured: 1.8° centred, 3.2° and 0.4 px with shifts; steps 3.7° and 0.9 px."""
     truth, cells, levels, _ = found_poses(24, largest_px, generator)
     best = cells.best(1)
-    rotation = rotations(best.view[:, 0], best.psi[:, 0], levels[-1].nside)
+    rotation = rotations(best.direction[:, 0], best.psi[:, 0], levels[-1].nside)
     error_deg = angle_between(rotation, truth.rotation)
     step_deg = math.degrees(orientation_grid(levels[-1].nside, CPU).spacing)
     assert float(error_deg.median()) < step_deg
@@ -312,7 +312,7 @@ def test_scores_of_finer_levels_are_those_of_their_poses(generator: torch.Genera
     spectrum = volume_spectrum(molecule(2.0), 4.0)
     band = HARMONICS.within(level.rings)
     for image in range(3):
-        rotation = rotations(cells.view[image], cells.psi[image], level.nside)
+        rotation = rotations(cells.direction[image], cells.psi[image], level.nside)
         plane = band.slices(spectrum, rotation)
         a = moved(seen.a[image : image + 1], cells.shift_px[image][None], band)[0]
         twice = torch.where(band.order > 0, 2.0, 1.0)
@@ -338,7 +338,7 @@ def test_the_search_does_not_depend_on_chunks(generator: torch.Generator) -> Non
         strict=True,
     ):
         if isinstance(mine, Cells) and isinstance(theirs, Cells):
-            assert torch.equal(mine.view, theirs.view)
+            assert torch.equal(mine.direction, theirs.direction)
             torch.testing.assert_close(mine.psi, theirs.psi)
             assert torch.equal(mine.shift_px, theirs.shift_px)
         else:
@@ -356,7 +356,7 @@ def test_slices_made_on_demand_are_those_kept(generator: torch.Generator) -> Non
     assert all(each.plane is not None for each in kept)
     assert all(each.plane is None for each in made)
     first, second = search(seen, kept, levels), search(seen, made, levels)
-    assert torch.equal(first.view, second.view)
+    assert torch.equal(first.direction, second.direction)
     torch.testing.assert_close(first.score, second.score, rtol=1e-5, atol=1e-3)
 
 
@@ -373,8 +373,8 @@ def test_broad_posteriors_keep_more_cells() -> None:
     even = torch.tensor([0.0, 0.0, 0.0, 0.0, -50.0])
 
     def kept(score: Tensor, keep: int, most: int) -> int:
-        view, shift_px = torch.arange(5).expand(len(score), -1), torch.zeros(*score.shape, 2)
-        return Cells(view, score, shift_px, score).promising(keep, most).score.shape[1]
+        direction, shift_px = torch.arange(5).expand(len(score), -1), torch.zeros(*score.shape, 2)
+        return Cells(direction, score, shift_px, score).promising(keep, most).score.shape[1]
 
     assert kept(torch.stack((steep, steep, even)), 1, 5) == 2  # 0.9 and 0.99
     assert kept(torch.stack((steep, even, even)), 1, 5) == 4
@@ -399,7 +399,7 @@ def test_gradient_of_the_marginal_likelihood(generator: torch.Generator) -> None
         return float(log_marginal_likelihood(cells, [GLOBAL]).double().sum()), cells
 
     _, cells = log_likelihood(volume)
-    poses = weighted_poses(cells, *probability(cells), least=0.0)
+    poses = weighted_poses(cells, *probability(cells), mass=math.inf)
     equations = normal_equations(seen, poses, orientation_grid(2, CPU), HARMONICS)
     padded = fourier.crop_or_pad(volume, 2 * BOX, 3)
     kernel = fourier.rfft(equations.kernel[0], 3)

@@ -151,7 +151,9 @@ def test_a_map_without_a_pixel_size_needs_one(tmp_path):
     found = made(path, map_pixel_size_A=2.5).volume(0)
     torch.testing.assert_close(found, blobs(BOX, PIXEL_A), rtol=0, atol=1e-3 * float(found.max()))
     write_map(path, blobs(64, 2.5), 2.5)
-    complaint("3 Å", str(path), "2.5 Å", sources=[path], map_pixel_size_A=3.0)
+    wider = made(path, map_pixel_size_A=3.0).volume(0)
+    write_map(path, blobs(64, 2.5), 3.0)
+    assert torch.equal(wider, made(path).volume(0))  # what is given goes before the header
 
 
 def test_maps_may_lose_empty_space_only(tmp_path):

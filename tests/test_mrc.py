@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack, StackWriter, read_map, write_map, write_stack
 from relion_programs import relion
 
@@ -64,6 +65,72 @@ def test_every_real_mode_and_byte_order(tmp_path: Path, dtype: type, order: str)
     read = read_map(path)
     assert torch.equal(read.volume, torch.arange(27.0).reshape(3, 3, 3))
     assert read.pixel_size_A == 2.0
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("stamp", "flags", "expected"),
+    [
+        (b"IMOD", 0, (0, 127, 128, 255)),
+        (b"IMOD", 1, (0, 127, -128, -1)),
+        (b"IMOD", 6, (0, 127, 128, 255)),  # flags of other things
+        (bytes(4), 0, (0, 127, -128, -1)),  # MRC2014
+        (bytes(4), 1, (0, 127, -128, -1)),
+    ],
+)
+def test_bytes_are_signed_except_where_imod_says_otherwise(
+    tmp_path: Path, order: str, stamp: bytes, flags: int, expected: tuple[int, ...]
+) -> None:
+    path = tmp_path / "bytes.mrcs"
+    path.write_bytes(_header_of_bytes(order, stamp, flags) + bytes((0, 127, 128, 255)) * 2)
+    images = MrcStack.open(path).read(torch.arange(2))
+    assert images.tolist() == [[list(map(float, expected[:2])), list(map(float, expected[2:]))]] * 2
+
+
+def test_two_pixels_in_a_byte_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "half.mrcs"
+    path.write_bytes(_header_of_bytes("<", b"IMOD", 16) + bytes(8))
+    with pytest.raises(InputError, match="4-bit pixels"):
+        MrcStack.open(path)
+
+
+def _header_of_bytes(order: str, stamp: bytes, flags: int) -> bytes:
+    """A header of two images of 2 x 2 bytes; IMOD's stamp is the number 1146047817, or "IMOD"."""
+    header = np.zeros(256, np.dtype("i4").newbyteorder(order))
+    header[:10] = (2, 2, 2, 0, 0, 0, 0, 2, 2, 1)
+    header[16:19] = (1, 2, 3)
+    header[38] = int.from_bytes(stamp, "little")
+    header[39] = flags
+    return header.tobytes()
+
+
+def test_bytes_after_the_pixels_do_no_harm(tmp_path: Path, generator: torch.Generator) -> None:
+    images = torch.randn(3, 4, 4, generator=generator)
+    path = tmp_path / "images.mrcs"
+    write_stack(path, images, 1.5)
+    path.write_bytes(path.read_bytes() + b"and more")
+    assert torch.equal(MrcStack.open(path).read(torch.arange(3)), images)
+
+
+@pytest.mark.parametrize("size", [np.nan, np.inf, -np.inf])
+def test_a_voxel_that_is_no_number_is_not_set(tmp_path: Path, size: float) -> None:
+    path = tmp_path / "map.mrc"
+    write_map(path, torch.zeros(4, 4, 4), size)
+    assert read_map(path, pixel_size_A=2.0).pixel_size_A == 2.0
+    with pytest.raises(InputError, match="has no pixel size"):
+        read_map(path)
+
+
+@pytest.mark.parametrize("size", [-1.5, 6e13, 1e-20])
+def test_a_voxel_that_cannot_be_is_refused(tmp_path: Path, size: float) -> None:
+    path = tmp_path / "map.mrc"
+    write_map(path, torch.zeros(4, 4, 4), size)
+    with pytest.raises(InputError, match=r"pixel size of .*map\.mrc is .*from 0\.1 to 100"):
+        read_map(path)
+    write_map(path, torch.zeros(4, 4, 4), 1.0)  # not set
+    for given in (size, np.nan, np.inf):
+        with pytest.raises(InputError, match=r"pixel size of .*map\.mrc is "):
+            read_map(path, pixel_size_A=given)
 
 
 @pytest.mark.parametrize("axes", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (2, 1, 3)])

@@ -112,7 +112,7 @@ def test_a_whole_file(job: tuple[Path, Tensor]) -> None:
     assert particles.source is not None
     assert particles.source.inverted
     summary = particles.source.summary
-    assert "2.5 Å (from blob/psize_A)" in summary
+    assert "2.5 Å (from blob/psize_A; warning: header of a.mrc says 1 Å" in summary
     assert "2 optics groups" in summary
     assert "ignored, though not zero: ctf/tilt_A" in summary
     assert "shift_A" not in summary  # zero in most files
@@ -184,7 +184,12 @@ def test_files_that_are_wrong(job: tuple[Path, Tensor]) -> None:
     complaint("blob/path of particle 2", "empty", blob__path=[b"a.mrc", b">", *[b"a.mrc"] * 3])
     complaint("blob/path of particle 1", "empty", blob__path=b"")
     complaint("'c.mrc'", "particle 1", "--datadir", blob__path=b"c.mrc")
-    complaint("blob/psize_A", "must be positive", blob__psize_A=0.0)
+    complaint("blob/psize_A is 0 in particle 1 ", "0.1 to 100 Å", blob__psize_A=0.0)
+    complaint("blob/psize_A is 25000 in particle 1 ", "(in pm?)", blob__psize_A=SIZE_A * 1e4)
+    complaint("ctf/accel_kv is 200000 in particle 3 ", "in V?", ctf__accel_kv=[2e2, 2e2, *[2e5] * 3])
+    complaint("ctf/df2_A is 1.4e+06 in particle 1 ", "defocus lies", ctf__df2_A=1.4e6)
+    complaint("defocus (ctf/df1_A, ctf/df2_A)", "in µm?", ctf__df1_A=1.5, ctf__df2_A=1.4)
+    complaint("ctf/df_angle_rad in degrees is 1718", "-360 to 360", ctf__df_angle_rad=30.0)
     complaint(
         "blob/shape", "particle 2 ", "box 16", blob__shape=[[16] * 2, [20] * 2, *[[16] * 2] * 3]
     )

@@ -283,17 +283,24 @@ def test_where_stacks_are_looked_for(tmp_path: Path, generator: torch.Generator)
     assert torch.equal(one.stack.read(torch.tensor([0])), images[:1])
 
 
-def test_pixel_size_comes_from_star_then_user_then_header(
+def test_pixel_size_is_the_users_then_the_stars_then_the_headers(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
     write_stack(tmp_path / "a.mrcs", torch.randn(2, 8, 8, generator=generator), 1.5)
     star = tmp_path / "particles.star"
     ctf = CTFParams.constant(2, defocus_u_A=10000.0)
     write_particles(star, image_names="a.mrcs", ctf=ctf, pixel_size_A=1.5, box_size=8)
-    assert (
-        "1.5 Å (from rlnImagePixelSize)" in read_particles(star, pixel_size_A=1.501).source.summary
-    )
-    star.write_text(star.read_text().replace("rlnImagePixelSize", "rlnSomethingElse"))
+    assert "1.5 Å (from rlnImagePixelSize)" in read_particles(star).source.summary
+    calibrated = star.read_text().replace("1.500000", "1.600000")
+    for label in ("rlnImagePixelSize", "rlnPixelSize"):
+        star.write_text(calibrated.replace("rlnImagePixelSize", label))
+        read = read_particles(star)
+        assert read.pixel_size_A == pytest.approx(1.6)
+        assert f"1.6 Å (from {label}; warning: header of a.mrcs says 1.5 Å)" in read.source.summary
+        mine = read_particles(star, pixel_size_A=3.0)
+        assert mine.pixel_size_A == 3.0
+        assert f"3 Å (from given; warning: {label} says 1.6 Å" in mine.source.summary
+    star.write_text(calibrated.replace("rlnImagePixelSize", "rlnSomethingElse"))
     assert "1.5 Å (from header of a.mrcs)" in read_particles(star).source.summary
     assert read_particles(star, pixel_size_A=3.0).pixel_size_A == 3.0
 

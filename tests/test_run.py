@@ -323,6 +323,13 @@ def test_wrong_options_are_refused_before_anything_is_written(dataset, tmp_path,
         (["--adversarial.batch_size", "0"], "batch_size is 0"),
         (["--adversarial.batch_size", "151"], "fewer than two batches of 151"),
         (["--device", "abacus"], "'abacus'"),
+        (["--device", "cuda:99"], "'cuda:99' cannot be used"),
+        (["--seed", "-1"], "--seed is -1; give"),
+        (["--seed", str(2**64)], f"--seed is {2**64}; give"),
+        (["--adversarial.critic_lr", "1e9"], "critic_lr is 1000000000.0; give a learning rate"),
+        (["--apix", "-6"], "--apix is -6, but a pixel size lies from 0.1 to 100 Å"),
+        (["--apix", "nan"], "--apix is 'nan'; give a number"),
+        (["--keep-halves"], "rlnRandomSubset must be 1 or 2 in every row"),
     ):
         assert words in refusal(capsys, [*command(dataset, output), *extra])
         assert not output.exists(), extra

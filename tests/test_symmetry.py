@@ -130,3 +130,11 @@ def test_directions_that_relion_samples_are_inside(
     rotation = euler_to_matrix(torch.stack((rot_deg, tilt_deg, 0 * tilt_deg), 1))
     moved = in_asymmetric_unit(Pose(rotation, torch.zeros(len(table), 2)), symmetry)
     torch.testing.assert_close(moved.rotation, rotation, atol=1e-5, rtol=0)
+
+
+def test_relions_names_of_the_icosahedral_settings():
+    assert torch.equal(symmetry_matrices("I2"), symmetry_matrices("I"))
+    assert torch.equal(symmetry_matrices(" i2 "), symmetry_matrices("I"))
+    for other in ("I1", "I3", "I4", "I5", "T2", "O2", "TD", "OH"):
+        with pytest.raises(InputError, match=f"symmetry '{other}' is unknown.*same as I2"):
+            symmetry_matrices(other)

@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     )
     from cryogan.errors import InputError
     from cryogan.evaluation.fsc import fourier_shell_correlation
-    from cryogan.io.mrc import read_map, write_map
+    from cryogan.io.mrc import Map, read_map, write_map
     from cryogan.particles import CTFParams, Particles, Pose
     from cryogan.phantom import phantom_map
 
 _PLACES = {
     "Assigned": "cryogan.api",
+    "Map": "cryogan.api",
     "Reconstruction": "cryogan.api",
     "assign": "cryogan.api",
     "evaluate": "cryogan.api",
@@ -59,6 +60,7 @@ __all__ = [
     "Assigned",
     "CTFParams",
     "InputError",
+    "Map",
     "Particles",
     "Pose",
     "Reconstruction",

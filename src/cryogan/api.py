@@ -16,12 +16,13 @@ from cryogan.conformations.folder import (
     read_true_conformations,
 )
 from cryogan.conformations.series import Series
-from cryogan.data.halves import split_halves
+from cryogan.data.halves import halves_of
 from cryogan.data.images import cropped
+from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
-from cryogan.io.mrc import Map, read_map, write_map
+from cryogan.io.mrc import Map, read_header, read_map, write_map
 from cryogan.io.particle_files import read_particles, write_assigned
 from cryogan.objectives.adversarial.config import preset
 from cryogan.objectives.adversarial.objective import Adversarial
@@ -32,6 +33,7 @@ from cryogan.objectives.likelihood.assignment import assign_halves
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.registry import OBJECTIVES
+from cryogan.run.contents import read_run_contents
 from cryogan.run.continuation import (
     Assigned,
     are_of,
@@ -138,6 +140,7 @@ def reconstruct(
     preset: str = "default",
     folder: Path | str | None = None,
     seed: int = 0,
+    keep_halves: bool = False,
     device: str = "auto",
     launch: Launch | None = None,
     show: Show = lambda records: None,
@@ -169,6 +172,7 @@ def reconstruct(
         preset: of the adversarial settings: "default" or "paper".
         folder: the run folder; a temporary one by default, which goes with the result.
         seed: of the split into half-sets and of everything random.
+        keep_halves: keep the half-sets that the particles came with (`Particles.half`).
         device: "auto", "cpu", "cuda", "cuda:1" ...
         launch: this process's place under torchrun, or None.
         show: called about twice a second with the new log records of each job.
@@ -198,8 +202,10 @@ def reconstruct(
     else:
         sources = {field.name: "given" for field in fields(Assumptions)}
     noise, noise_name = opened_noise(noise, particles)
-    work = cropped(particles, box_size, resolution_A)
-    about = describe_particles(work, noise_name)
+    objective.check(cropped(particles, box_size, resolution_A))
+    whole, _ = normalised(particles)
+    work = cropped(whole, box_size, resolution_A)
+    about = describe_particles(work, noise_name, keep_halves=keep_halves)
     return run_objective(
         objective,
         work,
@@ -255,6 +261,7 @@ def refine(
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = device_named(device)
     whole = particles_of(record, particles)
+    halves_of(whole, record.seed, record.halves)  # the same as those of the half-maps
     work = cropped(whole, record.box_size)
     width_A = work.box_size * work.pixel_size_A
     given = GivenAssumptions(
@@ -273,7 +280,8 @@ def refine(
     objective.check(work)
     maps, populations = half_basis(record.folder, work, assumptions)
     noise, noise_name = noise_of_run(record, noise, whole)
-    about = describe_particles(work, noise_name) | {"from": str(record.folder.resolve())}
+    about = describe_particles(work, noise_name, keep_halves=record.halves is not None)
+    about["from"] = str(record.folder.resolve())
     return run_objective(
         objective,
         work,
@@ -299,6 +307,7 @@ def assign(
     noise: NoiseModel | Path | str | None = None,
     device: str = "auto",
     show: Callable[[float], None] = lambda fraction: None,
+    started: Callable[[Mapping[str, Any]], None] = lambda about: None,
 ) -> Assigned:
     """Estimate every particle's orientation, shift and latent, with their uncertainty.
 
@@ -311,14 +320,18 @@ def assign(
         symmetry, max_shift, noise: as for `reconstruct`; those of the run by default.
         device: as for `reconstruct`.
         show: called with the fraction that is done.
+        started: called once with `particles`, as described in `config.json`, and `own`, whether
+            they are those of the run.
 
     Raises:
         InputError: the maps do not fit the particles, or an image cannot be used.
     """
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = torch.device(device_named(device))
+    particles, kept = normalised(particles)
     own = are_of(particles, record)
     work = cropped(particles, record.box_size) if own else particles
+    started({"particles": describe_particles(work, None), "own": own})
     width_A = work.box_size * work.pixel_size_A
     given = GivenAssumptions(symmetry=symmetry, max_shift=max_shift)
     assumptions, _ = inherited_assumptions(given, record, width_A)
@@ -327,12 +340,13 @@ def assign(
     noise = cropped_noise(noise, particles, work)
     scores = critic_scores_of(work, record, noise, own=own, device=where)
     basis, populations = half_basis(record.folder, work, assumptions)
-    groups = list(zip(split_halves(len(work), record.seed), basis, strict=True))
+    groups = list(zip(halves_of(work, record.seed, record.halves), basis, strict=True))
     result = assign_halves(
         work,
         groups,
         read_map(record.folder / "map.mrc").volume,
         config,
+        resolution_A=read_run_contents(record.folder).resolution_A["half_map_0.143_masked"],
         populations=populations,
         device=where,
         noise=noise,
@@ -346,7 +360,7 @@ def assign(
     number, columns = latent_columns(result, config, basis.shape[1])
     if scores is not None:
         columns["cryoganCriticScore"] = scores
-    return Assigned(result, half, number, columns, assumptions.symmetry)
+    return Assigned(result, half, number, columns, assumptions.symmetry, kept)
 
 
 def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> list[Path]:
@@ -356,7 +370,7 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         path: star file to write; it has all columns of the particles' own file. Of a .cs file the
             fields in RELION's terms, and the .cs file beside it has all of them.
         particles: as read from their file.
-        poses: from `assign`.
+        poses: from `assign` of these particles; those that it left out are not written.
 
     Returns:
         The files written: the star file, and a .cs file with its group file (.csg) if the
@@ -371,6 +385,7 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         particles,
         found.pose,
         symmetry=poses.symmetry,
+        kept=poses.kept,
         half=poses.half,
         class_number=poses.class_number,
         class_posterior=poses.columns.get("cryoganClassProbability"),
@@ -417,15 +432,16 @@ def evaluate(
         found: a run, a map, or a file or folder of these.
         truth: map of the known structure.
         truth_conformations: or the folder `truth` of a simulation.
-        pixel_size_A: of a map file without one.
+        pixel_size_A: of `found`, if it is a file or folder: it goes before its header's, where 0
+            and 1 Å mean that it is not set. A truth without one must be in the box of `found`,
+            whose pixel size it then has.
 
     Raises:
         InputError: not one truth is given, or a file cannot be read or compared.
 
     Example:
         >>> import cryogan as cg
-        >>> from cryogan.io.mrc import Map
-        >>> phantom = Map(cg.phantom_map(32, 6.0), 6.0)
+        >>> phantom = cg.Map(cg.phantom_map(32, 6.0), 6.0)
         >>> found = cg.evaluate(phantom, truth=phantom)
         >>> round(found.correlation, 2), round(found.resolution_A(0.5), 2)
         (1.0, 12.0)
@@ -440,8 +456,8 @@ def evaluate(
     if isinstance(found, Series):
         raise InputError("A series is compared with truth_conformations, not with one map.")
     assert truth is not None
-    known = truth if isinstance(truth, Map) else read_map(truth)
-    return compare_to_truth(_map_of(found, pixel_size_A), known)
+    mine = _map_of(found, pixel_size_A)
+    return compare_to_truth(mine, truth if isinstance(truth, Map) else _truth_of(truth, mine))
 
 
 def record_truth(run: Reconstruction | Path | str, comparison: Comparison) -> None:
@@ -460,6 +476,18 @@ def _map_of(found: Reconstruction | Map | Path | str, pixel_size_A: float | None
             raise InputError(f"{path} holds no finished run; give a map, or finish the run first.")
         path = path / "map.mrc"
     return read_map(path, pixel_size_A)
+
+
+def _truth_of(path: Path | str, mine: Map) -> Map:
+    header = read_header(path)
+    if header.known_pixel_size_A is not None:
+        return read_map(path)
+    if header.shape[0] != mine.volume.shape[-1]:
+        raise InputError(
+            f"{path} has no pixel size in its header, where 0 and 1 Å mean that it is not set, and "
+            "another box than the map; write it into the header."
+        )
+    return read_map(path, mine.pixel_size_A)
 
 
 def _series_of(found: Reconstruction | Path | str, pixel_size_A: float | None) -> Series:

@@ -36,12 +36,17 @@ class Pose:
         return Pose(self.rotation.to(device), self.shift_A.to(device))
 
 
+FLIPPED, MULTIPLIED = 1, 2  # what was done to images: see `CTFParams.correction`
+
+
 @dataclass(frozen=True)
 class CTFParams:
     """Contrast-transfer-function parameters of n particles; every field is an (n,) tensor.
 
     Defocus is positive for underfocus. `defocus_angle_deg` is the angle between the x axis and
     the direction of `defocus_u_A`. `amplitude_contrast` is a fraction (0.07, 0.1).
+    `correction` says what was done to the images: nothing (0), phases flipped (`FLIPPED`), or
+    multiplied by their CTFs (`MULTIPLIED`).
     """
 
     defocus_u_A: Tensor
@@ -53,6 +58,7 @@ class CTFParams:
     phase_shift_deg: Tensor
     b_factor_A2: Tensor
     scale: Tensor
+    correction: Tensor
 
     @classmethod
     def constant(
@@ -68,6 +74,7 @@ class CTFParams:
         phase_shift_deg: float | Tensor = 0.0,
         b_factor_A2: float | Tensor = 0.0,
         scale: float | Tensor = 1.0,
+        correction: int | Tensor = 0,
     ) -> Self:
         """n parameter sets from scalars or (n,) tensors; `defocus_v_A` defaults to u."""
 
@@ -84,6 +91,7 @@ class CTFParams:
             column(phase_shift_deg),
             column(b_factor_A2),
             column(scale),
+            torch.as_tensor(correction, dtype=torch.int64).expand(n).clone(),
         )
 
     def __len__(self) -> int:
@@ -179,12 +187,14 @@ class Particles:
         ctf: CTF parameters, one row an image.
         pixel_size_A: the pixel size of the images.
         source: the file that they were read from; None for images in memory.
+        half: (n,) int64, the half-set that each was in before, 1 or 2; None if unknown.
     """
 
     stack: ImageStack
     ctf: CTFParams
     pixel_size_A: float
     source: ParticleSource | None = None
+    half: Tensor | None = None
 
     @property
     def box_size(self) -> int:
@@ -195,4 +205,6 @@ class Particles:
 
     def subset(self, index: Tensor) -> "Particles":
         """The particles of `index` ((n,) int64), still lazily read."""
-        return replace(self, stack=SubsetStack(self.stack, index), ctf=self.ctf[index], source=None)
+        half = None if self.half is None else self.half[index]
+        stack, ctf = SubsetStack(self.stack, index), self.ctf[index]
+        return replace(self, stack=stack, ctf=ctf, source=None, half=half)

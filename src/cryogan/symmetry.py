@@ -42,11 +42,12 @@ def point_group(name: str) -> tuple[str, int]:
     Raises:
         InputError: the name is no point group.
     """
-    match = re.fullmatch(r"([CD])([1-9]\d{0,2})|([TOI])", name.strip().upper())
+    plain = name.strip().upper()
+    match = re.fullmatch(r"([CD])([1-9]\d{0,2})|([TOI])", "I" if plain == "I2" else plain)
     if match is None:
         raise InputError(
             f"The symmetry {name!r} is unknown; give Cn or Dn with n from 1 to 999 "
-            "(C1 is no symmetry), T, O or I."
+            "(C1 is no symmetry), T, O or I (the same as I2, with twofold axes along x, y and z)."
         )
     family, order, polyhedron = match.groups()
     return (polyhedron, 1) if polyhedron else (family, int(order))
@@ -61,7 +62,7 @@ def symmetry_matrices(name: str) -> Tensor:
     Crowther's setting) has twofold axes along x, y, z and a fivefold axis along (1, 0, φ).
 
     Args:
-        name: "C1", "C4", "D2", "T", "O", "I" ..., upper or lower case.
+        name: "C1", "C4", "D2", "T", "O", "I" (or "I2") ..., upper or lower case.
 
     Returns:
         (m, 3, 3) float32 rotation matrices; m is the order of the group.
@@ -106,6 +107,21 @@ def _closure(generators: list[Tensor]) -> Tensor:
             if min((product - known).abs().max().item() for known in group) > 1e-6:
                 group.append(product)
     return torch.stack(group)
+
+
+def is_in_asymmetric_unit(direction: Tensor, symmetry: str) -> Tensor:
+    """(n,) whether viewing directions (n, 3) lie in RELION's asymmetric unit, edge included.
+
+    Raises:
+        InputError: the symmetry is unknown.
+    """
+    import torch
+
+    group = symmetry_matrices(symmetry).double()
+    inside = torch.tensor(_INSIDE[symmetry.strip()[0].upper()], dtype=torch.float64)
+    along = direction.double() @ (inside @ group).T
+    found: Tensor = along[:, 0] >= along.amax(dim=1) - 1e-6
+    return found
 
 
 def in_asymmetric_unit(pose: Pose, symmetry: str) -> Pose:

@@ -1,12 +1,14 @@
 """`cryogan assign`: poses for particles, to be carried on to RELION or cryoSPARC."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cryogan.cli.options import (
     add_reading_options,
     assumptions_of,
     read_particles,
+    require_device,
     require_file,
     require_run,
 )
@@ -61,32 +63,34 @@ def run(arguments: Sequence[str]) -> int:
         )
     assumptions_of(options, inherits=True)
     require_run(options.run)
+    device = require_device(options)
     require_file(options.particles)
 
     import numpy as np
 
     import cryogan
     from cryogan.cli.display import bar, console
-    from cryogan.run.continuation import are_of
-    from cryogan.run.folder import read_run
 
-    record = read_run(Path(options.run))
     particles = read_particles(options.particles, options)
     out = console()
-    out.print(particles.source.summary)
-    out.print(
-        "each particle against the map of its own half-set"
-        if are_of(particles, record)
-        else "not the particles of the run: all against map.mrc"
-    )
+
+    def started(about: Mapping[str, Any]) -> None:
+        out.print(about["particles"]["summary"])
+        out.print(
+            "each particle against the map of its own half-set"
+            if about["own"]
+            else "not the particles of the run: all against map.mrc"
+        )
+
     with bar(out, f"{len(particles):,} particles") as show:
         poses = cryogan.assign(
             particles,
             options.run,
             symmetry=options.get("sym"),
             max_shift=options.get("max_shift"),
-            device=options.get("device") or "auto",
+            device=device,
             show=lambda fraction: show("", fraction),
+            started=started,
         )
     written = cryogan.write_particles(output, particles, poses)
     spread = np.quantile(poses.assignment.spread_deg.numpy(), [0.1, 0.5, 0.9])

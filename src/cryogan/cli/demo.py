@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryogan.cli.options import require_seed
 from cryogan.cli.parser import CommandParser
 from cryogan.objectives.adversarial.config import Stage
 
@@ -33,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command: 0, or 130 if it was interrupted."""
     options = make_parser().given(arguments)
     folder = Path(options.get("output") or "demo")
-    seed = options.get("seed") or 0
+    seed = require_seed(options)
 
     import cryogan
     from cryogan.api import record_truth

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from cryogan.cli.options import require_file
+from cryogan.cli.options import require_file, require_pixel_size
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
@@ -37,7 +37,13 @@ def make_parser() -> CommandParser:
         help="FSC table (.csv), a .png goes beside it; with --truth-dir a folder for "
         "evaluation.json, matrix.csv and evaluation.png instead of that of the conformations",
     )
-    add("--apix", "--angpix", type=float, help="pixel size of a map without one")
+    add(
+        "--apix",
+        "--angpix",
+        type=float,
+        help="pixel size of the map or maps in Å; goes before that in their headers, where 0 and 1 "
+        "mean that it is not set",
+    )
     return parser
 
 
@@ -46,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     options = make_parser().given(arguments)
     if options.get("truth") is not None and options.get("truth_dir") is not None:
         raise InputError("Give --truth (one map) or --truth-dir (conformations), not both.")
+    require_pixel_size(options)
     if not Path(options.map).exists():
         raise InputError(
             f"There is no {options.map}; give a map, a run folder or a folder of maps."

@@ -1,5 +1,6 @@
 """Options that several commands share, in users' units; what is not given is not there."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from jsonargparse import Namespace
 
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
+from cryogan.io.ranges import require_possible
 from cryogan.objectives.assumptions import GivenAssumptions
 from cryogan.registry import LATENTS, OBJECTIVES
 
+_MOST_SEEDS = 2**63
 _ANY_WIDTH_A = 1e9  # of a box, for what does not depend on it
 
 
@@ -29,7 +32,14 @@ def add_reading_options(parser: CommandParser) -> None:
     add("--ctf-table", type=str, metavar="FILE", help="CTFs of a bare stack, a row an image")
     add("--no-ctf", action="store_true", help="the images of a bare stack have no CTF")
     add("--ind", type=str, help="particles to use: .npy or .txt of row numbers from 0")
-    add("--apix", "--angpix", type=float, help="pixel size in Å where the particle file has none")
+    add(
+        "--apix",
+        "--angpix",
+        type=float,
+        help="pixel size in Å; goes before that of the particle file (rlnImagePixelSize, "
+        "rlnPixelSize, or rlnDetectorPixelSize and rlnMagnification), and this before that in the "
+        "headers of its stacks, where 0 and 1 mean that it is not set",
+    )
     add(
         "--sign",
         choices=["auto", "bright", "dark"],
@@ -124,6 +134,42 @@ def assumptions_of(options: Namespace, inherits: bool = False) -> dict[str, Any]
     return found
 
 
+def require_pixel_size(options: Namespace) -> None:
+    """Refuse --apix out of range.
+
+    Raises:
+        InputError: it is not possible.
+    """
+    if options.get("apix") is not None:
+        require_possible("pixel_size_A", options.apix, "--apix", "give the pixel size in Å")
+
+
+def require_seed(options: Namespace) -> int:
+    """The seed: 0 unless given.
+
+    Raises:
+        InputError: it is out of range.
+    """
+    seed: int = options.get("seed") or 0
+    if not 0 <= seed < _MOST_SEEDS:
+        raise InputError(f"--seed is {seed}; give a whole number from 0 to below 2^63.")
+    return seed
+
+
+def require_device(options: Namespace) -> str:
+    """The word for the device: "auto" unless given.
+
+    Raises:
+        InputError: it is none.
+    """
+    device: str = options.get("device") or "auto"
+    if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", device):
+        raise InputError(
+            f"--device is '{device}'; give auto, cpu, cuda, or cuda:1 for the second GPU."
+        )
+    return device
+
+
 def require_file(path: str) -> Path:
     """The path of a file that is there.
 
@@ -178,15 +224,22 @@ def read_index(path: Path) -> Any:
     import numpy as np
     import torch
 
+    from cryogan.io.npy import read_npy
+
     try:
-        numbers = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        numbers = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(
             f"Cannot read particle numbers from {path} ({error}); give a .npy file or a text "
             "file with a row number, counted from 0, on each line."
         ) from error
     is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
-    if not is_list or not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+    if (
+        not is_list
+        or not ((numbers == np.round(numbers)) & (numbers < 2**53) & (numbers > -(2**53))).all()
+    ):
         raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
     values, counts = np.unique(numbers, return_counts=True)
     if (counts > 1).any():
@@ -210,6 +263,7 @@ def read_particles(path: str | Path, options: Namespace, reader: str | None = No
     """
     if not Path(path).is_file():
         raise InputError(f"There is no file {path}; give a particle file.")
+    require_pixel_size(options)
     rows = chosen_rows(options)
     import cryogan
 

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from cryogan.errors import InputError
+from cryogan.io.yaml_files import CHECKED_YAML
 
 _KINDS = {
     "int": "a whole number",
@@ -75,7 +76,8 @@ class CommandParser(ArgumentParser):
         matter: Sequence[str] = (),
         **options: Any,  # jsonargparse makes further parsers of this class, for nested settings
     ) -> None:
-        options = {"exit_on_error": False} | options
+        options.setdefault("exit_on_error", False)
+        options.setdefault("parser_mode", CHECKED_YAML)
         super().__init__(
             prog=f"cryogan {command}",
             description=description,
@@ -100,7 +102,7 @@ class CommandParser(ArgumentParser):
         printed = any(word.split("=")[0] == "--print_config" for word in arguments)
         try:
             found = self.parse_args(list(arguments), defaults=printed)
-        except ArgumentError as error:
+        except (ArgumentError, OverflowError) as error:
             raise InputError(self._sentence(str(error))) from error
         return found
 

@@ -1,21 +1,23 @@
 """`cryogan reconstruct`: particle images in, maps and a report out."""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any, get_args
 
 from cryogan.cli.options import (
     add_assumptions,
     add_reading_options,
     assumptions_of,
     read_particles,
+    require_device,
     require_file,
     require_objective,
+    require_seed,
 )
 from cryogan.cli.parser import CommandParser, plain
 from cryogan.errors import InputError
+from cryogan.io.yaml_files import read_yaml
 from cryogan.objectives.adversarial.config import PRESETS, AdversarialConfig, Stage, preset
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.registry import NOISE_MODELS
@@ -70,6 +72,13 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
     )
     add("--noise", type=str, help="noise model instead: white, or module:function")
     add("--seed", type=int, help="of the half-sets and of everything random (default: 0)")
+    add(
+        "--keep-halves",
+        action="store_true",
+        default=None,
+        help="keep the half-sets of the particle file (rlnRandomSubset) instead of drawing new "
+        "ones; refine and assign keep those of the run",
+    )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
     add("--config", action="config", help="YAML file with any of these options")
     add("--preset", choices=list(PRESETS), help="'paper' is the published adversarial recipe")
@@ -96,7 +105,7 @@ def run(arguments: Sequence[str]) -> int:
         if ":" not in objective:
             raise InputError(f"Settings of the {objective} objective are --{objective}.NAME VALUE.")
         settings = plain(options.settings)
-    if "stages" in settings:
+    if settings.get("stages") is not None:
         settings["stages"] = tuple(Stage(**stage) for stage in settings["stages"])
     chosen = options.get("preset") or "default"
     _check(objective, settings, chosen, heterogeneous="latent" in assumptions)
@@ -106,6 +115,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.get("noise_patches") is not None:
             raise InputError("Give --noise or --noise-patches, not both.")
         NOISE_MODELS.check(options.noise)
+    seed, device = require_seed(options), require_device(options)
     particles = read_particles(options.particles, options)
 
     import cryogan
@@ -126,8 +136,9 @@ def run(arguments: Sequence[str]) -> int:
             settings=settings,
             preset=chosen,
             folder=options.output,
-            seed=options.get("seed") or 0,
-            device=options.get("device") or "auto",
+            seed=seed,
+            device=device,
+            keep_halves=bool(options.get("keep_halves")),
             launch=launch,
             show=display.show,
             started=display.started,
@@ -139,10 +150,24 @@ def run(arguments: Sequence[str]) -> int:
 
 def _check(objective: str, settings: dict[str, Any], chosen: str, heterogeneous: bool) -> None:
     """Refuse settings out of range before anything is imported."""
+    defaults: AdversarialConfig | LikelihoodConfig
     if objective == "adversarial":
-        replace(preset(chosen, heterogeneous=heterogeneous), **settings)
+        defaults = preset(chosen, heterogeneous=heterogeneous)
     elif objective == "likelihood":
-        replace(LikelihoodConfig(), **settings)
+        defaults = LikelihoodConfig()
+    else:
+        return
+    _refuse_empty(objective, defaults, settings)
+    for number, stage in enumerate(settings.get("stages", ())):
+        _refuse_empty(f"{objective}.stages[{number}]", stage, vars(stage))
+    replace(defaults, **settings)
+
+
+def _refuse_empty(group: str, settings: Any, values: Mapping[str, Any]) -> None:
+    """A name without a value in a configuration file is None, which few settings can be."""
+    for field in fields(settings):
+        if values.get(field.name, ...) is None and type(None) not in get_args(field.type):
+            raise InputError(f"--{group}.{field.name} has no value; give one or leave it out.")
 
 
 class _InOrder(argparse.Action):
@@ -160,20 +185,11 @@ def _preset_and_model(arguments: Sequence[str]) -> tuple[str, bool]:
     given = getattr(early.parse_known_args(list(arguments))[0], "given", [])
     chosen = {"preset": "default", "model": "homogeneous", "latent": "none"}
     for name, value in given:
-        found = _read_yaml(Path(value)) if name == "config" else {name: value}
+        found = read_yaml(value) if name == "config" else {name: value}
+        if not isinstance(found, dict):
+            raise InputError(
+                f"{value} holds no options; give a YAML file with options of this command."
+            )
         chosen |= {key: found[key] for key in chosen if isinstance(found.get(key), str)}
     known = chosen["preset"] if chosen["preset"] in PRESETS else "default"
     return known, chosen["model"] == "heterogeneous" or chosen["latent"] != "none"
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(
-            f"Cannot read {path} ({reason}); give a YAML file with options of this command."
-        ) from error
-    return found if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ from cryogan.cli.options import (
     add_reading_options,
     assumptions_of,
     read_particles,
+    require_device,
     require_run,
 )
 from cryogan.cli.parser import CommandParser, plain
@@ -47,6 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = plain(options.get("likelihood")) or {}
     LikelihoodConfig(**settings)
     require_run(options.run)
+    device = require_device(options)
 
     import cryogan
     from cryogan.cli.display import console, run_display
@@ -64,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
             **assumptions,
             settings=settings,
             folder=options.get("output"),
-            device=options.get("device") or "auto",
+            device=device,
             show=display.show,
             started=display.started,
         )

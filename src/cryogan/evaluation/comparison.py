@@ -10,7 +10,13 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment
-from cryogan.evaluation.fsc import corrected_fsc, fourier_shell_correlation, resolution_A
+from cryogan.evaluation.fsc import (
+    band_end,
+    corrected_fsc,
+    ended,
+    fourier_shell_correlation,
+    resolution_A,
+)
 from cryogan.evaluation.masks import soft_mask
 from cryogan.evaluation.resampling import resample_map
 
@@ -35,7 +41,7 @@ class Comparison:
         truth: (D, D, D), the truth at the map's pixel size and in its box.
         mask: (D, D, D), soft mask of the truth.
         pixel_size_A: of all three.
-        fsc: (D // 2 + 1,), unmasked.
+        fsc: (D // 2 + 1,), unmasked; NaN beyond the band of the map or of the truth.
         fsc_masked: (D // 2 + 1,), inside the mask; not corrected for the mask.
         correlation: Pearson correlation of all voxels.
         correlation_masked: Pearson correlation of the voxels, weighted by the mask.
@@ -94,7 +100,7 @@ class HalfMapComparison:
         aligned_half2: (D, D, D), in the frame of half 1.
         average: (D, D, D), mean of both.
         mask: (D, D, D), soft mask of the average.
-        fsc: (D // 2 + 1,), unmasked.
+        fsc: (D // 2 + 1,), unmasked; NaN beyond the band of either.
         fsc_masked: (D // 2 + 1,), inside the mask, corrected by phase randomisation.
     """
 
@@ -134,14 +140,17 @@ def compare_to_truth(
     aligned = apply_alignment(map_.volume, alignment, pixel_size)
     if mask is None:
         mask = soft_mask(target, pixel_size)
+    width_A = size * pixel_size
+    truth_width_A = truth.volume.shape[-1] * truth.pixel_size_A
+    last = min(band_end(map_.volume), int(band_end(truth.volume) * width_A / truth_width_A))
     return Comparison(
         alignment=alignment,
         aligned=aligned,
         truth=target,
         mask=mask,
         pixel_size_A=pixel_size,
-        fsc=fourier_shell_correlation(aligned, target),
-        fsc_masked=fourier_shell_correlation(aligned, target, mask),
+        fsc=ended(fourier_shell_correlation(aligned, target), last),
+        fsc_masked=ended(fourier_shell_correlation(aligned, target, mask), last),
         correlation=correlation(aligned, target),
         correlation_masked=correlation(aligned, target, mask),
     )
@@ -175,14 +184,15 @@ def half_map_comparison(
     second = apply_alignment(half2, alignment, pixel_size_A)
     average = 0.5 * (first + second)
     mask = soft_mask(average, pixel_size_A)
+    last = min(band_end(half1), band_end(half2))
     return HalfMapComparison(
         alignment=alignment,
         half1=first,
         aligned_half2=second,
         average=average,
         mask=mask,
-        fsc=fourier_shell_correlation(first, second),
-        fsc_masked=corrected_fsc(first, second, mask, generator),
+        fsc=ended(fourier_shell_correlation(first, second), last),
+        fsc_masked=ended(corrected_fsc(first, second, mask, generator), last),
     )
 
 

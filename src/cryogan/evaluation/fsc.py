@@ -4,6 +4,7 @@ Shell s holds the coefficients with `round(|k| D) = s`, that is spatial frequenc
 `s / (D · pixel size)`. Between shells the curve is interpolated linearly in spatial frequency.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.files import write_text
+
+_CLIFF = 1e-3
 
 
 def fourier_shell_correlation(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -44,6 +47,32 @@ def _spectra_correlation(a: Tensor, b: Tensor, box_size: int) -> Tensor:
     power_b = fourier.shell_sum(b.abs().square(), box_size, 3)
     norm = (power_a * power_b).sqrt()
     return torch.where(norm > 0, cross / norm.clamp_min(1e-30), 0.0)
+
+
+def band_end(volume: Tensor) -> int:
+    """The last shell of a map (D, D, D) before its power falls a thousandfold in one step.
+
+    Maps are cut at a band limit, or resampled from coarser voxels; their spectra never fall so fast
+    by themselves. What lies beyond is rounding and interpolation, whose FSC means nothing.
+
+    Example:
+        >>> import torch, cryogan as cg
+        >>> from cryogan import fourier
+        >>> phantom = cg.phantom_map(32, 6.0)
+        >>> cut = fourier.rfft(phantom, 3) * fourier.band_mask(32, 10.5, 3)
+        >>> band_end(fourier.irfft(cut, 32, 3)), band_end(phantom)
+        (10, 16)
+    """
+    size = volume.shape[-1]
+    power = fourier.shell_mean(fourier.rfft(volume.double(), 3).abs().square(), size, 3)
+    falls = (power[2:] < _CLIFF * power[1:-1]).nonzero()
+    return 1 + int(falls[0]) if len(falls) else size // 2
+
+
+def ended(curve: Tensor, shell: int) -> Tensor:
+    """An FSC curve without what lies beyond `shell`, where it is NaN."""
+    beyond = torch.arange(curve.shape[-1], device=curve.device) > shell
+    return torch.where(beyond, math.nan, curve)
 
 
 def corrected_fsc(half1: Tensor, half2: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,7 +119,8 @@ def resolution_A(
 
     The crossing is interpolated linearly in spatial frequency between the last shell at or above
     the threshold and the first one below it. A curve that stays above is resolved to Nyquist,
-    `2 · pixel_size_A`; one that is below in shell 1 already, to the box length.
+    `2 · pixel_size_A`, or to its last shell where it ends (NaN) before; one that is below in shell
+    1 already, to the box length.
 
     Args:
         fsc: (D // 2 + 1,) values of shells 0 ... D // 2; shell 0 is ignored.
@@ -105,6 +135,8 @@ def resolution_A(
     curve: list[float] = fsc.double().tolist()
     for shell in range(1, len(curve)):
         if not curve[shell] >= threshold:
+            if shell > 1 and math.isnan(curve[shell]):
+                return box_A / (shell - 1)
             if shell == 1:
                 return box_A
             before = curve[shell - 1]

@@ -21,6 +21,8 @@ from cryogan.io.mrc import Map
 
 _OVERSAMPLING = 1.5  # of the final grid, with atoms blurred to suit and sharpened back
 _COARSEST_A = 1.25
+_MOST_OCCUPANCY = 10.0
+_MOST_B_A2 = 1e4
 
 _PART = re.compile(
     r"(?P<chain>[^/\s]+)(/(?P<first>-?\d+)(-(?P<last>-?\d+))?(/(?P<atom>[^/\s]+))?)?"
@@ -144,8 +146,9 @@ def read_model(*paths: Path | str, assembly: str | None = None) -> AtomicModel:
             file's own atoms.
 
     Raises:
-        InputError: a file cannot be read, has no atoms, an atom without coordinates, no such
-            assembly, or a chain of the same name as a chain of a file before it.
+        InputError: a file cannot be read, has no atoms, an atom without coordinates or with an
+            impossible occupancy or B-factor, no such assembly, or a chain of the same name as a
+            chain of a file before it.
     """
     owner: dict[str, Path | str] = {}
     rows: list[tuple[Any, ...]] = []
@@ -163,6 +166,11 @@ def read_model(*paths: Path | str, assembly: str | None = None) -> AtomicModel:
             if not math.isfinite(atom.pos.length()):
                 raise InputError(
                     f"Atom {site} in {path} has no coordinates; complete or remove it."
+                )
+            if not (0 <= atom.occ <= _MOST_OCCUPANCY and abs(atom.b_iso) <= _MOST_B_A2):
+                raise InputError(
+                    f"Atom {site} in {path} has the occupancy {atom.occ:g} and B-factor "
+                    f"{atom.b_iso:g}, which cannot be; correct or remove it."
                 )
             rows.append(
                 (
@@ -270,9 +278,12 @@ def _read_first_model(path: Path | str, assembly: str | None) -> gemmi.Model:
         raise InputError(f"{path} does not exist; check the path of the atomic model.")
     try:
         structure = gemmi.read_structure(str(path))
-    except (OSError, RuntimeError, ValueError) as error:
+        for site in (site for model in structure for site in model.all()):
+            str(site)  # decodes its names
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        words = " ".join(str(error).split())
         raise InputError(
-            f"{path} cannot be read as an atomic model ({error}); give a PDB or mmCIF file."
+            f"{path} cannot be read as an atomic model ({words}); give a PDB or mmCIF file."
         ) from error
     if len(structure) == 0 or not structure[0].count_occupancies() > 0:
         raise InputError(f"{path} holds no atoms; give a PDB or mmCIF file of a molecule.")

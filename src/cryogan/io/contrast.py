@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.background import level
 from cryogan.particles import ImageStack
 
 SAMPLE = 500
@@ -27,18 +28,18 @@ def sample_images(stack: ImageStack, n: int = SAMPLE) -> Tensor:
 def contrast_z(images: Tensor, pixel_size_A: float) -> float:
     """z-score of "protein is bright" ((n, D, D) images): negative for dark protein.
 
-    Each image is correlated with a Gaussian blob at the centre of the box (σ = 0.15 D). Only
-    frequencies above zero and below 1/40 Å count, where the CTF of any usual underfocus keeps
-    the protein's own sign; shells are weighted by the inverse of the images' mean power, so that
-    uneven ice does not rule. The score is the mean over images divided by its standard error,
-    or the median divided by its own (from the median absolute deviation), whichever is nearer
-    to zero; 0 if they disagree about the sign: neither a few wild images nor an accident of a
-    very small set can decide. A single image scores 0.
+    Each image, less the plane of its background, is correlated with a Gaussian blob at the centre
+    of the box (σ = 0.15 D). Only frequencies above zero and below 1/40 Å count, where the CTF of
+    any usual underfocus keeps the protein's own sign; shells are weighted by the inverse of the
+    images' mean power, so that uneven ice does not rule. The score is the mean over images divided
+    by its standard error, or the median divided by its own (from the median absolute deviation),
+    whichever is nearer to zero; 0 if they disagree about the sign: neither a few wild images nor an
+    accident of a very small set can decide. A single image scores 0.
     """
     if len(images) < 2:
         return 0.0
     box_size = images.shape[-1]
-    plane = fourier.rfft(images)
+    plane = fourier.rfft(level(images))
     power = fourier.shell_mean(plane.abs().square(), box_size).mean(0)
     power = power.clamp_min(1e-12 * float(power.max()) or 1.0)
     k = fourier.frequency_grid(box_size).norm(dim=-1)

@@ -28,7 +28,8 @@ from cryogan.errors import InputError
 from cryogan.files import atomic_path
 from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A, disk_signs
 from cryogan.io.mrc import MrcStack
-from cryogan.particles import CTFParams, Particles, Pose
+from cryogan.io.npy import read_npy
+from cryogan.particles import CTFParams, Particles, Pose, SubsetStack
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 
@@ -70,7 +71,8 @@ ALIGNMENT_FIELDS = {
     "alignments3D/class": "<u4",
     "alignments3D/class_ess": "<f4",
 }
-_MAX_HEADER = 2**20  # NumPy's default, 10,000 characters, is too few for many classes
+_LARGEST_ROTATION_RAD = 1000.0
+_LARGEST_NUMBER = 1e30
 
 
 def read_poses(path: Path | str) -> Pose:
@@ -130,6 +132,7 @@ def read_ctf(path: Path | str) -> CTFParams:
         phase_shift_deg=torch.rad2deg(column("phase_shift_rad", default=0.0)).float(),
         b_factor_A2=column("bfactor", default=0.0).float(),
         scale=column("scale", default=1.0).float(),
+        correction=torch.zeros(len(records), dtype=torch.int64),
     )
 
 
@@ -166,6 +169,8 @@ def write_particles(
         ValueError: numbers of particles differ, or a half is not 1 or 2.
     """
     stack = particles.stack
+    if isinstance(stack, SubsetStack) and isinstance(stack.parent, MrcStack | MixedStack):
+        stack = stack.parent.subset(stack.index)
     disk = stack.disk if isinstance(stack, MixedStack) else stack
     if not isinstance(disk, MrcStack):
         raise InputError(
@@ -274,17 +279,14 @@ def _uid(path: bytes, index: int) -> int:
 
 
 def read_records(path: Path | str) -> Records:
-    """The records of a .cs file, mapped: Python objects in it would be refused, never loaded."""
-    try:
-        records: Records = np.lib.format.open_memmap(path, mode="r", max_header_size=_MAX_HEADER)
-    except OSError as error:
-        raise InputError(
-            f"Cannot read {path}: {error.strerror or error}; check the file's name."
-        ) from error
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} is no whole cryoSPARC particle file; give a .cs file as cryoSPARC writes it."
-        ) from error
+    """The records of a .cs file, memory-mapped: one a particle, at least one.
+
+    Raises:
+        InputError: the file cannot be read, is not whole, or is no array of named fields.
+    """
+    records: Records = read_npy(
+        path, "cryoSPARC particle file", "give a .cs file as cryoSPARC writes it"
+    )
     if records.dtype.names is None or records.ndim != 1:
         raise InputError(
             f"{path} is a NumPy array without cryoSPARC's named fields; give a .cs particle file."
@@ -311,7 +313,14 @@ def _poses(records: Records, group: str, path: Path | str) -> Pose:
             "size must be positive; correct the file."
         )
     rotation: Tensor = roma.rotvec_to_rotmat(vector)
-    return Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
+    pose = Pose(rotation.float(), -(shift_px * pixel_size_A[:, None]).float())
+    possible = (vector.norm(dim=1) < _LARGEST_ROTATION_RAD) & pose.shift_A.isfinite().all(1)
+    if not possible.all():
+        raise InputError(
+            f"{group}/pose or {group}/shift of particle {int((~possible).int().argmax()) + 1} of "
+            f"{path} is far too large; correct or remove the particle."
+        )
+    return pose
 
 
 def field_numbers(
@@ -338,10 +347,10 @@ def field_numbers(
             "particle; give a .cs file as cryoSPARC writes it."
         )
     numbers = torch.from_numpy(values.astype(np.float64))
-    bad = ~numbers.reshape(len(records), -1).isfinite().all(1)
+    bad = ~(numbers.abs() < _LARGEST_NUMBER).reshape(len(records), -1).all(1)
     if bad.any():
         raise InputError(
-            f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number; "
-            "correct or remove the particle."
+            f"{field} of particle {int(bad.int().argmax()) + 1} of {path} is not a finite number "
+            f"below {_LARGEST_NUMBER:g}; correct or remove the particle."
         )
     return numbers

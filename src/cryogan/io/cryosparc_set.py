@@ -62,10 +62,10 @@ _JOB = re.compile(r"J\d+(?=_)")
 
 @dataclass(frozen=True)
 class _Table(Table):
-    """A table whose rows are records."""
+    """A table whose `lines` are numbers of records, from 0: each row's, or its group's first."""
 
     def where(self, row: int) -> str:
-        return f"particle {row + 1} of {self.path}"
+        return f"particle {self.lines[row] + 1} of {self.path}"
 
 
 def read_particles(
@@ -104,7 +104,8 @@ def read_particles(
     assert particles.source is not None
     lines = [_in_fields(particles.source.summary)]
     if signs is not None:
-        dark = int(((signs if index is None else signs[index]) < 0).sum())
+        rows = particles.source.rows
+        dark = int(((signs if rows is None else signs[rows]) < 0).sum())
         lines.append(f"that is after blob/sign, which inverts {dark:,} of {len(particles):,}")
     if len(used) > 1:
         lines.append(f"fields of {', '.join(str(file) for file in used)}, joined on uid")
@@ -123,8 +124,14 @@ def read_particles(
 
 def _in_fields(message: str) -> str:
     """A message about a star file in cryoSPARC's words."""
-    message = re.sub(r"\brln\w+", lambda label: _FIELD_OF.get(label[0], label[0]), message)
+    message = re.sub(r"\brln\w+", lambda label: _named(label[0]), message)
     return message.replace("star file", "particle file")
+
+
+def _named(label: str) -> str:
+    """The field that became a column; angles are in degrees by then."""
+    field = _FIELD_OF.get(label, label)
+    return f"{field} in degrees" if field.endswith("_rad") else field
 
 
 def _signs(records: Records, path: Path | str) -> Tensor:
@@ -264,7 +271,9 @@ def tables(records: Records, path: Path | str) -> list[Table]:
     common = {
         label: _column(records, field, path) for label, field in _PER_GROUP.items() if field in here
     }
-    groups, group = np.unique(np.stack([*common.values()], -1), axis=0, return_inverse=True)
+    groups, first, group = np.unique(
+        np.stack([*common.values()], -1), axis=0, return_index=True, return_inverse=True
+    )
     numbers = [str(number) for number in range(1, len(groups) + 1)]
     optics: dict[str, Any] = dict(zip(common, groups.T, strict=True))
     names = optics.pop("rlnOpticsGroup", np.zeros(len(groups)))
@@ -290,7 +299,7 @@ def tables(records: Records, path: Path | str) -> list[Table]:
         halves = field_numbers(records, "alignments3D/split", path)
         particles["rlnRandomSubset"] = [f"{half + 1:.0f}" for half in halves.tolist()]
     return [
-        _Table(path, "optics", optics, range(len(groups))),
+        _Table(path, "optics", optics, first.tolist()),
         _Table(path, "particles", particles, range(len(records))),
     ]
 
@@ -346,11 +355,15 @@ def _location(records: Records, path: Path) -> Mapping[str, Any]:
     x, y = (field_numbers(records, f"location/center_{axis}_frac", path) for axis in "xy")
     if not all(names):
         return {}
-    return {
+    found = {
         "rlnMicrographName": names,
         "rlnCoordinateX": (x * shape[:, 1]).numpy(),
         "rlnCoordinateY": (y * shape[:, 0]).numpy(),
     }
+    size = "location/micrograph_psize_A"
+    if size in fields_of(records):
+        found["rlnMicrographPixelSize"] = field_numbers(records, size, path).numpy()
+    return found
 
 
 def write_assigned(
@@ -360,6 +373,7 @@ def write_assigned(
     pose: Pose,
     *,
     pixel_sizes_A: Tensor,
+    given_A: float | None = None,
     rows: Tensor | None = None,
     half: Tensor | None = None,
     class_number: Tensor | None = None,
@@ -380,6 +394,7 @@ def write_assigned(
         records: what `read_set` makes of it.
         pose: n poses.
         pixel_sizes_A: (n,) of the images on disk.
+        given_A: the pixel size that the user gave, which takes the place of `blob/psize_A`.
         rows: (n,) int64 the records that were chosen; all if None.
         half, class_number, class_posterior: see `cryosparc.write_particles`.
         datadir, strip_prefix: where the images were found.
@@ -417,6 +432,8 @@ def write_assigned(
     for name in types:
         result[name] = encoded if name == "blob/path" else records[name]
     values = alignment_fields(pose, half, pixel_sizes_A, class_number, class_posterior)
+    if given_A is not None and "blob/psize_A" in types:
+        values["blob/psize_A"] = given_A
     for name, value in values.items():
         result[name] = value.numpy() if isinstance(value, Tensor) else value
     save_records(path, result)

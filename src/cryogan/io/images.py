@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io.contrast import MIN_Z, contrast_z, sample_images
-from cryogan.io.mrc import MrcStack, contradict, read_header
+from cryogan.io.mrc import MrcHeader, MrcStack, contradict, read_header
+from cryogan.io.ranges import require_possible
 from cryogan.io.star import Table
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _Rows = np.ndarray[Any, np.dtype[np.int64]]
 AS_STACK = ":mrcs"  # RELION takes a .mrc file for a map unless this follows its name
 Sign = Literal["auto", "bright", "dark"]
 _Signed = TypeVar("_Signed", bound="MrcStack | MixedStack")
+_MOST_DIGITS = 15  # of an image number
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ImageNames:
 def parse_image_names(table: Table, rows: _Rows) -> ImageNames:
     """Split `rlnImageName` of the given rows, which count from 0.
 
-    A name without `N@` is the first image of its file.
+    A name without `N@` is the only image of its file.
 
     Raises:
         InputError: an image number is not a positive integer.
@@ -53,7 +55,7 @@ def parse_image_names(table: Table, rows: _Rows) -> ImageNames:
         number, at, stack = names[row].removesuffix(AS_STACK).partition("@")
         if not at:
             number, stack = "1", number
-        if not (number.isdecimal() and int(number) > 0):
+        if not (number.isdecimal() and len(number) <= _MOST_DIGITS and int(number) > 0):
             raise InputError(
                 f"rlnImageName is '{names[row]}' in {table.where(row)}, where the part before "
                 "the @ must be an image number from 1; correct the row."
@@ -82,9 +84,10 @@ def open_stacks(
     project folder).
 
     Raises:
-        InputError: a stack is missing or bad, or an image number lies past its end.
+        InputError: a stack is missing or bad, an image number lies past its end, or a name without
+            one is that of a volume or stack.
     """
-    files = []
+    files: list[MrcHeader] = []
     for number, name in enumerate(names.stacks):
         folders, stripped = _places(table.path, name, datadir, strip_prefix)
         found = _first_file(folders, stripped)
@@ -97,6 +100,7 @@ def open_stacks(
                 "with --strip-prefix which leading part of their names to drop."
             )
         files.append(read_header(found))
+    _refuse_volumes(table, rows, names, files)
     counts = torch.tensor([header.shape[0] for header in files])
     beyond = names.slice_index >= counts[names.file_id]
     if bool(beyond.any()):
@@ -108,6 +112,32 @@ def open_stacks(
             f"{header.shape[0]}; give the stack that belongs to the star file."
         )
     return MrcStack(files, names.file_id, names.slice_index)
+
+
+def _refuse_volumes(table: Table, rows: _Rows, names: ImageNames, files: list[MrcHeader]) -> None:
+    """Refuse names without `N@` of files with several sections: subtomograms, tilt series."""
+    written = table.columns["rlnImageName"]
+    for row, number in zip(rows.tolist(), names.file_id.tolist(), strict=True):
+        sections = files[number].shape[0]
+        if sections > 1 and "@" not in written[row]:
+            raise InputError(
+                f"rlnImageName is '{written[row]}' in {table.where(row)}, without an image number "
+                f"(N@), and {files[number].path} has {sections} sections: a subtomogram or tilt "
+                "series, which cryogan does not read; give single-particle images."
+            )
+
+
+def distinct_images(stack: MrcStack) -> Tensor:
+    """(m,) numbers of the images that are the first of their file and section, ascending.
+
+    Files are told apart by what they are, not by their names: links lead to one file.
+    """
+    known: dict[tuple[int, int], int] = {}
+    about = [header.path.stat() for header in stack.files]
+    file = torch.tensor([known.setdefault((a.st_dev, a.st_ino), len(known)) for a in about])
+    image = file[stack.file_id] * (int(stack.slice_index.max()) + 1) + stack.slice_index
+    _, first = np.unique(image.numpy(), return_index=True)
+    return torch.from_numpy(np.sort(first))
 
 
 def find_stack(
@@ -135,41 +165,38 @@ def _places(
 def settle_pixel_size(
     source: Path, found: tuple[float, str] | None, given_A: float | None, stack: MrcStack
 ) -> tuple[float, str]:
-    """The one pixel size, and where it came from.
+    """The one pixel size, and in words where it came from and what says otherwise.
+
+    What the user gave goes before the particle file, and this before the stacks' headers.
 
     Args:
         source: the particle file, for messages.
         found: pixel size in the particle file and the column it stands in.
-        given_A: what the user gave; it counts only where the particle file has none.
-        stack: its headers must not contradict the particle file.
+        given_A: what the user gave.
+        stack: the images.
 
     Raises:
-        InputError: no pixel size, or two that differ by more than 1 %.
+        InputError: no pixel size, or one that is not possible.
     """
-    known = next((h for h in stack.files if h.known_pixel_size_A is not None), None)
-    if found is None and given_A is not None:
-        return given_A, "given"
-    if found is None:
-        if known is None or known.known_pixel_size_A is None:
-            raise InputError(
-                f"{source} has no pixel size (rlnImagePixelSize, or rlnDetectorPixelSize with "
-                "rlnMagnification) and nor has the header of its stacks; give it with --apix."
-            )
-        return known.known_pixel_size_A, f"header of {known.path.name}"
-    size, label = found
-    if given_A is not None and contradict(size, given_A):
+    sizes = [] if given_A is None else [(given_A, "given")]
+    if found is not None:
+        sizes.append(found)
+    headers = {h.known_pixel_size_A: f"header of {h.path.name}" for h in reversed(stack.files)}
+    sizes += [(size, words) for size, words in reversed(headers.items()) if size is not None]
+    if not sizes:
         raise InputError(
-            f"The pixel size given, {given_A:g} Å, contradicts {label} in {source}, which makes "
-            f"{size:.4g} Å; leave out --apix or correct the star file."
+            f"{source} has no pixel size (rlnImagePixelSize, or rlnDetectorPixelSize with "
+            "rlnMagnification) and nor has the header of its stacks; give it with --apix."
         )
-    for header in stack.files:
-        in_header = header.known_pixel_size_A
-        if in_header is not None and contradict(size, in_header):
-            raise InputError(
-                f"{label} in {source} makes a pixel size of {size:.4g} Å but the header of "
-                f"{header.path} says {in_header:.4g} Å; correct whichever is wrong."
-            )
-    return size, label
+    size, origin = sizes[0]
+    require_possible(
+        "pixel_size_A",
+        size,
+        f"The pixel size of {source} ({origin})",
+        "correct it" if given_A is not None else "give it with --apix",
+    )
+    others = [(other, words) for other, words in sizes[1:] if contradict(size, other)]
+    return size, origin + "".join(f"; warning: {w} says {o:.4g} Å" for o, w in others[:2])
 
 
 def make_bright(stack: _Signed, pixel_size_A: float, sign: Sign) -> tuple[_Signed, str]:

@@ -67,6 +67,10 @@ class MixedStack:
     def __len__(self) -> int:
         return len(self.disk)
 
+    def subset(self, index: Tensor) -> "MixedStack":
+        """The images of `index` ((n,) int64), with the files that hold them."""
+        return replace(self, disk=self.disk.subset(index), kind=self.kind[index])
+
     def read(self, index: Tensor) -> Tensor:
         """The images of `index` ((n,) int64) as an (n, D, D) float32 tensor."""
         images = torch.empty(len(index), self.box_size, self.box_size)
@@ -167,7 +171,9 @@ def settle_stack(
         settled, origin = settle_pixel_size(path, found, given_A, part)
         kinds.append(Kind(settled, int(box), sign))
         origins.append(origin)
-    origin = origins[0] if len(set(origins)) == 1 else "headers of the stacks"
+    origin = "headers of the stacks"
+    if not several or label:
+        origin = "; ".join(dict.fromkeys(part for words in origins for part in words.split("; ")))
     if len(kinds) == 1:
         return replace(stack, sign=kinds[0].sign), kinds[0].pixel_size_A, origin
     common_A = max(k.pixel_size_A for k in kinds)

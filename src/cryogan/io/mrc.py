@@ -4,6 +4,7 @@ Headers are read and checked before any pixel is; stacks are read image by image
 indexed [z, y, x] (maps) and [image, y, x] (stacks). Everything written is mode 2 (float32).
 """
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,10 +21,15 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
+from cryogan.io.packed import refuse_packed
+from cryogan.io.ranges import require_possible
 
 _HEADER_BYTES = 1024
 _DTYPE_OF_MODE = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-_MODES = (*_DTYPE_OF_MODE, 3, 4, 101)  # complex and 4-bit files are recognised, not read
+_MODES = (*_DTYPE_OF_MODE, 3, 4, 16, 101)  # the last four are recognised, not read
+_IMOD_STAMP = 1146047817
+_IMOD_SIGNED, _IMOD_4_BIT = 1, 16  # flags that tell what mode 0 holds
+_LABEL = b"cryogan: the pixel size is known"  # so that 1 Å counts
 PIXEL_SIZE_TOLERANCE = 0.01  # two pixel sizes that differ by more contradict one another
 
 
@@ -50,7 +56,8 @@ class MrcHeader:
         dtype: NumPy type of a pixel, byte order included.
         offset: where the pixels start, in bytes.
         axes: (section, row, column) as 1 = x, 2 = y, 3 = z; (3, 2, 1) in nearly all files.
-        voxel_size_A: (x, y, z); 0 where the header does not say.
+        voxel_size_A: (x, y, z); 0 where the header does not say, or says NaN or infinity.
+        is_ours: whether cryogan wrote it, which knows the pixel size of what it writes.
     """
 
     path: Path
@@ -59,6 +66,7 @@ class MrcHeader:
     offset: int
     axes: tuple[int, int, int]
     voxel_size_A: tuple[float, float, float]
+    is_ours: bool = False
 
     def map_pixels(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The (sections, rows, columns) array of the file, memory-mapped read-only."""
@@ -96,15 +104,15 @@ class MrcHeader:
         0 means "not set"; exactly 1 Å is what many programs write when they do not know.
         """
         size = self.voxel_size_A[0]
-        return None if size in (0.0, 1.0) else size
+        return None if size == 0.0 or (size == 1.0 and not self.is_ours) else size
 
 
 def read_header(path: Path | str) -> MrcHeader:
     """Read the header of an MRC file and compare what it declares with the file's real size.
 
     Raises:
-        InputError: the file is missing, is not MRC, is compressed, holds complex or 4-bit
-            pixels, or is shorter than its header says.
+        InputError: the file is missing, is not MRC, is compressed or a Git LFS pointer, holds
+            complex, colour or 4-bit pixels, or is shorter than its header says.
     """
     path = Path(path)
     try:
@@ -113,20 +121,19 @@ def read_header(path: Path | str) -> MrcHeader:
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}; check the path.") from error
-    if raw[:2] in (b"\x1f\x8b", b"BZ"):
-        raise InputError(f"{path} is compressed; decompress it first (gunzip, bunzip2).")
-    fields = _decode(raw)
+    refuse_packed(path, raw)
+    fields = _decode(raw, size)
     if fields is None:
         raise InputError(f"{path} is not an MRC file; give a .mrc or .mrcs file.")
     mode = int(fields["mode"])
-    if mode not in _DTYPE_OF_MODE:
+    dtype = _pixel_dtype(fields)
+    if dtype is None:
         raise InputError(
-            f"{path} holds complex or 4-bit pixels (MRC mode {mode}); convert it to mode 2."
+            f"{path} holds complex, colour or 4-bit pixels (MRC mode {mode}); convert it to mode 2."
         )
-    shape = (int(fields["nz"]), int(fields["ny"]), int(fields["nx"]))
-    dtype = np.dtype(_DTYPE_OF_MODE[mode]).newbyteorder(fields.dtype["mode"].byteorder)
+    shape = _shape(fields)
     offset = _HEADER_BYTES + int(fields["nsymbt"])
-    declared = offset + shape[0] * shape[1] * shape[2] * dtype.itemsize
+    declared = _declared_bytes(fields)
     if size < declared:
         raise InputError(
             f"{path} is truncated: its header declares {shape[0]} sections of {shape[1]} x "
@@ -141,23 +148,58 @@ def read_header(path: Path | str) -> MrcHeader:
             f"{path} has impossible axis numbers {axes[::-1]} in its header (MAPC, MAPR, MAPS); "
             "write it again as an MRC2014 file."
         )
-    voxel = tuple(
-        float(fields["cella"][axis]) / int(fields["m" + axis]) if fields["m" + axis] > 0 else 0.0
-        for axis in "xyz"
-    )
-    return MrcHeader(path, shape, dtype, offset, axes, (voxel[0], voxel[1], voxel[2]))
+    x, y, z = (_voxel_size_A(fields, axis) for axis in "xyz")
+    is_ours = bool(fields["label"][0] == _LABEL)
+    return MrcHeader(path, shape, dtype, offset, axes, (x, y, z), is_ours)
 
 
-def _decode(raw: bytes) -> np.void | None:
-    """The header in the byte order that makes sense (machine stamps are often wrong)."""
+def _voxel_size_A(fields: np.void, axis: str) -> float:
+    """Voxel edge along x, y or z; 0 where the header has none."""
+    length, samples = float(fields["cella"][axis]), int(fields["m" + axis])
+    return length / samples if np.isfinite(length) and samples > 0 else 0.0
+
+
+def _decode(raw: bytes, size: int) -> np.void | None:
+    """The header in the byte order that makes sense (machine stamps are often wrong).
+
+    Mode 0 reads alike in both orders: the one counts that the file is long enough for.
+    """
     if len(raw) < _HEADER_BYTES:
         return None
-    for order in "<>":
-        fields: np.void = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
-        sides = (fields["nx"], fields["ny"], fields["nz"])
-        if fields["mode"] in _MODES and min(sides) > 0 and fields["nsymbt"] >= 0:
-            return fields
-    return None
+    both = (np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0] for order in "<>")
+    sensible: list[np.void] = [
+        fields
+        for fields in both
+        if fields["mode"] in _MODES and min(_shape(fields)) > 0 and fields["nsymbt"] >= 0
+    ]
+    whole = [fields for fields in sensible if _declared_bytes(fields) <= size]
+    return next(iter(whole + sensible), None)
+
+
+def _shape(fields: np.void) -> tuple[int, int, int]:
+    return int(fields["nz"]), int(fields["ny"]), int(fields["nx"])
+
+
+def _declared_bytes(fields: np.void) -> int:
+    dtype = _pixel_dtype(fields)
+    itemsize = 1 if dtype is None else dtype.itemsize
+    return _HEADER_BYTES + int(fields["nsymbt"]) + math.prod(_shape(fields)) * itemsize
+
+
+def _pixel_dtype(fields: np.void) -> np.dtype[Any] | None:
+    """Type of a pixel, None if it cannot be read.
+
+    Bytes are signed (MRC2014), except in files that IMOD wrote and whose flags do not say so.
+    """
+    mode, order = int(fields["mode"]), fields.dtype["mode"].byteorder
+    stamp, flags = np.frombuffer(
+        fields["extra2"].tobytes()[40:48], np.dtype("i4").newbyteorder(order)
+    )
+    if mode == 0 and stamp == _IMOD_STAMP:
+        if flags & _IMOD_4_BIT:
+            return None
+        return np.dtype("i1" if flags & _IMOD_SIGNED else "u1")
+    return np.dtype(_DTYPE_OF_MODE[mode]).newbyteorder(order) if mode in _DTYPE_OF_MODE else None
 
 
 def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
@@ -165,11 +207,11 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
 
     Args:
         path: an MRC (CCP4) file.
-        pixel_size_A: needed where the header has none; else it must agree with the header.
+        pixel_size_A: goes before that of the header; needed where the header has none, 0 or 1 Å.
 
     Raises:
         InputError: besides `read_header`'s reasons, the map is not cubic, has unequal voxel
-            edges, NaN or infinite voxels, no pixel size, or one that contradicts the header.
+            edges, NaN or infinite voxels, or no pixel size that is possible.
     """
     header = read_header(path)
     size = header.shape[0]
@@ -179,21 +221,19 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
             "voxels; crop or pad it to a cube."
         )
     voxel = header.voxel_size_A
-    if max(voxel) - min(voxel) > 1e-3 * max(voxel):
+    if max(voxel) - min(voxel) > 1e-3 * max(map(abs, voxel)):
         raise InputError(
             f"{path} has voxels of unequal edges ({voxel[0]:.4g} x {voxel[1]:.4g} x "
             f"{voxel[2]:.4g} Å) in its header; resample it to cubic voxels or correct the header."
         )
-    known = header.known_pixel_size_A
     if pixel_size_A is None:
-        pixel_size_A = known if known is not None else voxel[0]
-    elif known is not None and contradict(known, pixel_size_A):
+        pixel_size_A = header.known_pixel_size_A
+    if pixel_size_A is None:
         raise InputError(
-            f"The pixel size given, {pixel_size_A:g} Å, contradicts the header of {path}, which "
-            f"says {known:.4g} Å; leave it out or correct the header."
+            f"{path} has no pixel size in its header, where {voxel[0]:g} Å means that it is not "
+            "set; give it with --apix, or write it into the header."
         )
-    if not pixel_size_A > 0:
-        raise InputError(f"{path} has no pixel size in its header; give it with --apix.")
+    require_possible("pixel_size_A", pixel_size_A, f"The pixel size of {path}")
     pixels = header.map_pixels().transpose([header.axes.index(axis) for axis in (3, 2, 1)])
     volume = torch.from_numpy(pixels.astype(np.float32, order="C"))
     if not bool(torch.isfinite(volume).all()):
@@ -203,7 +243,7 @@ def read_map(path: Path | str, pixel_size_A: float | None = None) -> Map:
 
 def contradict(first_A: float, second_A: float) -> bool:
     """Whether two pixel sizes differ by more than 1 %."""
-    return abs(first_A - second_A) > PIXEL_SIZE_TOLERANCE * max(first_A, second_A)
+    return abs(first_A - second_A) > PIXEL_SIZE_TOLERANCE * max(abs(first_A), abs(second_A))
 
 
 def write_map(path: Path | str, volume: Tensor, pixel_size_A: float) -> None:
@@ -334,6 +374,7 @@ def _header(
     header["map"] = b"MAP "
     header["machst"] = (0x44, 0x44, 0, 0)
     header["nversion"] = 20140
+    header["nlabl"], header["label"][0] = 1, _LABEL
     statistics.fill(header)
     return bytes(header.tobytes())
 

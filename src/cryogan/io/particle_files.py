@@ -52,7 +52,7 @@ def read_particles(
             and those above it are tried.
         strip_prefix: leading part of image names to drop.
         index: (m,) int64, the rows to use, from 0; all if None.
-        pixel_size_A: pixel size where the file has none.
+        pixel_size_A: pixel size; it goes before the file's, and that before the headers'.
         sign: contrast of the protein on disk: "bright", "dark" (inverted on reading), or "auto" to
             detect it.
         passthrough: files that hold the fields that a .cs file lacks; without any, those of the
@@ -111,6 +111,7 @@ def write_assigned(
     class_posterior: Tensor | None = None,
     log_likelihood: Tensor | None = None,
     columns: Mapping[str, Tensor | Sequence[str]] | None = None,
+    kept: Tensor | None = None,
 ) -> list[Path]:
     """Write a particle set again with the poses that its particles have been assigned.
 
@@ -125,6 +126,7 @@ def write_assigned(
         pose: n poses.
         symmetry, half, class_number, log_likelihood, columns: see `relion.write_assigned`.
         class_posterior: (n,) probability of the class.
+        kept: (n,) int64, which of the particles are written; all if None.
 
     Returns:
         The files written: star, and then .cs and .csg.
@@ -145,10 +147,12 @@ def write_assigned(
             f"{source.path} is no star file, .cs file or stack, whose columns poses are written "
             "beside; take the poses from what assign returns."
         )
+    kept = torch.arange(len(particles)) if kept is None else kept
+    rows = kept if source.rows is None else source.rows[kept]
     star, cs, group = (Path(path).with_suffix(end) for end in (".star", ".cs", ".csg"))
     if Path(path).suffix not in (".cs", ".csg"):
         star = Path(path)
-    sizes_A = disk_pixel_sizes_A(particles.stack, particles.pixel_size_A)
+    sizes_A = disk_pixel_sizes_A(particles.stack, particles.pixel_size_A)[kept]
     places: dict[str, Any] = {"datadir": source.datadir, "strip_prefix": source.strip_prefix}
     tables, records, extra = None, None, {}
     disk = particles.stack.disk if isinstance(particles.stack, MixedStack) else particles.stack
@@ -178,12 +182,13 @@ def write_assigned(
         source.path,
         pose,
         symmetry=symmetry,
-        rows=source.rows,
+        rows=rows,
         half=half,
         class_number=class_number,
         log_likelihood=log_likelihood,
         columns=extra | dict(columns or {}),
-        pixel_size_A=sizes_A,
+        pixel_size_A=source.pixel_size_A,
+        disk_pixel_sizes_A=sizes_A,
         tables=tables,
         **places,
     )
@@ -195,7 +200,7 @@ def write_assigned(
         "class_posterior": class_posterior,
     }
     if records is None:
-        slots = cryosparc.write_particles(cs, particles, pose, **given)
+        slots = cryosparc.write_particles(cs, particles.subset(kept), pose, **given)
     else:
         slots = cryosparc_set.write_assigned(
             cs,
@@ -203,9 +208,10 @@ def write_assigned(
             records,
             pose,
             pixel_sizes_A=sizes_A,
-            rows=source.rows,
+            given_A=source.pixel_size_A,
+            rows=rows,
             **given,
             **places,
         )
-    write_group(group, cs, slots, len(particles))
+    write_group(group, cs, slots, len(kept))
     return [star, cs, group]

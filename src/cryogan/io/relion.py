@@ -20,15 +20,19 @@ from cryogan.errors import InputError
 from cryogan.io.images import (
     AS_STACK,
     Sign,
+    distinct_images,
     find_stack,
     make_bright,
     open_stacks,
     parse_image_names,
 )
-from cryogan.io.mixed import describe_kinds, settle_stack
+from cryogan.io.mixed import describe_kinds, disk_pixel_sizes_A, settle_stack
 from cryogan.io.mrc import MrcStack
+from cryogan.io.picks import close_picks
+from cryogan.io.ranges import RANGES, first_impossible, is_small_defocus, unit_of_defocus
 from cryogan.io.star import Table, read_star, write_star
-from cryogan.particles import CTFParams, Particles, ParticleSource, Pose
+from cryogan.io.tomography import refuse_tomography
+from cryogan.particles import FLIPPED, MULTIPLIED, CTFParams, Particles, ParticleSource, Pose
 from cryogan.symmetry import in_asymmetric_unit
 
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -47,6 +51,10 @@ _CTF_LABELS = {
 }
 _CTF_DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_A2": 0.0, "scale": 1.0}
 _OPTICS_FIELDS = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast")
+_PIXEL_SIZE_LABELS = ("rlnImagePixelSize", "rlnPixelSize")
+_LARGE_ASTIGMATISM_A = 5000.0
+_HALF = "rlnRandomSubset"
+_CLOSE = 0.25  # of the box
 _EULER_LABELS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 
 
@@ -63,6 +71,9 @@ class Metadata:
         optics_groups: number of optics groups among the chosen rows.
         pixel_sizes_A, image_sizes: (n,) of each row; None if the file has none.
         group_names: (n,) optics group of each row; None if the file has none.
+        half: (n,) int64, `rlnRandomSubset`; None unless all are 1 or 2.
+        micrograph_pixel_A: (n,) `rlnMicrographPixelSize`; None if the file has none.
+        warnings: what is possible but strange, in words.
     """
 
     table: Table
@@ -74,6 +85,28 @@ class Metadata:
     pixel_sizes_A: _Numbers | None = None
     image_sizes: _Numbers | None = None
     group_names: Sequence[str] | None = None
+    half: Tensor | None = None
+    micrograph_pixel_A: _Numbers | None = None
+    warnings: tuple[str, ...] = ()
+
+    def subset(self, chosen: Tensor) -> "Metadata":
+        """What is known of the rows of `chosen` ((m,) int64, numbers among the n)."""
+        numbers = chosen.numpy()
+
+        def part(column: _Numbers | None) -> _Numbers | None:
+            return None if column is None else column[numbers]
+
+        names = self.group_names
+        return replace(
+            self,
+            rows=self.rows[numbers],
+            ctf=self.ctf[chosen],
+            pixel_sizes_A=part(self.pixel_sizes_A),
+            image_sizes=part(self.image_sizes),
+            group_names=None if names is None else [names[number] for number in numbers.tolist()],
+            half=None if self.half is None else self.half[chosen],
+            micrograph_pixel_A=part(self.micrograph_pixel_A),
+        )
 
 
 def read_particles(
@@ -89,7 +122,8 @@ def read_particles(
 ) -> Particles:
     """Read a particle set; its poses, if there are any, are not read.
 
-    Images of several pixel sizes and boxes are brought to one (`io.mixed`).
+    Images of several pixel sizes and boxes are brought to one (`io.mixed`). An image that is named
+    twice is read once: the first row counts.
 
     Args:
         star: the particle file.
@@ -97,7 +131,7 @@ def read_particles(
             those above it are tried.
         strip_prefix: leading part of image names to drop.
         index: (m,) int64, the rows to use, from 0; all if None.
-        pixel_size_A: pixel size where the star file has none.
+        pixel_size_A: pixel size; it goes before the star file's, and that before the headers'.
         sign: contrast of the protein on disk: "bright", "dark" (inverted on reading), or "auto" to
             detect it (`contrast.contrast_z`).
         tables: what is read in place of the file, where it is of another format.
@@ -107,20 +141,39 @@ def read_particles(
         InputError: with the file, row and column at fault. NaN pixels are looked for in the
             images that the contrast detector reads; in the others when they are read.
     """
-    metadata = read_metadata(star, index, tables)
-    table, rows = metadata.table, metadata.rows
-    names = parse_image_names(table, rows)
-    disk = open_stacks(table, rows, names, datadir, strip_prefix)
+    metadata = read_metadata(star, index, pixel_size_A, tables)
+    names = parse_image_names(metadata.table, metadata.rows)
+    disk = open_stacks(metadata.table, metadata.rows, names, datadir, strip_prefix)
     _check_boxes(metadata, disk)
-    label = "" if metadata.pixel_size is None else metadata.pixel_size[1]
-    chosen_signs = None if signs is None else signs[rows]
+    warnings = list(metadata.warnings)
+    first = distinct_images(disk)
+    twice = len(disk) - len(first)
+    if twice:
+        warnings.append(
+            f"{_plural(twice, 'row')} left out that name{'s' * (twice == 1)} an image again"
+        )
+        metadata, disk = metadata.subset(first), disk.subset(first)
+        index = torch.from_numpy(metadata.rows)
+    table, rows = metadata.table, metadata.rows
     settled, size, origin = settle_stack(
-        table.path, metadata.pixel_sizes_A, label, pixel_size_A, disk, chosen_signs
+        table.path,
+        metadata.pixel_sizes_A,
+        "" if metadata.pixel_size is None else metadata.pixel_size[1],
+        pixel_size_A,
+        disk,
+        None if signs is None else signs[rows],
     )
+    scale_A = metadata.micrograph_pixel_A
+    if scale_A is None:
+        scale_A = disk_pixel_sizes_A(settled, size).numpy()
+    warnings += _close_picks(table, rows, scale_A, _CLOSE * settled.box_size * size)
     stack, contrast = make_bright(settled, size, sign)
-    particles = Particles(stack, metadata.ctf, size)
-    summary = _summary(particles, len(disk.files), origin, metadata.optics_groups, contrast)
-    summary = "\n".join((summary, *describe_kinds(stack, metadata.group_names)))
+    particles = Particles(stack, metadata.ctf, size, half=metadata.half)
+    lines = (
+        _summary(particles, len(disk.files), origin, metadata.optics_groups, contrast),
+        *describe_kinds(stack, metadata.group_names),
+        *(f"warning: {words}" for words in warnings),
+    )
     source = ParticleSource(
         Path(star),
         index,
@@ -128,7 +181,7 @@ def read_particles(
         strip_prefix,
         pixel_size_A,
         stack.sign < 0,
-        summary,
+        "\n".join(lines),
     )
     return replace(particles, source=source)
 
@@ -146,6 +199,34 @@ def _check_boxes(metadata: Metadata, disk: MrcStack) -> None:
             f"{disk.files[int(disk.file_id[first])].path} have box {int(disk.boxes[first])}; give "
             "the stack that belongs to the star file."
         )
+
+
+def _close_picks(table: Table, rows: _Rows, scale_A: _Numbers, distance_A: float) -> list[str]:
+    """A warning of particles that were picked twice, as far as the file says where they were.
+
+    Args:
+        table: the table of particles.
+        rows: (n,) rows of it.
+        scale_A: (n,) pixel sizes of their micrographs.
+        distance_A: of two that are the same particle.
+    """
+    labels = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
+    if not all(label in table for label in labels):
+        return []
+    try:
+        x, y = (table.numbers(label)[rows] * scale_A for label in labels[1:])
+    except InputError:
+        return [
+            "rlnCoordinateX or rlnCoordinateY is no number in a row: close picks not looked for"
+        ]
+    names = [table.columns["rlnMicrographName"][row] for row in rows.tolist()]
+    count = int(close_picks(names, x, y, distance_A).sum())
+    if count == 0:
+        return []
+    return [
+        f"{_plural(count, 'particle')} within {distance_A:.4g} Å (a quarter of the box) of another "
+        "on the micrograph: picked twice?"
+    ]
 
 
 def _summary(
@@ -168,9 +249,21 @@ def _summary(
             f"pixel size {particles.pixel_size_A:.4g} Å (from {origin})",
             f"{_plural(optics_groups, 'optics group')}: {optics}",
             f"defocus {_range(defocus_um, 2)} µm, median {float(defocus_um.median()):.2f} µm",
+            *_corrections(ctf.correction),
             contrast,
         )
     )
+
+
+def _corrections(correction: Tensor) -> list[str]:
+    return [
+        f"{done} of {int((correction == value).sum()):,} images; {consequence}"
+        for value, done, consequence in (
+            (FLIPPED, "phases flipped", "their transfer is |CTF|"),
+            (MULTIPLIED, "multiplied by their CTFs", "their transfer is CTF²"),
+        )
+        if bool((correction == value).any())
+    ]
 
 
 def _plural(n: int, noun: str) -> str:
@@ -183,19 +276,28 @@ def _range(values: Tensor, digits: int) -> str:
 
 
 def read_metadata(
-    star: Path | str, index: Tensor | None = None, tables: list[Table] | None = None
+    star: Path | str,
+    index: Tensor | None = None,
+    pixel_size_A: float | None = None,
+    tables: list[Table] | None = None,
 ) -> Metadata:
     """The columns of a particle file, checked; no stack needs to exist.
 
-    `tables` stand in place of the file, where it is of another format.
+    Args:
+        star: the particle file.
+        index: (m,) int64, the rows to use, from 0; all if None.
+        pixel_size_A: what the user gave; then impossible pixel sizes in the file do not matter.
+        tables: what stands in place of the file, where it is of another format.
 
     Raises:
-        InputError: a column or value is missing or bad, or `index` goes beyond the file.
+        InputError: a column or value is missing or not possible, the particles are of tomograms,
+            or `index` goes beyond the file.
     """
     tables = read_star(star) if tables is None else tables
-    table = _table_with(tables, "rlnImageName", star)
+    table = _particle_table(tables, star)
     rows = _chosen(table, index)
     lookup = _Lookup.of(tables, table, rows)
+    refuse_tomography(tables, table)
     values = {
         field: lookup.numbers(label, _CTF_DEFAULTS.get(field))
         for field, label in _CTF_LABELS.items()
@@ -205,6 +307,7 @@ def read_metadata(
         for field, column in values.items()
         if column is not None
     }
+    ctf["correction"] = _correction(lookup, len(rows))
     missing = [_CTF_LABELS[field] for field in values if field not in ctf]
     if missing:
         raise InputError(
@@ -212,19 +315,109 @@ def read_metadata(
             "particle and optics tables; add what is missing or export the particles again with "
             "their CTF."
         )
-    pixel_sizes_A, origin = lookup.pixel_sizes_A()
+    for field, column in values.items():
+        if column is not None:
+            lookup.require_possible(_CTF_LABELS[field], field, column)
+    try:
+        pixel_sizes_A, origin = lookup.pixel_sizes_A()
+    except InputError:
+        if pixel_size_A is None:
+            raise
+        pixel_sizes_A, origin = None, ""
     image_sizes = lookup.numbers("rlnImageSize")
+    params = CTFParams(**ctf)
     return Metadata(
         table=table,
         rows=rows,
-        ctf=CTFParams(**ctf),
+        ctf=params,
         pixel_size=None if pixel_sizes_A is None else (float(pixel_sizes_A.max()), origin),
         image_size=None if image_sizes is None else round(float(image_sizes.max())),
         optics_groups=len(np.unique(lookup.group)),
         pixel_sizes_A=pixel_sizes_A,
         image_sizes=image_sizes,
         group_names=lookup.group_names(),
+        half=_halves(table, rows),
+        micrograph_pixel_A=lookup.numbers("rlnMicrographPixelSize"),
+        warnings=(*_warnings_of_defocus(params, star), *_warnings_of_end(table)),
     )
+
+
+def _correction(lookup: "_Lookup", count: int) -> Tensor:
+    """(n,) what was done to the images: see `CTFParams.correction`."""
+    correction = torch.zeros(count, dtype=torch.int64)
+    for label, value in (
+        ("rlnCtfDataArePhaseFlipped", FLIPPED),
+        ("rlnCtfDataAreCtfPremultiplied", MULTIPLIED),
+    ):
+        flags = lookup.numbers(label, 0.0)
+        assert flags is not None
+        correction[torch.from_numpy(flags != 0)] = value
+    return correction
+
+
+def _warnings_of_end(table: Table) -> list[str]:
+    if not table.ends_open:
+        return []
+    return [f"{table.path} ends without a line break: cut short?"]
+
+
+def _halves(table: Table, rows: _Rows) -> Tensor | None:
+    words = [table.columns[_HALF][row] for row in rows] if _HALF in table else []
+    if not words or not set(words) <= {"1", "2"}:
+        return None
+    return torch.tensor([int(word) for word in words])
+
+
+def _warnings_of_defocus(ctf: CTFParams, star: Path | str) -> list[str]:
+    """What is strange about the defoci of a set.
+
+    Raises:
+        InputError: they cannot be in Å.
+    """
+    u, v = ctf.defocus_u_A, ctf.defocus_v_A
+    largest_A = float(torch.maximum(u.abs(), v.abs()).max())
+    unit = unit_of_defocus(largest_A)
+    if unit is not None:
+        raise InputError(
+            f"The defocus (rlnDefocusU, rlnDefocusV) in {star} is {largest_A:g} at most and must "
+            f"be in Å (in {unit}?); correct the columns."
+        )
+    astigmatism_A = (u - v).abs()
+    if float(astigmatism_A.median()) > 2 * _LARGE_ASTIGMATISM_A:
+        raise InputError(
+            f"rlnDefocusU and rlnDefocusV in {star} differ by {float(astigmatism_A.median()):.0f} "
+            "Å in half of the rows, which no astigmatism does; correct the wrong column."
+        )
+    found = []
+    if is_small_defocus(largest_A):
+        found.append(f"defocus is {largest_A:g} Å at most: in nm?")
+    for what, rows in (
+        ("zero", (u == 0) & (v == 0) & (ctf.amplitude_contrast < 1)),  # else there is no CTF
+        ("negative (overfocus)", (u + v) < 0),
+        (
+            f"astigmatic by more than {_LARGE_ASTIGMATISM_A:g} Å",
+            astigmatism_A > _LARGE_ASTIGMATISM_A,
+        ),
+    ):
+        if bool(rows.any()):
+            found.append(f"defocus is {what} in {_plural(int(rows.sum()), 'row')}")
+    return found
+
+
+def _particle_table(tables: list[Table], star: Path | str) -> Table:
+    """The one table of particles.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    first = _table_with(tables, "rlnImageName", star)
+    for other in tables:
+        if other is not first and "rlnImageName" in other and len(other) > 0:
+            raise InputError(
+                f"{star} has two tables of particles, whose first rows are lines {first.lines[0]} "
+                f"and {other.lines[0]}; put them into one, or remove one."
+            )
+    return first
 
 
 def _table_with(tables: list[Table], label: str, star: Path | str) -> Table:
@@ -271,7 +464,7 @@ class _Lookup:
 
     @classmethod
     def of(cls, tables: list[Table], table: Table, rows: _Rows) -> "_Lookup":
-        optics = next((t for t in tables if t is not table and "rlnOpticsGroup" in t), None)
+        optics = _optics_table(tables, table)
         none = np.zeros(len(rows), dtype=np.int64)
         if optics is None or ("rlnOpticsGroup" not in table and len(optics) == 1):
             return cls(table, rows, optics, none)
@@ -281,6 +474,13 @@ class _Lookup:
                 "says which particle is in which; add it."
             )
         known = optics.numbers("rlnOpticsGroup")
+        _, first = np.unique(known, return_index=True)
+        if len(first) < len(known):
+            row = min(set(range(len(known))) - set(first.tolist()))
+            raise InputError(
+                f"The optics group {optics.columns['rlnOpticsGroup'][row]} stands again in "
+                f"{optics.where(row)}; remove or renumber one of the two."
+            )
         wanted = table.numbers("rlnOpticsGroup")[rows]
         matches = wanted[:, None] == known
         lost = ~matches.any(axis=1)
@@ -307,24 +507,61 @@ class _Lookup:
             return self.optics.numbers(label)[self.group]
         return None if default is None else np.full(len(self.rows), default)
 
+    def require_possible(self, label: str, quantity: str, values: _Numbers) -> None:
+        """Refuse (n,) values of a column that are not possible.
+
+        Raises:
+            InputError: with the first such row.
+        """
+        bad = first_impossible(quantity, values)
+        if bad is None:
+            return
+        where = (
+            self.optics.where(int(self.group[bad]))
+            if label not in self.table and self.optics is not None and label in self.optics
+            else self.table.where(int(self.rows[bad]))
+        )
+        raise InputError(
+            f"{label} is {values[bad]:g} in {where}, but {RANGES[quantity].words(values[bad])}; "
+            "correct the file."
+        )
+
     def pixel_sizes_A(self) -> tuple[_Numbers | None, str]:
-        """(n,) pixel sizes and the columns they come from; None if there are none."""
-        sizes = self.numbers("rlnImagePixelSize")
-        origin = "rlnImagePixelSize"
-        if sizes is None:
-            detector_um = self.numbers("rlnDetectorPixelSize")
-            magnification = self.numbers("rlnMagnification")
-            if detector_um is None or magnification is None:
-                return None, ""
-            sizes = detector_um * 1e4 / np.maximum(magnification, 1e-9)
-            origin = "rlnDetectorPixelSize and rlnMagnification"
-        if sizes.min() <= 0:
-            row = int(self.rows[sizes.argmin()])
-            raise InputError(
-                f"{origin} make a pixel size of {sizes.min():g} Å in {self.table.where(row)}, "
-                "which must be positive; correct the star file."
-            )
+        """(n,) pixel sizes and the columns they come from; None if there are none.
+
+        Raises:
+            InputError: one is not possible.
+        """
+        for label in _PIXEL_SIZE_LABELS:
+            sizes = self.numbers(label)
+            if sizes is not None:
+                self.require_possible(label, "pixel_size_A", sizes)
+                return sizes, label
+        detector_um = self.numbers("rlnDetectorPixelSize")
+        magnification = self.numbers("rlnMagnification")
+        if detector_um is None or magnification is None:
+            return None, ""
+        self.require_possible("rlnMagnification", "magnification", magnification)
+        self.require_possible("rlnDetectorPixelSize", "detector_pixel_size_um", detector_um)
+        sizes = detector_um * 1e4 / magnification
+        origin = "rlnDetectorPixelSize and rlnMagnification"
+        self.require_possible(f"The pixel size of {origin}", "pixel_size_A", sizes)
         return sizes, origin
+
+
+def _optics_table(tables: list[Table], particles: Table) -> Table | None:
+    """The table of optics groups: that of this name, if several tables have optics groups.
+
+    Raises:
+        InputError: there are two.
+    """
+    found = [t for t in tables if t is not particles and "rlnOpticsGroup" in t]
+    named = [table for table in found if table.name == "optics"]
+    if len(named) > 1:
+        raise InputError(
+            f"{particles.path} has two tables of optics groups; put them into one, or remove one."
+        )
+    return next(iter(named or found), None)
 
 
 def read_poses(star: Path | str, *, pixel_size_A: float | None = None) -> Pose:
@@ -333,7 +570,7 @@ def read_poses(star: Path | str, *, pixel_size_A: float | None = None) -> Pose:
     Args:
         star: a file with `rlnAngleRot`, `rlnAngleTilt` and `rlnAnglePsi`; shifts are taken from
             `rlnOriginXAngst`/`YAngst` or `rlnOriginX`/`Y` (pixels), and are zero without them.
-        pixel_size_A: needed for shifts in pixels where the file has no pixel size.
+        pixel_size_A: for shifts in pixels; needed where the file has no pixel size.
 
     Returns:
         A pose for each row, in file order. RELION's angles are intrinsic ZYZ (see `Pose`).
@@ -365,17 +602,21 @@ def _origins_A(lookup: _Lookup, pixel_size_A: float | None) -> _Numbers:
     return np.stack([table.numbers(f"rlnOrigin{axis}") * sizes_A for axis in "XY"], axis=-1)
 
 
-def _sizes_of_origins_A(lookup: _Lookup, pixel_size_A: float | Tensor | None) -> _Numbers:
+def _sizes_of_origins_A(
+    lookup: _Lookup, pixel_size_A: float | None, disk_pixel_sizes_A: Tensor | None = None
+) -> _Numbers:
     """(n,) pixel sizes that turn `rlnOriginX` and `rlnOriginY` into Å."""
+    if pixel_size_A is not None:
+        return np.full(len(lookup.rows), pixel_size_A)
     sizes_A, _ = lookup.pixel_sizes_A()
-    if sizes_A is not None:
-        return sizes_A
-    if pixel_size_A is None:
+    if sizes_A is None and disk_pixel_sizes_A is not None:
+        sizes_A = disk_pixel_sizes_A.numpy()
+    if sizes_A is None:
         raise InputError(
             f"{lookup.table.path} has shifts in pixels (rlnOriginX, rlnOriginY) but no pixel "
             "size; give it with --apix."
         )
-    return np.full(len(lookup.rows), pixel_size_A)
+    return sizes_A
 
 
 def write_particles(
@@ -434,7 +675,7 @@ def write_particles(
     if pose is not None:
         poses = _angles(pose) | _origins(pose.shift_A, "Angst")
         particles |= {label: _fixed(values) for label, values in poses.items()}
-    write_star(path, {"optics": optics, "particles": particles | dict(extra or {})})
+    write_star(path, [("optics", optics), ("particles", particles | dict(extra or {}))])
 
 
 def write_assigned(
@@ -450,7 +691,8 @@ def write_assigned(
     columns: Mapping[str, Tensor | Sequence[str]] | None = None,
     datadir: Path | str | None = None,
     strip_prefix: str | None = None,
-    pixel_size_A: float | Tensor | None = None,
+    pixel_size_A: float | None = None,
+    disk_pixel_sizes_A: Tensor | None = None,
     tables: list[Table] | None = None,
 ) -> None:
     """Write a particle file again with the poses that its particles have been assigned.
@@ -480,8 +722,8 @@ def write_assigned(
         log_likelihood: (n,) into `rlnLogLikeliContribution`.
         columns: further columns, label (no underscore) to n numbers or words.
         datadir, strip_prefix: where the images were found (see `read_particles`).
-        pixel_size_A: of all images or (n,) of each; needed for origins in pixels where the source
-            has no pixel size.
+        pixel_size_A: what the user gave: it takes the place of the source's.
+        disk_pixel_sizes_A: (n,) of the images; for origins in pixels where nothing else says.
         tables: what `source` holds, where it is of another format.
 
     Raises:
@@ -500,7 +742,7 @@ def write_assigned(
             "choose another name for the output."
         )
     tables = read_star(source) if tables is None else tables
-    table = _table_with(tables, "rlnImageName", source)
+    table = _particle_table(tables, source)
     chosen = _chosen(table, rows)
     lookup = _Lookup.of(tables, table, chosen)
     particles = {
@@ -512,13 +754,13 @@ def write_assigned(
     if in_A or lookup.optics is not None:
         assigned |= _origins(pose.shift_A, "Angst")
     if in_pixels or lookup.optics is None:
-        sizes_A = torch.from_numpy(_sizes_of_origins_A(lookup, pixel_size_A))
+        sizes_A = torch.from_numpy(_sizes_of_origins_A(lookup, pixel_size_A, disk_pixel_sizes_A))
         assigned |= _origins(pose.shift_A / sizes_A[:, None], "")
     priors = {_prior_of(label): values for label, values in assigned.items()}
     assigned |= {label: values for label, values in priors.items() if label in table}
     given = {
         "rlnClassNumber": class_number,
-        "rlnRandomSubset": half,
+        _HALF: half,
         "rlnLogLikeliContribution": log_likelihood,
     }
     assigned |= {label: values for label, values in given.items() if values is not None}
@@ -526,13 +768,20 @@ def write_assigned(
         if len(values) != len(chosen):
             raise ValueError(f"{label} has {len(values)} values for {len(chosen)} particles")
         particles[label] = _words(label, values) if isinstance(values, Tensor) else list(values)
-    blocks = {
-        t.name: particles
-        if t is table
-        else {label: [*map(_written, c)] for label, c in t.columns.items()}
+    written = [
+        (
+            t.name,
+            particles
+            if t is table
+            else {label: [*map(_written, c)] for label, c in t.columns.items()},
+        )
         for t in tables
-    }
-    write_star(path, blocks)
+    ]
+    for label in _PIXEL_SIZE_LABELS if pixel_size_A is not None else ():
+        for _, columns in written:
+            if label in columns:
+                columns[label] = [f"{pixel_size_A:.6f}"] * len(columns[label])
+    write_star(path, written)
 
 
 def _written(value: Any) -> str:

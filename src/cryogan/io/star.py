@@ -15,6 +15,7 @@ import numpy as np
 
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
+from cryogan.io.packed import refuse_packed
 
 _TOKEN = re.compile(r""""([^"]*)"(?=\s|$)|'([^']*)'(?=\s|$)|(\S+)""")
 
@@ -28,12 +29,14 @@ class Table:
         name: the block's name without `data_`; may be empty.
         columns: label (without underscore) → values as written, quotes removed.
         lines: line number of each row.
+        ends_open: whether the file ends within its last line, as a file that was cut does.
     """
 
     path: Path
     name: str
     columns: dict[str, Sequence[str]]
     lines: Sequence[int]
+    ends_open: bool = False
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -76,16 +79,19 @@ def _number(text: str) -> float:
 def read_star(path: Path | str) -> list[Table]:
     """All tables of a STAR file, in file order; label-value pairs make a table of one row.
 
+    UTF-8 and UTF-16 are read, with lines that end as on Unix, Windows or old Macs.
+
     Raises:
-        InputError: the file cannot be read, is not text, or a row has too few or too many values.
+        InputError: the file cannot be read, is not text, a label comes twice in a table, or a row
+            has too few or too many values.
     """
     path = Path(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}; check the path.") from error
-    if b"\0" in raw[:4096]:
-        raise InputError(f"{path} is not a STAR file but a binary one; give the .star file.")
+    text = _decoded(path, raw)
+    ends_open = not text.endswith("\n")
     tables: list[Table] = []
     name = ""
     labels: list[str] = []
@@ -96,12 +102,21 @@ def read_star(path: Path | str) -> list[Table]:
     def close() -> None:
         if labels:
             values = list(zip(*rows, strict=True)) if rows else [()] * len(labels)
-            tables.append(Table(path, name, dict(zip(labels, values, strict=True)), list(lines)))
+            columns: dict[str, Sequence[str]] = dict(zip(labels, values, strict=True))
+            tables.append(Table(path, name, columns, list(lines), ends_open))
         labels.clear()
         rows.clear()
         lines.clear()
 
-    for number, line in enumerate(raw.decode(errors="surrogateescape").split("\n"), 1):
+    def add_label(label: str, number: int) -> None:
+        if label in labels:
+            raise InputError(
+                f"Line {number} of {path} names the column {label}, which its table has already; "
+                "remove one of the two."
+            )
+        labels.append(label)
+
+    for number, line in enumerate(text.split("\n"), 1):
         tokens = _tokens(line)
         if not tokens:
             continue
@@ -114,7 +129,7 @@ def read_star(path: Path | str) -> list[Table]:
             close()
             in_loop = True
         elif in_loop and first.startswith("_") and is_header and not rows:
-            labels.append(first[1:])
+            add_label(first[1:], number)
         elif in_loop:
             if len(tokens) != len(labels):
                 raise InputError(
@@ -124,7 +139,7 @@ def read_star(path: Path | str) -> list[Table]:
             rows.append(tokens)
             lines.append(number)
         elif first.startswith("_") and len(tokens) >= 2:
-            labels.append(first[1:])
+            add_label(first[1:], number)
             rows[:] = [[*(rows[0] if rows else []), tokens[1]]]
             lines[:] = [number]
         else:
@@ -136,6 +151,18 @@ def read_star(path: Path | str) -> list[Table]:
     return tables
 
 
+def _decoded(path: Path, raw: bytes) -> str:
+    """The text of a file, its lines ended by \\n."""
+    refuse_packed(path, raw)
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = raw.decode("utf-16", errors="replace")
+    elif b"\0" in raw[:4096]:
+        raise InputError(f"{path} is not a STAR file but a binary one; give the .star file.")
+    else:
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _tokens(line: str) -> list[str]:
     if '"' in line or "'" in line:
         tokens = [match[match.lastindex or 0] for match in _TOKEN.finditer(line)]
@@ -144,8 +171,10 @@ def _tokens(line: str) -> list[str]:
     return [] if tokens and tokens[0].startswith("#") else tokens
 
 
-def write_star(path: Path | str, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    """Write tables (block name → label → values) atomically, as RELION does.
+def write_star(path: Path | str, tables: Sequence[tuple[str, Mapping[str, Sequence[str]]]]) -> None:
+    """Write tables (name of the block, label → values) atomically, as RELION does.
+
+    Names may be empty or repeat.
 
     With an `optics` table the file says that it is of RELION 3.1. Without one it must not:
     RELION 3.1 would refuse to convert it, or leave out its shifts.
@@ -155,9 +184,9 @@ def write_star(path: Path | str, tables: Mapping[str, Mapping[str, Sequence[str]
     Raises:
         InputError: the file cannot be written.
     """
-    version = ["", "# version 30001"] if "optics" in tables else []
+    version = ["", "# version 30001"] if "optics" in dict(tables) else []
     text: list[str] = []
-    for name, columns in tables.items():
+    for name, columns in tables:
         text += [*version, "", f"data_{name}", "", "loop_"]
         text += [f"_{label} #{number}" for number, label in enumerate(columns, 1)]
         text += [" ".join(map(_quoted, row)) for row in zip(*columns.values(), strict=True)]

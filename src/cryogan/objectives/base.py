@@ -82,10 +82,10 @@ class Maps:
     """What both half-sets have come to.
 
     Attributes:
-        half1, half2: (D, D, D) half-maps in one frame.
+        half1, half2: (D, D, D) half-maps in one frame, without filter or mask.
         average: (D, D, D) the map of all particles.
         mask: (D, D, D) soft mask of the average.
-        fsc: (D // 2 + 1,) of the half-maps, unmasked.
+        fsc: (D // 2 + 1,) of the half-maps, unmasked; NaN beyond their band.
         fsc_masked: the same inside the mask, corrected by phase randomisation.
         pixel_size_A: of all.
         conformations: of all particles; None for one structure.

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.particles import CTFParams
+from cryogan.particles import FLIPPED, MULTIPLIED, CTFParams
+
+LEAST_CTF = 0.1  # of images multiplied by their CTFs: where |CTF| is smaller, they stay weaker
 
 
 def wavelength_A(voltage_kV: Tensor) -> Tensor:
@@ -21,7 +23,9 @@ def wavelength_A(voltage_kV: Tensor) -> Tensor:
 def ctf(params: CTFParams, box_size: int, pixel_size_A: float) -> Tensor:
     """CTFs on half spectra: (n, D, D // 2 + 1), in `fourier`'s order, B-factor and scale applied.
 
-    The B-factor envelope is `exp(-B |k|² / 4)`.
+    The B-factor envelope is `exp(-B |k|² / 4)`. Of images whose phases were flipped it is |CTF|; of
+    those that were multiplied by their CTFs, and then divided by at least 0.1 of its modulus
+    (`data.normalisation`), |CTF| or 10 CTF².
     """
     k = fourier.frequency_grid(box_size, 2, params.defocus_u_A.device) / pixel_size_A
     k2 = k.square().sum(-1)
@@ -42,4 +46,10 @@ def ctf(params: CTFParams, box_size: int, pixel_size_A: float) -> Tensor:
     )
     w = column(params.amplitude_contrast)
     envelope = column(params.scale) * torch.exp(-column(params.b_factor_A2) / 4.0 * k2)
-    return envelope * (torch.sqrt(1.0 - w**2) * torch.sin(chi) + w * torch.cos(chi))
+    transfer = envelope * (torch.sqrt(1.0 - w**2) * torch.sin(chi) + w * torch.cos(chi))
+    if not bool(params.correction.any()):
+        return transfer
+    size = transfer.abs()
+    transfer = torch.where(column(params.correction == FLIPPED), size, transfer)
+    restored = size.square() / size.clamp_min(LEAST_CTF)
+    return torch.where(column(params.correction == MULTIPLIED), restored, transfer)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryogan.data.halves import particles_digest, split_halves
+from cryogan.data.halves import halves_of, particles_digest
+from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.io.particle_files import read_particles
 from cryogan.objectives.adversarial.config import AdversarialConfig
@@ -34,6 +35,7 @@ class Assigned:
         columns: (n,) further columns by name: mean latent and spread along each axis, or the
             probability of the class; critic scores if the run has critics.
         symmetry: of the molecule.
+        kept: (n,) int64 which of the particles given these are: damaged images are left out.
     """
 
     assignment: Assignment
@@ -41,6 +43,7 @@ class Assigned:
     class_number: Tensor
     columns: dict[str, Tensor]
     symmetry: str
+    kept: Tensor
 
     @property
     def pose(self) -> Pose:
@@ -90,7 +93,7 @@ def inherited_assumptions(
 
 
 def particles_of(record: RunRecord, particles: Particles | None) -> Particles:
-    """The particles of a run, read again unless they are given.
+    """The particles of a run, normalised; read again unless they are given.
 
     Raises:
         InputError: they are not those of the run.
@@ -100,11 +103,8 @@ def particles_of(record: RunRecord, particles: Particles | None) -> Particles:
             raise InputError(
                 f"The particles of {record.folder} were not read from a file; give them."
             )
-        if record.rows is not None:
-            raise InputError(
-                "The run was made from chosen rows of the particle file; give the same --ind."
-            )
         particles = read_particles(record.star, reader=record.reader)
+    particles, _ = normalised(particles)
     if len(particles) != record.count:
         raise InputError(
             f"The run was made from {record.count} particles but {len(particles)} were read; "
@@ -132,12 +132,7 @@ def critic_scores_of(
         if not (folder / "map.mrc").is_file():
             return None
         refined = read_record(folder)
-        same = (refined.count, refined.rows, refined.seed) == (
-            record.count,
-            record.rows,
-            record.seed,
-        )
-        if not same:
+        if _half_sets(refined) != _half_sets(record):
             return None  # another run by now, whose halves are others
         record = refined
     paths = [record.folder / f"half{number}" / CHECKPOINT for number in (1, 2)]
@@ -147,8 +142,13 @@ def critic_scores_of(
     critics = [
         TrainedCritic.of(load_checkpoint(path).state, config, record.box_size) for path in paths
     ]
-    halves = split_halves(len(particles), record.seed) if own else None
+    halves = halves_of(particles, record.seed, record.halves) if own else None
     return cross_scored(critics, particles, halves, noise, device)
+
+
+def _half_sets(record: RunRecord) -> tuple[object, ...]:
+    """What the half-sets of a run follow from."""
+    return record.count, record.rows, record.halves, record.seed
 
 
 def latent_columns(

@@ -90,10 +90,8 @@ def open_run_folder(
 
 def _difference(key: str, found: Any, wanted: Any) -> str:
     if isinstance(found, dict) and isinstance(wanted, dict):
-        names = [name for name in wanted if found.get(name) != wanted[name]]
-        if not names:
-            return "a setting"
-        return _difference(names[0], found.get(names[0]), wanted[names[0]])
+        name = next(name for name in wanted | found if found.get(name) != wanted.get(name))
+        return _difference(name, found.get(name), wanted.get(name))
     return f"the {key}" if key in ("seed", "objective") else key
 
 
@@ -115,6 +113,7 @@ class RunRecord:
         reader: name of the reader of that file; None for that of its suffix.
         noise: stack of background patches, or name of a noise model; None if the spectrum was
             measured on the particles.
+        halves: which half-sets of theirs are kept (`data.halves.halves_digest`); None if drawn.
         rows: which particles (`data.halves.particles_digest`); None for all of a file.
         seed: of the split into halves.
         objective: with its settings.
@@ -128,6 +127,7 @@ class RunRecord:
     box_size: int
     noise: str | None
     rows: str | None
+    halves: str | None
     seed: int
     objective: Objective
     refined: Path | None
@@ -165,6 +165,7 @@ def read_run(folder: Path) -> RunRecord:
             int(particles["box_size"]),
             particles.get("noise"),
             particles.get("rows"),
+            particles.get("halves"),
             int(about["seed"]),
             OBJECTIVES[about["objective"]].read(about["config"]),
             refined,

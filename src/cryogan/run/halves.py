@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cryogan.data.halves import split_halves
+from cryogan.data.halves import halves_of
 from cryogan.errors import InputError
 from cryogan.objectives.base import Objective, Task
 from cryogan.objectives.data_parallel import Placement
@@ -40,6 +40,7 @@ def make_jobs(
     maps: torch.Tensor | None = None,
     populations: torch.Tensor | None = None,
     placement: Placement | None = None,
+    halves: str | None = None,
 ) -> list[Job]:
     """The jobs of a run: one for both half-sets, or one for each.
 
@@ -52,8 +53,9 @@ def make_jobs(
         noise: measured or known noise, or None to measure its spectrum on the particles.
         maps, populations: to start from (`Task`).
         placement: of this process under torchrun, or None.
+        halves: name of the half-sets that the particles came with, to keep them.
     """
-    half_sets = [particles.subset(index) for index in split_halves(len(particles), seed)]
+    half_sets = [particles.subset(index) for index in halves_of(particles, seed, halves)]
     threads = max(1, (os.cpu_count() or 2) // (2 if placement is None else placement.local_size))
     if objective.together:
         task = Task(tuple(half_sets), noise, seed, torch.device(device), maps, populations)

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from cryogan.data.normalisation import LevelStack
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack
 from cryogan.particles import Particles
@@ -31,7 +32,7 @@ def read_noise(path: Path | str, particles: Particles) -> NoiseModel:
             f"{path} has box {stack.box_size} but the particles have {particles.box_size}; "
             "cut both at the same size."
         )
-    return BackgroundPatches(stack)
+    return BackgroundPatches(LevelStack(stack))
 
 
 def opened_noise(

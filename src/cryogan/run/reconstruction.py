@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cryogan.conformations.series import Series
-from cryogan.data.halves import particles_digest
+from cryogan.data.halves import halves_digest, particles_digest
 from cryogan.errors import InputError
 from cryogan.io.mrc import Map
 from cryogan.objectives.base import Objective
@@ -96,10 +96,17 @@ def device_named(name: str) -> str:
     return name
 
 
-def describe_particles(particles: Particles, noise: str | None) -> dict[str, Any]:
-    """What `config.json` says about the particles."""
+def describe_particles(
+    particles: Particles, noise: str | None, *, keep_halves: bool = False
+) -> dict[str, Any]:
+    """What `config.json` says about the particles.
+
+    Raises:
+        InputError: half-sets are to be kept and there are none.
+    """
     source = particles.source
-    return {
+    kept = {"halves": halves_digest(particles)} if keep_halves else {}
+    return kept | {
         "star": None if source is None else str(source.path.resolve()),
         "rows": particles_digest(particles),
         "reader": None if source is None else source.reader,
@@ -159,6 +166,7 @@ def run_objective(
             maps=maps,
             populations=populations,
             placement=placement,
+            halves=about.get("halves"),
         )
         finished = run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
         if finished and (placement is None or placement.is_main):

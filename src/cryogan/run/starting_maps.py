@@ -14,7 +14,7 @@ from cryogan.run.checkpoint import RESULT, load_arrays
 
 
 def half_maps(folder: Path, particles: Particles) -> Tensor:
-    """(2, D, D, D) half-maps of a run, in one frame.
+    """(2, D, D, D) half-maps of a run, in one frame: filtered and masked if it has such ones.
 
     Raises:
         InputError: they do not have the particles' field of view.
@@ -28,7 +28,8 @@ def half_maps(folder: Path, particles: Particles) -> Tensor:
                 f"The half maps of {folder} are {found_A:.1f} Å wide but the particles "
                 f"{wanted_A:.1f} Å; give the particles that the run was made from."
             )
-    return torch.stack([map_.volume for map_ in maps])
+    result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
+    return result.get("filtered", torch.stack([map_.volume for map_ in maps]))
 
 
 def half_basis(

@@ -30,6 +30,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 import cryogan
 from cryogan.errors import InputError
 from cryogan.files import write_text
+from cryogan.io.yaml_files import CHECKED_YAML, read_yaml
 from cryogan.simulation.settings import SimulationSettings
 from cryogan.simulation.sources import is_phantom, maps_in, parts_of
 
@@ -96,13 +97,7 @@ def read_description(source: str, condition: str | None = None) -> Description:
     """
     is_file = source.endswith(_SUFFIXES)
     path = Path(source) if is_file else _RECIPES / f"{source}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}; check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        words = " ".join(str(error).split())
-        raise InputError(f"{path} is not valid YAML ({words}); correct it.") from error
+    content = read_yaml(path)
     _check_entries(content, path)
     conditions = content.get("conditions", {})
     chosen = condition or next(iter(conditions), None)
@@ -177,7 +172,7 @@ def settings_of(description: Description) -> SimulationSettings:
         InputError: an entry is unknown or has a value of a wrong kind.
     """
     _refuse_misshapen(description.settings, asdict(SimulationSettings()), description.title)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=CHECKED_YAML)
     parser.add_class_arguments(SimulationSettings)
     try:
         found = parser.instantiate(parser.parse_object(dict(description.settings)))
@@ -360,7 +355,10 @@ def write_description(
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Texts of several lines stay as they are."""
+    """Texts of several lines stay as they are; no aliases, which `read_yaml` refuses."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = "|" if "\n" in data else None

@@ -95,6 +95,7 @@ def _read_table(settings: MicroscopeSettings) -> tuple[CTFParams, Tensor]:
     path = Path(str(settings.table))
     if path.suffix in (".star", ".cs"):
         table = read_metadata(path).ctf if path.suffix == ".star" else read_ctf(path)
+        table = replace(table, correction=torch.zeros_like(table.correction))
         return table, torch.ones(len(table))
     *columns, particles = read_columns(path, _TABLE_COLUMNS).float()
     if particles.min() < 0 or particles.sum() == 0:

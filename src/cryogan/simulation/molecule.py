@@ -145,7 +145,7 @@ def _maps(
 
 
 def _read_map(path: str, pixel_size_A: float | None) -> Map:
-    if pixel_size_A is None and read_header(path).voxel_size_A[0] == 0:
+    if pixel_size_A is None and read_header(path).known_pixel_size_A is None:
         raise InputError(
             f"{path} has no pixel size in its header; give it with --molecule.map_pixel_size_A."
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io import cryosparc, relion
+from cryogan.io.npy import read_npy
 from cryogan.physics.distributions import (
     AngularCentralGaussian,
     Gaussian,
@@ -112,12 +113,7 @@ def _read_weights(path: Path) -> Tensor:
 
 
 def _npy_weights(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
-    try:
-        values = np.lib.format.open_memmap(path, mode="r")  # never loads Python objects
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"orientations.file {path} is no whole .npy file of numbers; write it with numpy.save."
-        ) from error
+    values = read_npy(path)
     if values.ndim != 1 or values.dtype.kind not in "fiu":
         raise InputError(
             f"orientations.file {path} is no list of numbers; give one weight a HEALPix cell."

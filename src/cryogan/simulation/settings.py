@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cryogan.errors import InputError
+from cryogan.io.ranges import require_possible
 from cryogan.registry import Registry
 from cryogan.simulation.sources import Kind, expanded, kind_of
 
@@ -133,7 +134,8 @@ class MoleculeSettings:
         resolution_A: low-pass of the maps in Å; needed for molmap, otherwise optional.
         convention: maps of atomic models: electron scattering factors with B-factors, or one
             Gaussian an atom as Chimera's molmap makes them.
-        map_pixel_size_A: pixel size in Å of maps whose header has none.
+        map_pixel_size_A: pixel size in Å of maps; it goes before that in their headers, where 0 and
+            1 Å mean that it is not set.
         motions: rigid-body motions of domains of one atomic model; each has a latent coordinate.
         hinge_deg: first and last angle of the phantom's hinge.
         hinge_states: number of conformations of the phantom between them.
@@ -397,10 +399,8 @@ class MicroscopeSettings:
         for name in ("astigmatism_A", "defocus_spread_A", "b_factor_A2"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise InputError(f"ctf.{name} is {getattr(self, name):g}; give a number from 0.")
-        if not 0.0 < self.voltage_kV < math.inf:
-            raise InputError(f"ctf.voltage_kV is {self.voltage_kV:g}; give a positive number.")
-        if not math.isfinite(self.spherical_aberration_mm):
-            raise InputError("ctf.spherical_aberration_mm is no finite number; give mm.")
+        for name in ("voltage_kV", "spherical_aberration_mm"):
+            require_possible(name, getattr(self, name), f"ctf.{name}")
         if not 0.0 <= self.amplitude_contrast < 1.0:
             raise InputError(
                 f"ctf.amplitude_contrast is {self.amplitude_contrast:g}; give a fraction from 0 "

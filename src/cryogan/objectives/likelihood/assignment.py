@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from cryogan.data.padding import PaddedBox
-from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.objectives.likelihood.bands import (
     box_for,
-    fsc_cutoff_shell,
     harmonics_for,
     limited,
     search_for,
@@ -156,7 +154,7 @@ def _summary(
 ) -> Assignment:
     cells = posterior.cells.best(256)
     weight = torch.softmax(cells.score, dim=1)
-    rotation = finest.frame[cells.view] @ _about_z(cells.psi)  # (n, K, 3, 3)
+    rotation = finest.frame[cells.direction] @ _about_z(cells.psi)  # (n, K, 3, 3)
     mode = rotation[:, :1]
     # every pose in the copy (R and S R look alike) that is nearest to the best one
     copies = operators[:, None, None] @ rotation
@@ -190,6 +188,7 @@ def assign_halves(
     average: Tensor,
     config: LikelihoodConfig,
     *,
+    resolution_A: float,
     populations: Tensor | None = None,
     device: torch.device,
     noise: NoiseModel | None = None,
@@ -203,6 +202,7 @@ def assign_halves(
         groups: of both half-sets: rows of its particles, and basis volumes (C, D, D, D).
         average: (D, D, D) map of all particles.
         config: mask, shifts, symmetry.
+        resolution_A: of the maps; poses are searched up to it.
         populations: (classes,) of a discrete latent; equal by default.
         device: where it is computed.
         noise: as for the likelihood.
@@ -214,8 +214,8 @@ def assign_halves(
     padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
     inside = config.padded(padded.share)
     maps = padded.pad(torch.stack([basis for _, basis in groups]))
-    rings = fsc_cutoff_shell(fourier_shell_correlation(maps[0, 0], maps[1, 0]))
-    rings = limited(rings, padded.width_px * particles.pixel_size_A, config)
+    width_A = padded.width_px * particles.pixel_size_A
+    rings = limited(max(5, int(width_A / resolution_A)), width_A, config)
     work = [(rows, basis) for (rows, _), basis in zip(groups, maps, strict=True)]
     if not own:
         basis = maps.mean(0)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from cryogan.evaluation.fsc import fourier_shell_correlation
+from cryogan.models.volume import symmetrise
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.pose_search import Level, levels_for
 from cryogan.objectives.masks import volume_mask
 from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.symmetry import symmetry_matrices
 
 
 def box_for(rings: int, box_size: int) -> int:
@@ -38,14 +40,22 @@ def search_for(
     """The levels of a search on these rings; see `pose_search.levels_for`."""
     half, assumptions = harmonics.box_size / 2, config.assumptions
     shift_px = assumptions.max_shift_percent / 50.0 * half
-    return levels_for(harmonics, assumptions.molecule * half, shift_px, rings)
+    return levels_for(harmonics, assumptions.molecule * half, shift_px, rings, assumptions.symmetry)
 
 
 def mask_for(
     size: int, pixel_size_A: float, config: LikelihoodConfig, device: torch.device
 ) -> Tensor:
-    """(D, D, D) mask of the volume."""
-    return volume_mask(config.assumptions, size, pixel_size_A, device)
+    """(D, D, D) mask of the volume, of the symmetry that is imposed."""
+    mask = volume_mask(config.assumptions, size, pixel_size_A, device)
+    return mask if config.assumptions.mask_file is None else symmetrised(mask, config)
+
+
+def symmetrised(volumes: Tensor, config: LikelihoodConfig) -> Tensor:
+    """Volumes (..., D, D, D) to start from, of the symmetry that is imposed."""
+    operators = symmetry_matrices(config.assumptions.symmetry)[1:].to(volumes.device)
+    cubes = volumes.reshape(-1, *volumes.shape[-3:])
+    return torch.stack([symmetrise(cube, operators) for cube in cubes]).view_as(volumes)
 
 
 def fsc_cutoff_shell(fsc: Tensor, threshold: float = 0.143) -> int:

@@ -31,12 +31,12 @@ from cryogan.objectives.likelihood.bands import (
     limited,
     mask_for,
     search_for,
+    symmetrised,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import (
     EStep,
     e_step,
-    m_step,
     parameter_expanded,
     signal_prior_of,
 )
@@ -46,12 +46,13 @@ from cryogan.objectives.likelihood.initial_model import (
     initial_model,
     initialise_conformations,
 )
-from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight
+from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight, solve
 from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
 from cryogan.randomness import generator_for
 
+_NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -69,6 +70,8 @@ class EMState:
         prior: (L,) probabilities of the points of the latent grid.
         images_seen: by all iterations so far, the initial model's too.
         finished: whether nothing is left to do.
+        unfiltered: as `halves`, of the last iteration, without prior and mask; None before it.
+        band: last shell of the maps.
     """
 
     done: int
@@ -80,6 +83,8 @@ class EMState:
     prior: Tensor
     images_seen: int
     finished: bool
+    unfiltered: Tensor | None = None
+    band: int = 0
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -138,6 +143,7 @@ def expectation_maximisation(
             if maps is not None:
                 both = zip(halves, maps, strict=True)
                 maps = torch.stack([half.basis_scaled_to_images(own) for half, own in both])
+                maps = symmetrised(maps, config)
             if maps is None or _poor(maps, config):
                 maps, seen = yield from _initial_models(halves, maps, config, seed, device, pool)
             if maps.shape[1] < wanted:
@@ -257,7 +263,7 @@ def _iteration(
         maps = rescale_volume(state.halves[number].to(device), size)
         found = e_step(half, index.sort().values, maps, latent_grid, levels, rings, harmonics)
         prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
-        return found, len(index), m_step(found.equations, prior, mask, maps, config)
+        return found, len(index), solve(found.equations, prior, mask, maps)
 
     found = list(pool.map(work, (0, 1)))
     first, second = (maps for _, _, maps in found)
@@ -265,7 +271,7 @@ def _iteration(
     maps = []
     for each, _, volumes in found:
         prior = _prior_from_fsc(fsc, each.equations, finest)
-        volumes = m_step(each.equations, prior, mask, volumes, config)
+        volumes = solve(each.equations, prior, mask, volumes)
         maps.append(parameter_expanded(volumes, each, config))
     images = sum(count for _, count, _ in found)
     change = max(each.change for each, _, _ in found)
@@ -274,6 +280,11 @@ def _iteration(
     late = done >= config.iterations - config.last_iterations
     latent = None if basis_volumes == 1 else config.assumptions.latent_space
     learnt = latent is not None and latent.is_discrete
+    finished = full >= config.last_iterations or done >= config.iterations
+    unfiltered = None
+    if finished:
+        one, two = (_unfiltered(each.equations, volumes, finest) for each, _, volumes in found)
+        unfiltered = torch.stack((one, _moved(two, drift, pixel_size_A)))
     after = EMState(
         done,
         full,
@@ -283,7 +294,9 @@ def _iteration(
         fsc,
         0.5 * (found[0][0].latent + found[1][0].latent).cpu() if learnt else state.prior,
         state.images_seen + images,
-        full >= config.last_iterations or done >= config.iterations,
+        finished,
+        unfiltered,
+        finest,
     )
     log_likelihood = 0.5 * (found[0][0].log_likelihood + found[1][0].log_likelihood)
     return after, _record("refinement", after.images_seen, rings, log_likelihood) | {
@@ -294,6 +307,7 @@ def _iteration(
         "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
         "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
         "latent_change": change,
+        "effective_poses": 0.5 * sum(each.effective_poses for each, _, _ in found),
     }
 
 
@@ -318,6 +332,13 @@ def _aligned(
 
 def _moved(maps: Tensor, alignment: Alignment, pixel_size_A: float) -> Tensor:
     return torch.stack([apply_alignment(volume, alignment, pixel_size_A) for volume in maps])
+
+
+def _unfiltered(equations: NormalEquations, start: Tensor, finest: int) -> Tensor:
+    """(C, D, D, D) maps without a mask, whose prior costs them next to nothing of their power."""
+    shell = torch.arange(start.shape[-1] // 2 + 1, device=start.device)
+    prior = torch.where(shell <= finest, _NO_PRIOR / shell_weight(equations), 0.0)
+    return solve(equations, prior, torch.ones_like(start[0]), start, iterations=24)
 
 
 def _prior_from_fsc(fsc: Tensor, equations: NormalEquations, finest: int) -> Tensor:

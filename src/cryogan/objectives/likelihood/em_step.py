@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.models.volume import symmetrise
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.normal_equations import (
     NormalEquations,
     normal_equations,
-    solve,
     together,
     weighted_poses,
 )
@@ -40,12 +38,15 @@ class EStep:
         equations: of the basis volumes.
         latent: (L,) mean posterior probability of each point of the latent grid.
         latent_grid: that the posteriors are of.
+        effective_poses: mean over the images of the inverse participation ratio 1 / Σ p² of their
+            poses' probabilities: 1 if every pose is known, many if posteriors are flat.
     """
 
     log_likelihood: float
     equations: NormalEquations
     latent: Tensor
     latent_grid: LatentGrid
+    effective_poses: float = 1.0
 
     @property
     def expansion(self) -> Tensor:
@@ -106,7 +107,7 @@ def e_step(
     device = maps.device
     references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
     finest = orientation_grid(levels[-1].nside, device)
-    total, log_likelihood = None, 0.0
+    total, log_likelihood, effective_poses = None, 0.0, 0.0
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
     for group in torch.split(index, many):  # what equations cost does not depend on the images
@@ -116,13 +117,21 @@ def e_step(
             found = posterior_of(seen[-1], references, max_log_likelihood)
             log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())
             latent += found.latent.sum(dim=0)
+            effective_poses += float(found.effective_poses.sum())
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
-            Observations.joined(seen), together(poses, _CHUNK), finest, harmonics
+            Observations.joined(seen),
+            together(poses, _CHUNK),
+            finest,
+            harmonics,
+            operators=symmetry_matrices(levels[0].symmetry),
         )
         total = equations if total is None else total + equations
     assert total is not None
-    return EStep(log_likelihood / len(index), total, latent / len(index), latent_grid)
+    count = len(index)
+    return EStep(
+        log_likelihood / count, total, latent / count, latent_grid, effective_poses / count
+    )
 
 
 def parameter_expanded(maps: Tensor, found: EStep, config: LikelihoodConfig) -> Tensor:
@@ -130,15 +139,6 @@ def parameter_expanded(maps: Tensor, found: EStep, config: LikelihoodConfig) -> 
     if len(maps) == 1 or config.assumptions.latent_space.is_discrete:
         return maps
     return torch.einsum("kj,kzyx->jzyx", found.expansion, maps)
-
-
-def m_step(
-    equations: NormalEquations, prior: Tensor, mask: Tensor, start: Tensor, config: LikelihoodConfig
-) -> Tensor:
-    """(C, D, D, D) the most probable maps with the symmetry that is imposed."""
-    operators = symmetry_matrices(config.assumptions.symmetry)[1:].to(mask.device)
-    maps = solve(equations, prior, mask, start)
-    return torch.stack([symmetrise(volume, operators) for volume in maps])
 
 
 def signal_prior_of(

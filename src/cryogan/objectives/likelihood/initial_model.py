@@ -10,17 +10,24 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.objectives.likelihood.bands import box_for, harmonics_for, mask_for, search_for
+from cryogan.objectives.likelihood.bands import (
+    box_for,
+    harmonics_for,
+    mask_for,
+    search_for,
+    symmetrised,
+)
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import (
     e_step,
-    m_step,
     parameter_expanded,
     signal_prior_of,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.normal_equations import solve
 from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, latent_grid_of
 from cryogan.physics.imaging import rescale_volume
+from cryogan.symmetry import symmetry_matrices
 
 _START = 0.2  # amplitude of the first random basis volumes, in units of the mean's
 _LOW = 8  # rings of the first batch of the initialisation of conformations
@@ -74,7 +81,7 @@ def initial_model(
     mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
     if start is None:
         starts = [
-            random_volume(half, size, first, generator, device)
+            random_volume(half, size, first, config, generator, device)
             for _ in range(config.initialisations)
         ]
     else:
@@ -103,7 +110,7 @@ def initial_model(
                 for volume in volumes
             ]
             volumes = [
-                m_step(each.equations, prior, mask, volume, config)
+                solve(each.equations, prior, mask, volume)
                 for each, volume in zip(found, volumes, strict=True)
             ]
             compared += (
@@ -123,14 +130,22 @@ def initial_model(
 
 
 def random_volume(
-    half: HalfSet, size: int, rings: int, generator: torch.Generator, device: torch.device
+    half: HalfSet,
+    size: int,
+    rings: int,
+    config: LikelihoodConfig,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Tensor:
-    """(D, D, D) noise with the spectrum of the signal, up to `rings`."""
+    """(D, D, D) noise with spectrum of the signal, up to `rings`, and symmetry of the molecule."""
     signal = half.signal_prior(size).to(device)
     shells = fourier.shell_index(size, 3, device).clamp_max(size // 2)
     noise = torch.randn(size, size, size, generator=generator).to(device)
     amplitude = signal[shells].sqrt() * (shells <= rings) / size**1.5
-    return fourier.irfft(fourier.rfft(noise, 3) * amplitude, size, 3)
+    volume = fourier.irfft(fourier.rfft(noise, 3) * amplitude, size, 3)
+    copies = len(symmetry_matrices(config.assumptions.symmetry))
+    volume = symmetrised(volume, config)
+    return volume * math.sqrt(copies)  # the mean of so many is weaker
 
 
 def initialise_conformations(
@@ -163,7 +178,8 @@ def initialise_conformations(
     first = min(1 + config.assumptions.latent_space.slowest, wanted)
     maps = rescale_volume(means.mean(0), size).to(device)[None]
     noise = [
-        random_volume(halves[0], size, _LOW, generator, device) * mask for _ in range(1, first)
+        random_volume(halves[0], size, _LOW, config, generator, device) * mask
+        for _ in range(1, first)
     ]
     maps = torch.cat((maps, _START * torch.stack(noise)))
     for number in range(config.conformation_batches):
@@ -189,7 +205,7 @@ def initialise_conformations(
         found = list(pool.map(step, halves, batches))
         prior = signal_prior_of(halves[0], size, rings, len(maps), config).to(device)
         equations = found[0].equations + found[1].equations
-        maps = m_step(equations, prior, mask, maps, config)
+        maps = solve(equations, prior, mask, maps)
         for each in found if progress >= 0.5 else []:  # the mean of two small changes
             maps = 0.5 * (maps + parameter_expanded(maps, each, config))
         own = [rescale_volume(mean, size).to(maps)[None] for mean in means]

@@ -38,7 +38,7 @@ class WeightedPoses:
 
     Attributes:
         image: (E,) int64.
-        view: (E,) int64, number of the direction at the finest level.
+        direction: (E,) int64, number of the direction at the finest level.
         psi: (E,) radians.
         shift_px: (E, 2) where the particle is (x, y).
         coefficient: (E, C) posterior probability of the pose times the mean coefficients φ_k
@@ -47,7 +47,7 @@ class WeightedPoses:
     """
 
     image: Tensor
-    view: Tensor
+    direction: Tensor
     psi: Tensor
     shift_px: Tensor
     coefficient: Tensor
@@ -55,20 +55,24 @@ class WeightedPoses:
 
 
 def weighted_poses(
-    cells: Cells, coefficient: Tensor, product: Tensor, least: float = 3e-3
+    cells: Cells, coefficient: Tensor, product: Tensor, mass: float = 0.999
 ) -> WeightedPoses:
     """Cells with their (n, K, C) coefficients and (n, K, C (C + 1) / 2) products.
 
-    Those of a probability below `least` go, and the others share it.
+    Of each image the most probable cells are kept, as few as hold together `mass` of its
+    probability; they share the rest. An image of a flat posterior keeps nearly all.
     """
     weight = coefficient[..., 0]
-    chosen = weight >= least
+    ordered, order = weight.sort(dim=1, descending=True)
+    before = ordered.cumsum(dim=1) - ordered
+    kept = (before < mass * weight.sum(dim=1, keepdim=True)) & (ordered > 0)
+    chosen = torch.zeros_like(kept).scatter(1, order, kept)
     share = weight.sum(dim=1) / torch.where(chosen, weight, 0.0).sum(dim=1)
     image = torch.arange(len(weight), device=weight.device)[:, None].expand_as(weight)
     more = share[:, None, None]
     return WeightedPoses(
         image[chosen],
-        cells.view[chosen],
+        cells.direction[chosen],
         cells.psi[chosen],
         cells.shift_px[chosen],
         (coefficient * more)[chosen],
@@ -111,25 +115,38 @@ def normal_equations(
     grid: OrientationGrid,
     harmonics: CircularHarmonics,
     *,
+    operators: Tensor | None = None,
     padding: float = 2.0,
 ) -> NormalEquations:
-    """Sums over images and poses, direction by direction."""
+    """Sums over images and poses, direction by direction.
+
+    Args:
+        observations: n images.
+        poses: of them.
+        grid: the directions that poses name.
+        harmonics: the rings.
+        operators: (G, 3, 3) symmetry; every image counts at all G equivalents of its pose, so that
+            a coefficient has the weight of all images that hold it, against a prior that all its
+            equivalents obey. None for no symmetry.
+        padding: of the Fourier space that is summed in.
+    """
     device = observations.a.device
     size = harmonics.box_size
     merge = 4 if grid.nside >= 16 else 1
     coarser = orientation_grid(grid.nside // 2, device) if merge == 4 else grid
-    by_view = poses.view.argsort()
-    view, image = poses.view[by_view], poses.image[by_view]
-    psi, shift_px = poses.psi[by_view], poses.shift_px[by_view]
-    coefficient, product = poses.coefficient[by_view].T, poses.product[by_view].T
+    by_direction = poses.direction.argsort()
+    direction, image = poses.direction[by_direction], poses.image[by_direction]
+    psi, shift_px = poses.psi[by_direction], poses.shift_px[by_direction]
+    coefficient, product = poses.coefficient[by_direction].T, poses.product[by_direction].T
     back = _Adjoint(len(coefficient), size, padding, device)
     kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
+    operators = torch.eye(3)[None] if operators is None else operators
     k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
-    used = torch.unique(view)
+    used = torch.unique(direction)
     for group in used.split(_DIRECTIONS_AT_ONCE):
-        first = int(torch.searchsorted(view, group[0]))
-        last = int(torch.searchsorted(view, group[-1], right=True))
-        row = torch.searchsorted(group, view[first:last])
+        first = int(torch.searchsorted(direction, group[0]))
+        last = int(torch.searchsorted(direction, group[-1], right=True))
+        row = torch.searchsorted(group, direction[first:last])
         plane = observations.a.new_zeros(len(coefficient), len(group), len(harmonics.order))
         parents, parent = (group // merge).unique(return_inverse=True)
         power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)
@@ -142,17 +159,17 @@ def normal_equations(
             b = observations.b[image[part]]
             for pair, mine in enumerate(product[:, part, None]):
                 power[pair].index_add_(0, parent[at], b * mine)
-        point = torch.einsum("nij,mj->nmi", grid.frame[group], k)
-        for number, values in enumerate(plane):
-            samples = harmonics.to_samples(values / harmonics.weight) * harmonics.sample_weight
-            back.add(number, samples, point)
+        samples = [
+            harmonics.to_samples(values / harmonics.weight) * harmonics.sample_weight
+            for values in plane
+        ]
+        back.add(samples, operators, grid.frame[group], k)
         # weights vary slowly from slice to slice: a coarser set of directions is enough
-        point = torch.einsum("nij,mj->nmi", coarser.frame[parents], k)
-        for pair, values in enumerate(power):
-            values = (values / harmonics.ring_weight)[
-                :, harmonics.sample_ring - 1
-            ] * harmonics.sample_weight
-            kernel.add(pair, values.to(plane.dtype), point)
+        weights = [
+            (values / harmonics.ring_weight)[:, harmonics.sample_ring - 1] * harmonics.sample_weight
+            for values in power
+        ]
+        kernel.add([each.to(plane.dtype) for each in weights], operators, coarser.frame[parents], k)
     return NormalEquations(back.finish(), kernel.finish())
 
 
@@ -166,12 +183,17 @@ class _Adjoint:
             zero = volume_spectrum(self.volume, padding)
         self.total = zero.new_zeros(count, *zero.shape)
 
-    def add(self, number: int, values: Tensor, point: Tensor) -> None:
-        """To sum `number`: values (n, m) at frequencies (n, m, 3) in cycles per pixel."""
-        spectrum = torch.zeros_like(self.total[number]).requires_grad_()
-        read = sample_spectrum(spectrum, point * spectrum.shape[-2])
-        (gradient,) = torch.autograd.grad((read.conj() * values).real.sum(), spectrum)
-        self.total[number] += gradient
+    def add(
+        self, sums: Sequence[Tensor], operators: Tensor, frame: Tensor, frequency: Tensor
+    ) -> None:
+        """Values (n, m) of each sum at frequencies (m, 3), in cycles per pixel, of n frames."""
+        for operator in operators.to(frame):
+            point = torch.einsum("nij,mj->nmi", operator @ frame, frequency)
+            for total, values in zip(self.total, sums, strict=True):
+                spectrum = torch.zeros_like(total).requires_grad_()
+                read = sample_spectrum(spectrum, point * spectrum.shape[-2])
+                (gradient,) = torch.autograd.grad((read.conj() * values).real.sum(), spectrum)
+                total += gradient
 
     def finish(self) -> Tensor:
         """(count, D, D, D)."""

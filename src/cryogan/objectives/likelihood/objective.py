@@ -11,7 +11,7 @@ from cryogan.conformations.path import sample_conformations
 from cryogan.conformations.series import Series, numbered_series
 from cryogan.data.padding import PaddedBox
 from cryogan.errors import InputError
-from cryogan.evaluation.fsc import corrected_fsc, fourier_shell_correlation
+from cryogan.evaluation.fsc import corrected_fsc, ended, fourier_shell_correlation
 from cryogan.evaluation.masks import soft_mask
 from cryogan.objectives.base import CONFORMATIONS, Arrays, Maps, Step, Task
 from cryogan.objectives.data_parallel import ProcessGroup
@@ -25,6 +25,7 @@ from cryogan.particles import Particles
 from cryogan.randomness import generator_for
 
 _FEWEST_PARTICLES = 200
+_SMALLEST_BOX = 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Likelihood:
         if len(particles) < _FEWEST_PARTICLES:
             raise InputError(
                 f"{len(particles)} particles are too few; give at least {_FEWEST_PARTICLES}."
+            )
+        if particles.box_size < _SMALLEST_BOX:
+            raise InputError(
+                f"The particles have a box of {particles.box_size} px; give particles of at least "
+                f"{_SMALLEST_BOX} px."
             )
         latent_grid_of(self.config, self.config.assumptions.volumes)
 
@@ -76,15 +82,21 @@ class Likelihood:
         particles = task.half_sets[0]
         padded = self._padded(particles)
         average, halves = padded.crop(state.average.cpu()), padded.crop(state.halves.cpu())
+        assert state.unfiltered is not None  # of the last iteration
+        unfiltered = padded.crop(state.unfiltered.cpu())
         grid = latent_grid_of(self.config, len(average), state.prior)
         pixel_size_A = particles.pixel_size_A * particles.box_size / average.shape[-1]
         result = {
             "basis": halves,
+            "filtered": torch.einsum("c,hczyx->hzyx", grid.average, halves),
             "populations": state.prior,
+            "band_A": torch.tensor(padded.width_px * particles.pixel_size_A / state.band),
             "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),
         }
-        for name, basis in (("average", average), ("half1", halves[0]), ("half2", halves[1])):
+        plain = {"average": average, "half1": unfiltered[0], "half2": unfiltered[1]}
+        for name, basis in plain.items():
             result[name] = torch.einsum("c,czyx->zyx", grid.average, basis)
+        for name, basis in (("average", average), ("half1", halves[0]), ("half2", halves[1])):
             if len(basis) > 1:
                 result |= self._conformations(name, basis, state.prior)
         return {"result.npz": result}
@@ -117,13 +129,14 @@ class Likelihood:
             return numbered_series(volumes, pixel_size_A, weights, latents)
 
         many = "average_volumes" in found
+        last = int(first.shape[-1] * pixel_size_A / float(found["band_A"]) + 1e-6)
         return Maps(
             first,
             second,
             average,
             mask,
-            fourier_shell_correlation(first, second),
-            corrected_fsc(first, second, mask, generator),
+            ended(fourier_shell_correlation(first, second), last),
+            ended(corrected_fsc(first, second, mask, generator), last),
             pixel_size_A,
             conformations=series("average") if many else None,
             halves=(series("half1"), series("half2")) if many else None,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cryogan.physics.rotations import euler_to_matrix
+from cryogan.symmetry import is_in_asymmetric_unit
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ def orientation_grid(nside: int, device: torch.device) -> OrientationGrid:
             between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1]
         )
     return OrientationGrid(nside, frame.to(device), twist.to(device))
+
+
+@lru_cache(maxsize=8)
+def asymmetric_directions(nside: int, symmetry: str, device: torch.device) -> Tensor:
+    """(V',) numbers of the directions of a level whose cells meet the asymmetric unit.
+
+    A cell is the sphere nearer to none of its level, known by its 64 descendants of three levels
+    on: every direction of the sphere has an equivalent in one of the cells.
+    """
+    fine = orientation_grid(8 * nside, torch.device("cpu")).frame[:, :, 2]
+    inside = is_in_asymmetric_unit(fine, symmetry).view(-1, 64).any(dim=1)
+    return inside.nonzero()[:, 0].to(device)
 
 
 def _frames(nside: int) -> Tensor:

@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from cryogan.objectives.likelihood.observations import Observations, moved
-from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.orientation_grid import (
+    OrientationGrid,
+    asymmetric_directions,
+    orientation_grid,
+)
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Level:
             the level before.
         most: as `keep`, where posteriors are broad (`Cells.promising`); no more than elsewhere
             by default.
+        symmetry: the first level's directions are those of one asymmetric unit.
     """
 
     nside: int
@@ -41,6 +47,7 @@ class Level:
     shift_step_px: float = 1.0
     shift_steps: int = 0
     most: int = 0
+    symmetry: str = "C1"
 
     def shifts_px(self, device: torch.device) -> Tensor:
         """((2 shift_steps + 1)², 2) shifts (x, y)."""
@@ -49,7 +56,11 @@ class Level:
 
 
 def levels_for(
-    harmonics: CircularHarmonics, molecule_px: float, shift_px: float, rings: int | None = None
+    harmonics: CircularHarmonics,
+    molecule_px: float,
+    shift_px: float,
+    rings: int | None = None,
+    symmetry: str = "C1",
 ) -> list[Level]:
     """From coarse to as fine as the band asks for.
 
@@ -61,6 +72,7 @@ def levels_for(
         molecule_px: radius of the molecule.
         shift_px: largest shift from those that are known, along x and y; 0 for none.
         rings: the band; by default all rings.
+        symmetry: of the molecule.
     """
     rings = rings or harmonics.rings
     levels: list[Level] = []
@@ -75,7 +87,7 @@ def levels_for(
             step_px = min(step_px, 0.7 * levels[-1].shift_step_px)
         steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
         keep, most = (24, 192) if nside == 8 else (8, 64)
-        levels.append(Level(nside, band, keep, step_px, steps, most))
+        levels.append(Level(nside, band, keep, step_px, steps, most, symmetry))
         if last:
             return levels
         nside *= 2
@@ -99,11 +111,11 @@ class Reference:
     plane: Tensor | None
     power: Tensor | None
 
-    def take(self, view: Tensor) -> tuple[Tensor, Tensor]:
+    def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (..., M') and powers (..., R') of directions (...)."""
         if self.plane is not None and self.power is not None:
-            return self.plane[view], self.power[view]
-        needed, place = torch.unique(view, return_inverse=True)
+            return self.plane[direction], self.power[direction]
+        needed, place = torch.unique(direction, return_inverse=True)
         plane, power = _slices(self.spectrum, self.band, self.grid.frame[needed])
         return plane[place], power[place]
 
@@ -131,13 +143,13 @@ class Cells:
     """Poses under consideration, K an image.
 
     Attributes:
-        view: (n, K) number of the direction.
+        direction: (n, K) number of the direction.
         psi: (n, K) in-plane angle, radians.
         shift_px: (n, K, 2) where the particle is (x, y), in pixels.
         score: (n, K) log-likelihood up to a number that is the image's own.
     """
 
-    view: Tensor
+    direction: Tensor
     psi: Tensor
     shift_px: Tensor
     score: Tensor
@@ -146,7 +158,7 @@ class Cells:
         """The best `keep` of every image, best first."""
         score, index = self.score.topk(min(keep, self.score.shape[1]), dim=1)
         shift_px = self.shift_px.gather(1, index[..., None].expand(-1, -1, 2))
-        return Cells(self.view.gather(1, index), self.psi.gather(1, index), shift_px, score)
+        return Cells(self.direction.gather(1, index), self.psi.gather(1, index), shift_px, score)
 
     def promising(self, keep: int, most: int = 0) -> "Cells":
         """The best, at most `keep`, of which at least one image of these may need every one.
@@ -169,7 +181,7 @@ class Cells:
         more = (0, count - self.score.shape[1])
         pad = torch.nn.functional.pad
         return Cells(
-            pad(self.view, more),
+            pad(self.direction, more),
             pad(self.psi, more),
             pad(self.shift_px, (0, 0, *more)),
             pad(self.score, more, value=-math.inf),
@@ -179,7 +191,7 @@ class Cells:
 def joined(cells: Sequence[Cells], dim: int) -> Cells:
     """Cells of more images (dim 0) or more cells of the same images (dim 1)."""
     return Cells(
-        torch.cat([part.view for part in cells], dim),
+        torch.cat([part.direction for part in cells], dim),
         torch.cat([part.psi for part in cells], dim),
         torch.cat([part.shift_px for part in cells], dim),
         torch.cat([part.score for part in cells], dim),
@@ -217,17 +229,18 @@ def search(
 
 
 def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
-    """(n,) log of the mean likelihood over all poses, relative to images of noise alone.
+    """(n,) log of the mean likelihood over all poses searched, over that of noise alone.
 
     Cells that were not kept count nothing.
     """
-    finest = levels[-1]
+    first, finest = levels[0], levels[-1]
+    searched = len(asymmetric_directions(first.nside, first.symmetry, CPU)) / (12 * first.nside**2)
     shifts = 1.0
     for level in levels:
         refinement = (level.shift_step_px / finest.shift_step_px) ** 2
         shifts = max(shifts, refinement * (2 * level.shift_steps + 1) ** 2)
     angles = len(in_plane_angles(finest.nside, cells.score.device))
-    poses = 12 * finest.nside**2 * angles * shifts
+    poses = searched * 12 * finest.nside**2 * angles * shifts
     return torch.logsumexp(cells.score, dim=1) - math.log(poses)
 
 
@@ -239,8 +252,9 @@ def in_plane_angles(nside: int, device: torch.device) -> Tensor:
 
 def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -> Cells:
     """The best cells of the first level, all of which are scored, order by order."""
-    n, directions, band = len(part), len(ref.grid), ref.band
-    plane, ref_power = ref.take(torch.arange(directions, device=base_px.device))
+    searched = asymmetric_directions(level.nside, level.symmetry, base_px.device)
+    n, directions, band = len(part), len(searched), ref.band
+    plane, ref_power = ref.take(searched)
     top = max(band.highest_orders)
     psi = in_plane_angles(level.nside, base_px.device)
     phase = psi[:, None] * torch.arange(top + 1, device=psi.device)
@@ -259,8 +273,8 @@ def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -
         score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, directions) - power
         score = score.permute(1, 2, 0).reshape(n, -1)
         best = score.topk(min(max(level.keep, level.most), score.shape[1]), dim=1)
-        view, angle = best.indices // len(psi), psi[best.indices % len(psi)]
-        found.append(Cells(view, angle, shift_px.expand(*view.shape, 2), best.values))
+        direction, angle = searched[best.indices // len(psi)], psi[best.indices % len(psi)]
+        found.append(Cells(direction, angle, shift_px.expand(*direction.shape, 2), best.values))
     return joined(found, 1).best(max(level.keep, level.most))
 
 
@@ -274,7 +288,7 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     apart = (cells.shift_px - base_px)[:, :, None] - offset_px
     nearest = apart.square().sum(-1).argmin(-1)  # (n, K) number of each cell's shift
     image = torch.arange(len(part), device=device)[:, None]
-    child = 4 * cells.view[..., None] + torch.arange(4, device=device)  # (n, K, 4)
+    child = 4 * cells.direction[..., None] + torch.arange(4, device=device)  # (n, K, 4)
     psi = cells.psi[..., None] + ref.grid.twist[child]
     mine = band.turned(a[image, nearest][:, :, None], -psi)
     # Re(conj P A exp(i m step)), by real products: complex ones would be copied to be conjugated
@@ -297,13 +311,13 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     if level.shift_steps == 0:
         return finer
     finer = finer.promising(level.keep, level.most)
-    plane, power = ref.take(finer.view)
+    plane, power = ref.take(finer.direction)
     plane = torch.view_as_real(band.turned(plane, finer.psi)).flatten(2)
     power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)
     score = plane @ torch.view_as_real(a).flatten(2).mT - power[..., None]  # (n, K, S)
     shape = score.shape
     return Cells(
-        finer.view[..., None].expand(shape).flatten(1),
+        finer.direction[..., None].expand(shape).flatten(1),
         finer.psi[..., None].expand(shape).flatten(1),
         (base_px + offset_px)[:, None].expand(*shape, 2).flatten(1, 2),
         score.flatten(1),

@@ -133,11 +133,11 @@ class SeriesSlices:
         plane, gram = (torch.cat(part) for part in zip(*parts, strict=True))
         return cls(directions, band, spectra, plane, gram)
 
-    def take(self, view: Tensor) -> tuple[Tensor, Tensor]:
+    def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (..., C, M') and products (..., R', C (C + 1) / 2) of directions (...)."""
         if self.plane is not None and self.gram is not None:
-            return self.plane[view], self.gram[view]
-        needed, place = torch.unique(view, return_inverse=True)
+            return self.plane[direction], self.gram[direction]
+        needed, place = torch.unique(direction, return_inverse=True)
         plane, gram = _slices(self.spectra, self.band, self.grid.frame[needed])
         return plane[place], gram[place]
 
@@ -199,6 +199,12 @@ class Posterior:
     product: Tensor
     latent: Tensor
 
+    @property
+    def effective_poses(self) -> Tensor:
+        """(n,) inverse participation ratios 1 / Σ p² of the poses' probabilities."""
+        probability = self.coefficient[..., 0]
+        return probability.sum(dim=1).square() / probability.square().sum(dim=1)
+
 
 def posterior_of(
     observations: Observations, references: References, max_log_likelihood: float = math.inf
@@ -237,7 +243,7 @@ def posterior_of(
     probability = torch.softmax(annealed.flatten(1), dim=1).view(score.shape)
     marginal = torch.logsumexp(score + log_prior, dim=2)
     return Posterior(
-        Cells(cells.view, cells.psi, cells.shift_px, marginal),
+        Cells(cells.direction, cells.psi, cells.shift_px, marginal),
         probability @ latent_grid.coefficients.to(score),
         probability @ latent_grid.products.to(score),
         probability.sum(dim=1),
@@ -254,7 +260,7 @@ def distinct(found: Sequence[Cells]) -> Cells:
     if len(found) == 1:
         return found[0]
     cells = joined(found, 1)
-    same = (cells.view[:, :, None] == cells.view[:, None]) & (
+    same = (cells.direction[:, :, None] == cells.direction[:, None]) & (
         cells.psi[:, :, None] == cells.psi[:, None]
     )
     if cells.shift_px.any():
@@ -262,7 +268,7 @@ def distinct(found: Sequence[Cells]) -> Cells:
     # the better of two scores stays, so that the cell is kept if any search finds it promising
     best = torch.where(same, cells.score[:, None], -math.inf).amax(dim=2)
     repeated = same.tril(-1).any(dim=2)
-    return Cells(cells.view, cells.psi, cells.shift_px, torch.where(repeated, -math.inf, best))
+    return Cells(cells.direction, cells.psi, cells.shift_px, torch.where(repeated, -math.inf, best))
 
 
 def score_over_latents(
@@ -270,10 +276,10 @@ def score_over_latents(
 ) -> Tensor:
     """(n, K, L) log-likelihoods of poses and grid points, up to a constant of each image."""
     band = slices.band
-    plane, gram = slices.take(cells.view)  # (n, K, C, M'), (n, K, R', P)
+    plane, gram = slices.take(cells.direction)  # (n, K, C, M'), (n, K, R', P)
     shift_px = cells.shift_px if cells.shift_px.any() else cells.shift_px[:, :1]
     mine = band.turned(moved(part.a, shift_px, band), -cells.psi)
-    mine = torch.view_as_real(mine.expand(*cells.view.shape, -1).contiguous()).flatten(2)
+    mine = torch.view_as_real(mine.expand(*cells.direction.shape, -1).contiguous()).flatten(2)
     linear = (torch.view_as_real(plane).flatten(3) @ mine[..., None])[..., 0]
     quadratic = torch.einsum("nr,nkrp->nkp", part.b[:, : band.rings], gram)
     first, second = pairs(latent_grid.coefficients.shape[1])

@@ -1,0 +1,133 @@
+"""Held-out images: how much better a half-map explains the other half-set than maps of no structure.
+
+The images of one half-set have no part in the map of the other. Their log marginal likelihood given
+that map is compared with that given maps of the same spectrum and symmetry whose phases are random,
+and that given its spherical average. A map fitted to noise explains them no better than these.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.objectives.likelihood.bands import (
+    box_for,
+    harmonics_for,
+    mask_for,
+    search_for,
+    symmetrised,
+)
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood, search
+from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
+from cryogan.physics.imaging import rescale_volume
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Log marginal likelihoods of n held-out images, over that of noise alone.
+
+    Attributes:
+        of_map: (n,) given the map.
+        of_random: (m, n) given maps of random phases.
+        of_sphere: (n,) given the spherical average of the map.
+    """
+
+    of_map: Tensor
+    of_random: Tensor
+    of_sphere: Tensor
+
+    @property
+    def gain(self) -> float:
+        """Mean log-likelihood that an image gains by the map, over the better of the others."""
+        others = max(float(self.of_random.mean()), float(self.of_sphere.mean()))
+        return float(self.of_map.mean()) - others
+
+    @property
+    def z_of_images(self) -> float:
+        """The gain over random phases and sphere in units of its error from image to image."""
+        others = (self.of_random.mean(dim=0), self.of_sphere)
+        return min(_z(self.of_map - other) for other in others)
+
+    @property
+    def z_of_maps(self) -> float:
+        """The gain over random phases in units of the spread from random map to random map."""
+        means = self.of_random.mean(dim=1)
+        return float((self.of_map.mean() - means.mean()) / means.std().clamp_min(1e-6))
+
+
+def _z(difference: Tensor) -> float:
+    error = difference.std() / len(difference) ** 0.5
+    return float(difference.mean() / error.clamp_min(1e-6))
+
+
+def held_out(
+    half: HalfSet,
+    volume: Tensor,
+    rings: int,
+    config: LikelihoodConfig,
+    generator: torch.Generator,
+    device: torch.device,
+    *,
+    images: int = 300,
+    random_maps: int = 8,
+) -> HeldOut:
+    """Log marginal likelihoods of images that have no part in a map.
+
+    Args:
+        half: the images, of the padded box.
+        volume: (D, D, D) map of the other half-set, filtered, of their field of view.
+        rings: the band.
+        config: assumptions about the sample.
+        generator: for the choice of images and the random phases.
+        device: where it is computed.
+        images: how many are used.
+        random_maps: maps of random phases.
+    """
+    size = box_for(rings, half.particles.box_size)
+    rings = min(rings, size // 2 - 1)
+    harmonics = harmonics_for(size, rings, config, device)
+    levels = [replace(search_for(harmonics, config)[0], rings=rings)]
+    mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
+    band = fourier.band_mask(size, rings + 0.5, 3, device)
+    spectrum = fourier.rfft(rescale_volume(volume.to(device), size), 3) * band
+    known = half.scaled_to_images(fourier.irfft(spectrum, size, 3)) * mask
+    others = [_random_phases(known, mask, config, generator) for _ in range(random_maps)]
+    index = torch.randperm(len(half), generator=generator)[:images].sort().values
+    seen = half.observed(index, harmonics, device)
+
+    def given(reference: Tensor) -> Tensor:
+        slices = references_of(reference[None], SINGLE_STRUCTURE, harmonics, levels)
+        found = search(seen, slices.references[0], levels)
+        return log_marginal_likelihood(found, levels).cpu()
+
+    return HeldOut(
+        given(known), torch.stack([given(other) for other in others]), given(_sphere(known))
+    )
+
+
+def _random_phases(
+    volume: Tensor, mask: Tensor, config: LikelihoodConfig, generator: torch.Generator
+) -> Tensor:
+    """A map of the same power in every shell, mask and symmetry."""
+    size = volume.shape[-1]
+    noise = torch.randn(volume.shape, generator=generator).to(volume.device)
+    other = symmetrised(noise * mask, config)
+    wanted, found = (
+        fourier.shell_mean(fourier.rfft(each, 3).abs().square(), size, 3)
+        for each in (volume, other)
+    )
+    shells = fourier.shell_index(size, 3, volume.device).clamp_max(size // 2)
+    gain = (wanted / found.clamp_min(1e-30)).sqrt()[shells]
+    return fourier.irfft(fourier.rfft(other, 3) * gain, size, 3) * mask
+
+
+def _sphere(volume: Tensor) -> Tensor:
+    """The mean over all rotations."""
+    shell = fourier.radius_grid(volume.shape[-1], 3, volume.device).round().long()
+    total = torch.zeros(int(shell.max()) + 1, device=volume.device)
+    count = total.index_add(0, shell.flatten(), torch.ones_like(volume).flatten())
+    mean: Tensor = total.index_add(0, shell.flatten(), volume.flatten()) / count.clamp_min(1.0)
+    return mean[shell]
