@@ -22,6 +22,8 @@ HEAVY = (
     *("mrcfile", "gemmi", "healpix", "PIL", "jinja2"),
 )
 POSITIONALS = {
+    "select": ["particles.star"],
+    "downsample": ["particles.star"],
     "reconstruct": ["particles.star"],
     "refine": ["run"],
     "assign": ["particles.star", "run"],
@@ -384,6 +386,10 @@ def test_what_needs_no_numbers_is_answered_without_torch(folder: Path) -> None:
         ["assign", "a.star", "run", "-o", "poses.star"],
         ["assign", "a.star", "run", "-o", "nowhere/poses.star"],
         ["report", "run"],
+        ["select", "missing.star", "-o", "new.star"],
+        ["select", "a.star", "-o", "nowhere/new.star"],
+        ["downsample", "missing.star", "-o", "new", "--box", "64"],
+        ["downsample", "a.star", "-o", "new"],
         ["evaluate", "missing.mrc", "--truth", "a.star"],
         ["evaluate", "a.star", "--truth", "missing.mrc"],
         ["evaluate", "a.star", "--truth", "a.star", "--truth-dir", "run"],

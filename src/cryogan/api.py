@@ -33,6 +33,8 @@ from cryogan.objectives.data_parallel import Launch
 from cryogan.objectives.likelihood.assignment import assign_halves
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
+from cryogan.preparation.downsampling import Downsampled, downsample
+from cryogan.preparation.selection import choose_rows, select
 from cryogan.registry import OBJECTIVES
 from cryogan.run.continuation import (
     Assigned,
@@ -60,8 +62,11 @@ from cryogan.simulation.plan import Source, plan
 
 __all__ = [
     "Assigned",
+    "Downsampled",
     "Reconstruction",
     "assign",
+    "choose_rows",
+    "downsample",
     "evaluate",
     "read_map",
     "read_noise",
@@ -69,6 +74,7 @@ __all__ = [
     "read_run",
     "reconstruct",
     "refine",
+    "select",
     "simulate",
     "write_map",
     "write_particles",
