@@ -18,8 +18,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cryogan.api import (
         Assigned,
+        ParticleCheck,
         Reconstruction,
         assign,
+        check,
         downsample,
         evaluate,
         read_particles,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Assigned": "cryogan.api",
+    "ParticleCheck": "cryogan.api",
+    "check": "cryogan.api",
     "Reconstruction": "cryogan.api",
     "assign": "cryogan.api",
     "downsample": "cryogan.api",
@@ -63,10 +67,12 @@ __all__ = [
     "Assigned",
     "CTFParams",
     "InputError",
+    "ParticleCheck",
     "Particles",
     "Pose",
     "Reconstruction",
     "assign",
+    "check",
     "downsample",
     "evaluate",
     "fourier_shell_correlation",

@@ -21,6 +21,7 @@ from cryogan.data.images import cropped
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
+from cryogan.inspection.check import ParticleCheck, check
 from cryogan.io import cryosparc
 from cryogan.io.mrc import Map, read_map, write_map
 from cryogan.io.particle_files import read_particles
@@ -63,8 +64,10 @@ from cryogan.simulation.plan import Source, plan
 __all__ = [
     "Assigned",
     "Downsampled",
+    "ParticleCheck",
     "Reconstruction",
     "assign",
+    "check",
     "choose_rows",
     "downsample",
     "evaluate",
