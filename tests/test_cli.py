@@ -22,6 +22,9 @@ HEAVY = (
     *("mrcfile", "gemmi", "healpix", "PIL", "jinja2"),
 )
 POSITIONALS = {
+    "check": ["particles.star"],
+    "select": ["particles.star"],
+    "downsample": ["particles.star"],
     "reconstruct": ["particles.star"],
     "refine": ["run"],
     "assign": ["particles.star", "run"],
@@ -384,6 +387,12 @@ def test_what_needs_no_numbers_is_answered_without_torch(folder: Path) -> None:
         ["assign", "a.star", "run", "-o", "poses.star"],
         ["assign", "a.star", "run", "-o", "nowhere/poses.star"],
         ["report", "run"],
+        ["check", "missing.star"],
+        ["check", "a.star", "-o", "nowhere/check.html"],
+        ["select", "missing.star", "-o", "new.star"],
+        ["select", "a.star", "-o", "nowhere/new.star"],
+        ["downsample", "missing.star", "-o", "new", "--box", "64"],
+        ["downsample", "a.star", "-o", "new"],
         ["evaluate", "missing.mrc", "--truth", "a.star"],
         ["evaluate", "a.star", "--truth", "missing.mrc"],
         ["evaluate", "a.star", "--truth", "a.star", "--truth-dir", "run"],

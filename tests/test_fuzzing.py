@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from cryogan.cli import main
-from cryogan.cli.options import read_index
 from cryogan.errors import InputError
 from cryogan.io import cryosparc, relion
 from cryogan.io.atoms import model_density, read_model
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
 from cryogan.io.particle_files import read_particles
+from cryogan.io.row_numbers import read_row_numbers
 from cryogan.particles import CTFParams, Particles, Pose
 from cryogan.physics.rotations import random_rotations
 from cryogan.registry import READERS
@@ -225,9 +225,9 @@ def use_stack(path: Path) -> None:
 
 
 def use_rows(path: Path) -> None:
-    rows = read_index(path)
-    assert rows.dtype == torch.int64
-    assert len(rows.unique()) == len(rows) > 0
+    rows = read_row_numbers(path)
+    assert len(rows) > 0
+    assert rows.dtype == torch.bool or len(rows.unique()) == len(rows)
 
 
 def use_weights(path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryogan.cli.options import read_index
 from cryogan.errors import InputError
 from cryogan.io.cryosparc import read_records
 from cryogan.io.npy import read_npy
+from cryogan.io.row_numbers import read_row_numbers
 
 
 def header(text: str, version: int = 1) -> bytes:
@@ -102,16 +102,16 @@ def test_whole_files(tmp_path: Path, array: np.ndarray) -> None:
         (np.array([-(2**63)]), "must hold a list"),
         (np.zeros(2, [("a", "<i4")]), "must hold a list"),
         (np.array([None]), "is no whole .npy file"),
-        (np.array([1, 1]), "names row 1 more than once"),
+        (np.array([7, 7]), "names row 7 more than once"),
     ],
 )
 def test_row_numbers_that_are_none(tmp_path: Path, array: np.ndarray, words: str) -> None:
     np.save(tmp_path / "rows.npy", array)
     with pytest.raises(InputError, match=words):
-        read_index(tmp_path / "rows.npy")
+        read_row_numbers(tmp_path / "rows.npy")
 
 
 def test_row_numbers(tmp_path: Path) -> None:
     for dtype in (">i4", "<u8", "<f4"):
         np.save(tmp_path / "rows.npy", np.array([4, 0, 2], dtype))
-        assert read_index(tmp_path / "rows.npy").tolist() == [4, 0, 2]
+        assert read_row_numbers(tmp_path / "rows.npy").tolist() == [4, 0, 2]

@@ -186,7 +186,9 @@ def test_files_that_are_wrong(job: tuple[Path, Tensor]) -> None:
     complaint("'c.mrc'", "particle 1", "--datadir", blob__path=b"c.mrc")
     complaint("blob/psize_A is 0 in particle 1 ", "0.1 to 100 Å", blob__psize_A=0.0)
     complaint("blob/psize_A is 25000 in particle 1 ", "(in pm?)", blob__psize_A=SIZE_A * 1e4)
-    complaint("ctf/accel_kv is 200000 in particle 3 ", "in V?", ctf__accel_kv=[2e2, 2e2, *[2e5] * 3])
+    complaint(
+        "ctf/accel_kv is 200000 in particle 3 ", "in V?", ctf__accel_kv=[2e2, 2e2, *[2e5] * 3]
+    )
     complaint("ctf/df2_A is 1.4e+06 in particle 1 ", "defocus lies", ctf__df2_A=1.4e6)
     complaint("defocus (ctf/df1_A, ctf/df2_A)", "in µm?", ctf__df1_A=1.5, ctf__df2_A=1.4)
     complaint("ctf/df_angle_rad in degrees is 1718", "-360 to 360", ctf__df_angle_rad=30.0)

@@ -22,6 +22,7 @@ from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
+from cryogan.inspection.check import ParticleCheck, check
 from cryogan.io.mrc import Map, read_header, read_map, write_map
 from cryogan.io.particle_files import read_particles, write_assigned
 from cryogan.objectives.adversarial.config import preset
@@ -32,6 +33,8 @@ from cryogan.objectives.data_parallel import Launch
 from cryogan.objectives.likelihood.assignment import assign_halves
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
+from cryogan.preparation.downsampling import Downsampled, downsample
+from cryogan.preparation.selection import choose_rows, select
 from cryogan.registry import OBJECTIVES
 from cryogan.run.contents import read_run_contents
 from cryogan.run.continuation import (
@@ -60,8 +63,13 @@ from cryogan.simulation.plan import Source, plan
 
 __all__ = [
     "Assigned",
+    "Downsampled",
+    "ParticleCheck",
     "Reconstruction",
     "assign",
+    "check",
+    "choose_rows",
+    "downsample",
     "evaluate",
     "read_map",
     "read_noise",
@@ -69,6 +77,7 @@ __all__ = [
     "read_run",
     "reconstruct",
     "refine",
+    "select",
     "simulate",
     "write_map",
     "write_particles",

@@ -10,6 +10,9 @@ import cryogan
 from cryogan.errors import InputError
 
 COMMANDS = {
+    "check": "look at a particle set before a run: what is in it, and what to mend",
+    "select": "particles of a file by row, column, class or half-set",
+    "downsample": "smaller images by Fourier cropping, centred if asked for",
     "reconstruct": "a map, half-maps and a report from a particle stack",
     "refine": "refine a run's half-maps by maximum likelihood",
     "assign": "poses for particles, written for RELION and cryoSPARC",

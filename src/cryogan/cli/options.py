@@ -31,7 +31,7 @@ def add_reading_options(parser: CommandParser) -> None:
     )
     add("--ctf-table", type=str, metavar="FILE", help="CTFs of a bare stack, a row an image")
     add("--no-ctf", action="store_true", help="the images of a bare stack have no CTF")
-    add("--ind", type=str, help="particles to use: .npy or .txt of row numbers from 0")
+    add_row_options(parser)
     add(
         "--apix",
         "--angpix",
@@ -45,6 +45,16 @@ def add_reading_options(parser: CommandParser) -> None:
         choices=["auto", "bright", "dark"],
         help="contrast of the protein in the images; dark images are inverted (default: detected)",
     )
+
+
+def add_row_options(parser: CommandParser) -> None:
+    """Which rows of a particle file to use."""
+    parser.add_argument(
+        "--ind",
+        type=str,
+        help="particles to use: .txt, .npy or cryoDRGN's .pkl of row numbers from 0, or a mask",
+    )
+    parser.add_argument("--first", type=int, metavar="N", help="use no more than N particles")
 
 
 def add_assumptions(parser: CommandParser, default: str) -> None:
@@ -203,8 +213,8 @@ def require_objective(name: str) -> str:
     return name
 
 
-def chosen_rows(options: Namespace) -> Any:
-    """The rows that --ind names ((n,) int64), or None.
+def row_numbers(options: Namespace) -> Any:
+    """What --ind names: (n,) row numbers or a mask over all rows; None without it.
 
     Raises:
         InputError: the file cannot be read, or names something else than rows.
@@ -212,42 +222,25 @@ def chosen_rows(options: Namespace) -> Any:
     if options.get("ind") is None:
         return None
     require_file(options.ind)
-    return read_index(Path(options.ind))
+    from cryogan.io.row_numbers import read_row_numbers
+
+    return read_row_numbers(Path(options.ind))
 
 
-def read_index(path: Path) -> Any:
-    """(n,) int64 row numbers from a .npy or text file.
+def _chosen_rows(path: str | Path, options: Namespace, reader: str | None) -> Any:
+    """The rows of a file that --ind and --first choose ((n,) int64), or None for all."""
+    first = options.get("first")
+    if first is not None and first < 1:
+        raise InputError(f"--first is {first}; give 1 or more particles.")
+    numbers = row_numbers(options)
+    is_mask = numbers is not None and str(numbers.dtype) == "torch.bool"
+    if numbers is not None and not is_mask:
+        return numbers[:first]
+    if first is None and not is_mask:
+        return None
+    from cryogan.api import choose_rows
 
-    Raises:
-        InputError: the file cannot be read, or names something else than rows.
-    """
-    import numpy as np
-    import torch
-
-    from cryogan.io.npy import read_npy
-
-    try:
-        numbers = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Cannot read particle numbers from {path} ({error}); give a .npy file or a text "
-            "file with a row number, counted from 0, on each line."
-        ) from error
-    is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
-    if (
-        not is_list
-        or not ((numbers == np.round(numbers)) & (numbers < 2**53) & (numbers > -(2**53))).all()
-    ):
-        raise InputError(f"{path} must hold a list of whole row numbers, counted from 0.")
-    values, counts = np.unique(numbers, return_counts=True)
-    if (counts > 1).any():
-        raise InputError(
-            f"{path} names row {values[counts > 1][0]:.0f} more than once, and the two half-sets "
-            "must not share an image; give every row once."
-        )
-    return torch.from_numpy(numbers.astype(np.int64))
+    return choose_rows(path, numbers, first, reader=reader)
 
 
 def read_particles(path: str | Path, options: Namespace, reader: str | None = None) -> Any:
@@ -264,12 +257,13 @@ def read_particles(path: str | Path, options: Namespace, reader: str | None = No
     if not Path(path).is_file():
         raise InputError(f"There is no file {path}; give a particle file.")
     require_pixel_size(options)
-    rows = chosen_rows(options)
+    reader = options.get("reader") or reader
+    rows = _chosen_rows(path, options, reader)
     import cryogan
 
     return cryogan.read_particles(
         path,
-        reader=options.get("reader") or reader,
+        reader=reader,
         datadir=options.get("datadir"),
         strip_prefix=options.get("strip_prefix"),
         index=rows,

@@ -29,6 +29,7 @@ from cryogan.files import atomic_path
 from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A, disk_signs
 from cryogan.io.mrc import MrcStack
 from cryogan.io.npy import read_npy
+from cryogan.io.ranges import RANGES, first_impossible
 from cryogan.particles import CTFParams, Particles, Pose, SubsetStack
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -50,6 +51,17 @@ _CTF_FIELDS = {
     "tetra_A": "4<f4",
     "anisomag": "4<f4",
     "bfactor": "<f4",
+}
+_CTF_FIELD_OF: dict[str, tuple[str] | tuple[str, float]] = {
+    "defocus_u_A": ("df1_A",),
+    "defocus_v_A": ("df2_A",),
+    "defocus_angle_deg": ("df_angle_rad",),
+    "voltage_kV": ("accel_kv",),
+    "spherical_aberration_mm": ("cs_mm",),
+    "amplitude_contrast": ("amp_contrast",),
+    "phase_shift_deg": ("phase_shift_rad", 0.0),
+    "b_factor_A2": ("bfactor", 0.0),
+    "scale": ("scale", 1.0),
 }
 ALIGNMENT_FIELDS = {
     "alignments3D/split": "<u4",
@@ -115,25 +127,25 @@ def read_ctf(path: Path | str) -> CTFParams:
 
     Raises:
         InputError: the file is no .cs file, holds no particle, lacks a field or holds a value
-            that is not finite.
+            that is not possible.
     """
     records = read_records(path)
 
-    def column(name: str, default: float | None = None) -> Tensor:
-        return field_numbers(records, f"ctf/{name}", path, default=default)
+    def column(quantity: str, name: str, default: float | None = None) -> Tensor:
+        values = field_numbers(records, f"ctf/{name}", path, default=default)
+        unit = ""
+        if name.endswith("_rad"):
+            values, unit = torch.rad2deg(values), " in degrees"
+        bad = first_impossible(quantity, values.numpy())
+        if bad is not None:
+            raise InputError(
+                f"ctf/{name}{unit} is {values[bad]:g} in particle {bad + 1} of {path}, but "
+                f"{RANGES[quantity].words(float(values[bad]))}; correct the file."
+            )
+        return values.float()
 
-    return CTFParams(
-        defocus_u_A=column("df1_A").float(),
-        defocus_v_A=column("df2_A").float(),
-        defocus_angle_deg=torch.rad2deg(column("df_angle_rad")).float(),
-        voltage_kV=column("accel_kv").float(),
-        spherical_aberration_mm=column("cs_mm").float(),
-        amplitude_contrast=column("amp_contrast").float(),
-        phase_shift_deg=torch.rad2deg(column("phase_shift_rad", default=0.0)).float(),
-        b_factor_A2=column("bfactor", default=0.0).float(),
-        scale=column("scale", default=1.0).float(),
-        correction=torch.zeros(len(records), dtype=torch.int64),
-    )
+    fields = {quantity: column(quantity, *name) for quantity, name in _CTF_FIELD_OF.items()}
+    return CTFParams(**fields, correction=torch.zeros(len(records), dtype=torch.int64))
 
 
 def write_particles(

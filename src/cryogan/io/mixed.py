@@ -24,6 +24,7 @@ from cryogan.particles import ImageStack
 
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
 SAME_SIZE = 1e-3  # pixel sizes that differ by less, relatively, are one
+_LEAST_BOX = 16  # of what larger images are brought to
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,11 @@ def settle_stack(
     common_A = max(k.pixel_size_A for k in kinds)
     boxes = [_box_at(k, common_A) for k in kinds]
     box_size = round(min(boxes)) if max(boxes) == min(boxes) else 2 * int(min(boxes) / 2 + 1e-3)
-    if box_size < 2:
+    if box_size < _LEAST_BOX <= min(k.box_size for k in kinds) or box_size < 2:
         raise InputError(
-            f"The images of {path} have no field of view in common: boxes of "
-            f"{min(boxes):.3g} to {max(boxes):.3g} pixels of {common_A:.4g} Å; choose the "
-            "particles of one with --ind."
+            f"The images of {path} have too small a field of view in common: boxes of "
+            f"{min(boxes):.3g} to {max(boxes):.3g} pixels of {common_A:.4g} Å; correct the pixel "
+            "sizes, or choose the particles of one with --ind."
         )
     return MixedStack(stack, kinds, kind, common_A, box_size), common_A, origin
 

@@ -1,4 +1,4 @@
-"""Held-out images: how much better a half-map explains the other half-set than maps of no structure.
+"""Held-out images: how much better a half-map explains the other half-set than other maps.
 
 The images of one half-set have no part in the map of the other. Their log marginal likelihood given
 that map is compared with that given maps of the same spectrum and symmetry whose phases are random,

@@ -1,0 +1,1 @@
+"""Looking at a particle set before a run: what is in it, what is odd, what to mend."""

@@ -1,0 +1,201 @@
+"""What the columns of a set tell: CTFs that stand out, what is not used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryogan.io.selection import CsFile, StarFile, open_particle_file
+from cryogan.io.star import Table
+from cryogan.particles import CTFParams, Particles
+
+_IGNORED = {
+    "rlnBeamTiltX": "beam tilt (mrad)",
+    "rlnBeamTiltY": "beam tilt (mrad)",
+    "rlnOddZernike": "odd aberrations",
+    "rlnEvenZernike": "even aberrations",
+    "rlnMagMat00": "anisotropic magnification",
+    "rlnMagMat01": "anisotropic magnification",
+    "rlnMagMat10": "anisotropic magnification",
+    "rlnMagMat11": "anisotropic magnification",
+    "ctf/tilt_A": "beam tilt",
+    "ctf/trefoil_A": "trefoil",
+    "ctf/tetra_A": "tetrafoil",
+    "ctf/anisomag": "anisotropic magnification",
+}
+"""Columns that change how an image is formed and that no objective uses yet."""
+
+_ONES = ("rlnMagMat00", "rlnMagMat11")
+_FAR = 8.0  # robust standard deviations
+
+
+@dataclass(frozen=True)
+class Range:
+    """Of a CTF parameter over all particles."""
+
+    name: str
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A particle whose CTF stands out.
+
+    Attributes:
+        row: in the particle file, from 0.
+        what: in words.
+    """
+
+    row: int
+    what: str
+
+
+@dataclass(frozen=True)
+class IgnoredColumn:
+    """A column that is not used.
+
+    Attributes:
+        column: its label.
+        what: it describes.
+        values: in words.
+    """
+
+    column: str
+    what: str
+    values: str
+
+
+def ctf_ranges(ctf: CTFParams) -> tuple[Range, ...]:
+    """Of the mean defocus, the astigmatism and all else."""
+    columns = {
+        "defocus (Å)": (ctf.defocus_u_A + ctf.defocus_v_A) / 2,
+        "astigmatism (Å)": (ctf.defocus_u_A - ctf.defocus_v_A).abs(),
+        "voltage (kV)": ctf.voltage_kV,
+        "Cs (mm)": ctf.spherical_aberration_mm,
+        "amplitude contrast": ctf.amplitude_contrast,
+        "phase shift (°)": ctf.phase_shift_deg,
+        "B-factor (Å²)": ctf.b_factor_A2,
+        "scale": ctf.scale,
+    }
+    return tuple(
+        Range(name, float(values.min()), float(values.median()), float(values.max()))
+        for name, values in columns.items()
+    )
+
+
+def is_without_ctf(ctf: CTFParams) -> bool:
+    """Whether the CTF is 1 throughout: all amplitude contrast, in focus."""
+    return bool((ctf.amplitude_contrast == 1).all() & (ctf.defocus_u_A == 0).all())
+
+
+def ctf_outliers(ctf: CTFParams, rows: Tensor) -> tuple[Outlier, ...]:
+    """Particles whose defocus, or its relative astigmatism, is 8 robust SDs from the median."""
+    if is_without_ctf(ctf):
+        return ()
+    defocus_A = (ctf.defocus_u_A + ctf.defocus_v_A).double() / 2
+    astigmatism = (ctf.defocus_u_A - ctf.defocus_v_A).double().abs() / defocus_A.abs().clamp_min(
+        1.0
+    )
+    found = {
+        int(number): f"defocus {float(defocus_A[number]):,.0f} Å"
+        for number in (robust_z(defocus_A, 500.0).abs() > _FAR).nonzero()[:, 0]
+    }
+    wide = (robust_z(astigmatism, 0.02) > _FAR) & (astigmatism > 0.2)
+    for number in wide.nonzero()[:, 0].tolist():
+        words = f"astigmatism {100 * float(astigmatism[number]):.0f} % of the defocus"
+        found[number] = ", ".join(filter(None, (found.get(number), words)))
+    return tuple(Outlier(int(rows[number]), found[number]) for number in sorted(found))
+
+
+def robust_z(values: Tensor, least: float = 1e-12) -> Tensor:
+    """Distance from the median in robust standard deviations, `least` or more each."""
+    centred = values - values.median()
+    return centred / (1.4826 * centred.abs().median()).clamp_min(least)
+
+
+def file_of(particles: Particles) -> StarFile | CsFile | None:
+    """The file that particles were read from, if it is of RELION or cryoSPARC."""
+    source = particles.source
+    if source is None or source.path.suffix not in (".star", ".cs"):
+        return None
+    return open_particle_file(source.path)
+
+
+def optics_groups(
+    particles: Particles, file: StarFile | CsFile | None
+) -> tuple[tuple[str, Tensor], ...]:
+    """Names of optics groups and the numbers of their particles in the set.
+
+    Those of the star file; else one for each set of voltage, Cs and amplitude contrast.
+    """
+    names = _optics_names(file)
+    if names is not None and particles.source is not None and particles.source.rows is not None:
+        names = names[particles.source.rows.numpy()]
+    if names is None:
+        ctf = particles.ctf
+        optics = (ctf.voltage_kV, ctf.spherical_aberration_mm, ctf.amplitude_contrast)
+        keys = torch.unique(torch.stack(optics), dim=1, return_inverse=True)[1]
+        names = np.array([f"optics {number + 1}" for number in keys.tolist()])
+    return tuple(
+        (str(name), torch.from_numpy(np.flatnonzero(names == name)))
+        for name in dict.fromkeys(names.tolist())
+    )
+
+
+def _optics_names(
+    file: StarFile | CsFile | None,
+) -> "np.ndarray[tuple[int], np.dtype[np.str_]] | None":
+    if not isinstance(file, StarFile) or "rlnOpticsGroup" not in file.particles:
+        return None
+    group = np.array(file.particles.columns["rlnOpticsGroup"], dtype=str)
+    for table in file.tables:
+        if "rlnOpticsGroupName" in table and "rlnOpticsGroup" in table:
+            pairs = zip(
+                table.columns["rlnOpticsGroup"], table.columns["rlnOpticsGroupName"], strict=True
+            )
+            known = dict(pairs)
+            group = np.array([known.get(name, name) for name in group.tolist()])
+    return group
+
+
+def ignored_columns(file: StarFile | CsFile | None) -> tuple[IgnoredColumn, ...]:
+    """Columns of a file that would change the images' model if they were used."""
+    if file is None:
+        return ()
+    if isinstance(file, CsFile):
+        return tuple(
+            IgnoredColumn(name, what, f"up to {np.abs(file.records[name]).max():.3g}")
+            for name, what in _IGNORED.items()
+            if name in (file.records.dtype.names or ()) and np.any(file.records[name] != 0)
+        )
+    return tuple(
+        IgnoredColumn(label, what, values)
+        for table in file.tables
+        for label, what in _IGNORED.items()
+        if (values := _values(table, label)) is not None
+    )
+
+
+def _values(table: Table, label: str) -> str | None:
+    """In words; None where they say nothing."""
+    words: Sequence[str] = table.columns.get(label, ())
+    if label.endswith("Zernike"):
+        some = next((word for word in words if any(_numbers(word))), None)
+        return some
+    numbers = [number for word in words for number in _numbers(word)]
+    neutral = 1.0 if label in _ONES else 0.0
+    if all(number == neutral for number in numbers):
+        return None
+    low, high = min(numbers), max(numbers)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _numbers(word: str) -> list[float]:
+    try:
+        return [float(part) for part in word.strip("[]").split(",")]
+    except ValueError:
+        return []

@@ -1,0 +1,117 @@
+"""A check as a page of text."""
+
+from cryogan.inspection.check import ParticleCheck
+
+_MOST = 8
+
+
+def page_of_text(found: ParticleCheck) -> str:
+    """All findings, one line each where one is enough; ends with "ready" or what to mend."""
+    return "\n".join(
+        (
+            *found.summary,
+            f"looked at {found.sampled:,} of {found.particles:,} images; rows count from 0, as for "
+            "--ind",
+            "",
+            *(f"{name:<16}{text}" for name, text in findings(found)),
+            *_listed("", [f"note: {note}" for note in found.notes]),
+            "",
+            *verdict(found),
+        )
+    )
+
+
+def findings(found: ParticleCheck) -> list[tuple[str, str]]:
+    """Names of findings, and what was found."""
+    contrast, normal = found.contrast, found.normalisation
+    rows = [
+        (
+            "contrast",
+            f"{contrast.verdict} on disk (z = {contrast.z:+.1f}; ±5 decides)"
+            + ("; inverted on reading" if contrast.inverted else ""),
+        ),
+        (
+            "normalisation",
+            f"{'normalised' if normal.normalised else 'not normalised'}: background "
+            f"{normal.offset_sd.median:+.2f} SD, ramp {normal.ramp_sd.median:.2f} SD over the box, "
+            f"SD {normal.sd.low:.2f} to {normal.sd.high:.2f} of its median (10 % to 90 %)",
+        ),
+    ]
+    rows += [
+        (
+            f"{each.name.partition(' (')[0]}",
+            f"{each.smallest:.5g} to {each.largest:.5g}{_unit(each.name)}, median "
+            f"{each.median:.5g}",
+        )
+        for each in found.ctf
+        if each.smallest != each.largest
+    ]
+    rows += [
+        ("CTF outliers", f"{len(found.ctf_outliers):,}"),
+        ("bad images", f"{len(found.bad_images):,} of those looked at"),
+    ]
+    rows += [
+        (
+            "signal : noise",
+            f"{group.snr_dB:.1f} dB, {group.name}: {group.particles:,} particles",
+        )
+        for group in found.spectra
+        if found.images_needed
+    ]
+    rows += [("diameter", suggested_diameter(found)), ("shifts", suggested_shift(found))]
+    if found.images_needed:
+        rows.append(("images needed", needed_in_words(found)))
+        rows.append(("", "estimate: every pose known, C1 symmetry; ~ extrapolated; where it"))
+        rows.append(("", "ends, the images looked at are too few to measure the signal"))
+    return rows
+
+
+def suggested_diameter(found: ParticleCheck) -> str:
+    """In words."""
+    if found.extent.diameter_A is None:
+        return "cannot be told"
+    return f"about {found.extent.diameter_A:.0f} Å (--diameter)"
+
+
+def suggested_shift(found: ParticleCheck) -> str:
+    """In words."""
+    extent, width_A = found.extent, found.box_size * found.pixel_size_A
+    percent = 100.0 * extent.max_shift_A / width_A
+    if extent.diameter_A is None or extent.max_shift_A > width_A / 2:
+        return "cannot be told"
+    if extent.shift_sd_A is None:
+        return f"none found; below {extent.max_shift_A:.0f} Å ({percent:.1f} % of the box)"
+    if extent.is_centred:
+        return (
+            f"centred to {extent.max_shift_A:.0f} Å: spread {extent.shift_sd_A:.1f} Å, which the "
+            "shape alone can make"
+        )
+    return (
+        f"spread {extent.shift_sd_A:.1f} Å along an axis: --max-shift {extent.max_shift_A:.0f} "
+        f"({percent:.1f} % of the box)"
+    )
+
+
+def needed_in_words(found: ParticleCheck) -> str:
+    """Resolutions and numbers of images."""
+    return ", ".join(
+        f"{each.resolution_A:g} Å: {'~' if each.extrapolated else ''}{each.images:,}"
+        for each in found.images_needed
+    )
+
+
+def verdict(found: ParticleCheck) -> list[str]:
+    """ "ready", or what to mend."""
+    if found.ready:
+        return ["ready"]
+    return ["to mend:", *(f"  - {problem}" for problem in found.problems)]
+
+
+def _listed(heading: str, lines: list[str]) -> list[str]:
+    more = len(lines) - _MOST
+    return [heading, *lines[:_MOST], *([f"and {more} more"] if more > 0 else [])] if lines else []
+
+
+def _unit(name: str) -> str:
+    unit = name.partition(" (")[2].rstrip(")")
+    return f" {unit}" if unit else ""

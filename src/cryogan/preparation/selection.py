@@ -1,0 +1,129 @@
+"""Selection: particles of a file by row, column, class or half-set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryogan.errors import InputError
+from cryogan.io.selection import Condition, CsFile, StarFile, open_particle_file
+
+
+def chosen_rows(path: Path | str, count: int, index: Tensor | None, first: int | None) -> Tensor:
+    """(m,) int64 rows of `count` that row numbers or a mask name, or of these the first.
+
+    Raises:
+        InputError: a mask is of another length, names no row, or `first` is below 1.
+    """
+    if first is not None and first < 1:
+        raise InputError(f"--first is {first}; give 1 or more particles.")
+    rows = torch.arange(count) if index is None else index
+    if rows.dtype == torch.bool:
+        if len(rows) != count:
+            raise InputError(
+                f"The mask given with --ind has {len(rows)} values but {path} has {count} "
+                "particles; give the mask that belongs to it."
+            )
+        rows = rows.nonzero()[:, 0]
+        if len(rows) == 0:
+            raise InputError(f"The mask given with --ind chooses no particle of {path}.")
+    return rows[:first]
+
+
+def choose_rows(
+    path: Path | str, index: Tensor | None, first: int | None, reader: str | None = None
+) -> Tensor | None:
+    """Rows of a particle file as `read_particles` takes them, None for all.
+
+    Args:
+        path: the file.
+        index: row numbers or a mask; all by default.
+        first: of these, no more than this many.
+        reader: of the file, if it is not that of its suffix.
+
+    Raises:
+        InputError: as `chosen_rows`; or the number of rows, which a mask needs, is not known.
+    """
+    path = Path(path)
+    if reader is None and path.suffix in (".star", ".cs"):
+        count = len(open_particle_file(path))
+        rows = chosen_rows(path, count, index, first)
+        return None if index is None and len(rows) == count else rows
+    if index is not None and index.dtype == torch.bool:
+        raise InputError(
+            f"A mask cannot be compared with the number of particles of {path}, which is neither "
+            "a .star nor a .cs file; give row numbers with --ind."
+        )
+    return torch.arange(first or 0) if index is None else index[:first]
+
+
+def select(
+    source: Path | str,
+    output: Path | str,
+    conditions: Sequence[str] = (),
+    *,
+    classes: Sequence[int] = (),
+    half: int | None = None,
+    index: Tensor | None = None,
+    first: int | None = None,
+) -> tuple[int, int]:
+    """Write the particles of a file that pass every condition; all tables and columns stay.
+
+    Args:
+        source: .star or .cs file.
+        output: file of the same kind to write.
+        conditions: "COLUMN>=VALUE" and the like.
+        classes: class numbers, as the file counts them (RELION from 1, cryoSPARC from 0).
+        half: half-set, 1 or 2.
+        index: rows from 0, or a mask, to begin with.
+        first: of what passes, no more than this many.
+
+    Returns:
+        Numbers of particles written and read.
+
+    Raises:
+        InputError: a condition cannot be understood, no particle passes, or a file cannot be
+            read or written.
+    """
+    source, output = Path(source), Path(output)
+    if half not in (None, 1, 2):
+        raise InputError(f"--half is {half}; give 1 or 2.")
+    if first is not None and first < 1:
+        raise InputError(f"--first is {first}; give 1 or more particles.")
+    wanted = [Condition.parse(text) for text in conditions]
+    if source.suffix != output.suffix:
+        raise InputError(
+            f"{output} is of another kind than {source}; give an output that ends in "
+            f"{source.suffix or '.star'}."
+        )
+    if output.exists():
+        raise InputError(f"{output} exists and is not overwritten; give another name.")
+    file = open_particle_file(source)
+    rows = chosen_rows(source, len(file), index, None).numpy()
+    if rows.max() >= len(file):
+        raise InputError(
+            f"The index file asks for row {rows.max()} (counted from 0) of {source}, which has "
+            f"{len(file)}; give the index file that belongs to it."
+        )
+    flags = np.ones(len(file), dtype=bool)
+    for condition in wanted:
+        flags &= file.matches(condition)
+    if half is not None:
+        flags &= file.matches(_half(file, half))
+    if classes:
+        label = "rlnClassNumber" if isinstance(file, StarFile) else "alignments3D/class"
+        each = [file.matches(Condition(label, "==", str(number))) for number in classes]
+        flags &= np.any(each, axis=0)
+    rows = rows[flags[rows]][:first]
+    if len(rows) == 0:
+        raise InputError(f"No particle of {source} passes; nothing is written.")
+    file.write(output, rows)
+    return len(rows), len(file)
+
+
+def _half(file: StarFile | CsFile, half: int) -> Condition:
+    if isinstance(file, StarFile):
+        return Condition("rlnRandomSubset", "==", str(half))
+    return Condition("alignments3D/split", "==", str(half - 1))

@@ -1,0 +1,273 @@
+"""`cryogan check`: every finding where it is to be found, and none where it is not."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import cryogan
+from cryogan import fourier
+from cryogan.cli import main
+from cryogan.inspection.images_needed import images_needed, signal_to_noise
+from cryogan.inspection.page import write_page
+from cryogan.inspection.text import page_of_text
+from cryogan.io.mrc import write_stack
+from cryogan.io.relion import write_particles
+from cryogan.particles import ArrayStack, CTFParams, Particles
+from cryogan.phantom import phantom_map
+from cryogan.physics.ctf import ctf
+from cryogan.physics.distributions import PoseDistribution, Triangular
+from cryogan.physics.spectra import PowerSpectra
+from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
+from cryogan.simulation.microscope import random_ctf
+
+N, BOX, PIXEL_A = 400, 32, 7.0
+WIDTH_A = BOX * PIXEL_A
+DIAMETER_A = 130.0  # of both phantoms, to within 2 Å
+
+
+def simulated(
+    symmetry: str = "C1",
+    n: int = N,
+    snr_dB: float = -8.0,
+    shift_A: float = 0.0,
+    pixel_size_A: float = PIXEL_A,
+) -> SimulatedSet:
+    generator = torch.Generator().manual_seed(0)
+    return simulate_particles(
+        phantom_map(BOX, pixel_size_A, symmetry=symmetry),  # type: ignore[arg-type]
+        pixel_size_A=pixel_size_A,
+        n=n,
+        ctf=random_ctf(n, generator),
+        poses=PoseDistribution(shifts=Triangular(shift_A)),
+        snr_dB=snr_dB,
+        generator=generator,
+    )
+
+
+@pytest.fixture(scope="module")
+def good() -> Particles:
+    return simulated().particles
+
+
+def images_of(particles: Particles) -> torch.Tensor:
+    return particles.stack.read(torch.arange(len(particles))).clone()
+
+
+def with_images(particles: Particles, images: torch.Tensor) -> Particles:
+    return replace(particles, stack=ArrayStack(images))
+
+
+def test_a_good_set_is_ready(good: Particles) -> None:
+    found = cryogan.check(good)
+    assert found.ready
+    assert found.problems == found.notes == found.bad_images == found.ctf_outliers == ()
+    assert found.contrast.verdict == "bright"
+    assert found.normalisation.normalised
+    assert found.extent.diameter_A == pytest.approx(DIAMETER_A, rel=0.15)
+    assert found.extent.is_centred
+    (group,) = found.spectra
+    assert group.snr_dB == pytest.approx(-8.0, abs=1.0)
+    assert page_of_text(found).endswith("\nready")
+    assert json.loads(found.to_json())["ready"] is True
+
+
+@pytest.mark.parametrize("symmetry", ["C1", "D2"])
+@pytest.mark.parametrize("shift_A", [0.0, 22.0])
+def test_diameter_and_shifts_are_those_of_the_simulation(symmetry: str, shift_A: float) -> None:
+    found = cryogan.check(simulated(symmetry, 600, -12.0, shift_A).particles).extent
+    assert found.diameter_A == pytest.approx(DIAMETER_A + 0.5 * shift_A, rel=0.2)
+    if shift_A == 0:
+        assert found.is_centred
+    else:
+        assert found.max_shift_A == pytest.approx(shift_A, rel=0.3)
+        assert not found.is_centred
+
+
+def test_noise_alone_has_no_signal(good: Particles, generator: torch.Generator) -> None:
+    found = cryogan.check(with_images(good, torch.randn(N, BOX, BOX, generator=generator)))
+    assert not found.ready
+    assert any("no signal" in problem for problem in found.problems)
+    assert found.images_needed == ()
+    assert found.extent.diameter_A is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "offset", "ramp"),
+    [
+        (lambda images: images + 10.0 * images.std(), 10.0, 0.0),
+        (lambda images: images + torch.linspace(-5, 5, BOX) * images.std(), 0.0, 10.0),
+        (lambda images: images * torch.logspace(-1, 1, N)[:, None, None], 0.0, 0.0),
+    ],
+    ids=["offset", "ramp", "scale"],
+)
+def test_images_that_are_not_normalised(
+    good: Particles,
+    spoil: Callable[[torch.Tensor], torch.Tensor],
+    offset: float,
+    ramp: float,
+) -> None:
+    """Said, and of no influence on what else is found."""
+    found = cryogan.check(with_images(good, spoil(images_of(good))))
+    assert any("not normalised" in note for note in found.notes)
+    assert found.normalisation.offset_sd.median == pytest.approx(offset, abs=1.0)
+    assert found.normalisation.ramp_sd.median == pytest.approx(ramp, abs=1.0)
+    assert found.ready
+    assert found.extent.diameter_A == pytest.approx(DIAMETER_A, rel=0.15)
+
+
+def test_bad_images_are_named(good: Particles) -> None:
+    images = images_of(good)
+    images[3] = 5.0
+    images[7, 4, 9] = 3600.0 * images.std()
+    images[11] *= 1e6
+    found = cryogan.check(with_images(good, images))
+    assert [outlier.row for outlier in found.bad_images] == [3, 7, 11]
+    assert not found.ready
+    assert "rows 3 (all pixels are alike)" in found.problems[0]
+    assert found.extent.diameter_A == pytest.approx(DIAMETER_A, rel=0.15)
+
+
+def test_ctfs_that_stand_out_are_named(good: Particles) -> None:
+    u, v = good.ctf.defocus_u_A.clone(), good.ctf.defocus_v_A.clone()
+    u[5] = v[5] = 90000.0
+    u[9] *= 2.0
+    found = cryogan.check(replace(good, ctf=replace(good.ctf, defocus_u_A=u, defocus_v_A=v)))
+    assert [outlier.row for outlier in found.ctf_outliers] == [5, 9]
+    um = replace(good.ctf, defocus_u_A=u / 1e4, defocus_v_A=v / 1e4)
+    assert any("in µm" in problem for problem in cryogan.check(replace(good, ctf=um)).problems)
+
+
+def reconstructed(simulated_set: SimulatedSet, index: torch.Tensor) -> torch.Tensor:
+    """Map from images of known pose, as far as an FSC needs it: back-projection and a ramp.
+
+    Coefficients, times their CTFs, go to the nearest voxel of a double box.
+    """
+    particles, size = simulated_set.particles, 2 * BOX
+    transfer = ctf(particles.ctf[index], BOX, particles.pixel_size_A)
+    plane = fourier.rfft(particles.stack.read(index))
+    k = fourier.frequency_grid(BOX)
+    flat = torch.cat((k, torch.zeros_like(k[..., :1])), -1)
+    where = torch.einsum("nij,yxj->nyxi", simulated_set.pose.rotation[index], flat)
+    inside = (k.norm(dim=-1) < 0.5).expand(len(index), -1, -1)
+    at, value = (where[inside] * size).round().long(), (transfer * plane)[inside]
+    at, value = torch.cat((at, -at)), torch.cat((value, value.conj()))
+    x, y, z = (at % size).unbind(-1)
+    flat_at = (z * size + y) * size + x
+    total = torch.zeros(size**3, dtype=torch.complex64).index_add_(0, flat_at, value)
+    axis = torch.fft.fftfreq(size)
+    ramp = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
+    spectrum = total.reshape(size, size, size) * ramp
+    volume = torch.fft.fftshift(torch.fft.ifftn(spectrum).real)
+    return fourier.crop_or_pad(volume, BOX, 3)
+
+
+def test_images_needed_is_what_a_reconstruction_takes() -> None:
+    """Half-maps of as many images as are said to be needed have FSC 0.143 at that resolution."""
+    pixel_size_A, edge_px = 5.0, 2.0
+    noisy = simulated(n=600, snr_dB=-20.0, pixel_size_A=pixel_size_A)
+    clean = images_of(simulated(n=600, snr_dB=math.inf, pixel_size_A=pixel_size_A).particles)
+    power = fourier.shell_mean(fourier.rfft(clean).abs().square().mean(0), BOX)
+    ratio = power / (BOX * noisy.noise_sigma) ** 2
+    radius_px = DIAMETER_A / 2 / pixel_size_A
+    needed = images_needed(
+        ratio,
+        width_A=BOX * pixel_size_A,
+        diameter_A=2 * (radius_px + edge_px / 2) * pixel_size_A,
+        sampled=10**6,
+    )
+    n = next(each.images for each in needed if each.resolution_A == 30.0)
+    mask = fourier.soft_disc(BOX, radius_px, edge_px, 3)
+    curves = []
+    for index in torch.arange(600 // n * n).reshape(-1, n)[:12]:
+        halves = [reconstructed(noisy, half) * mask for half in (index[::2], index[1::2])]
+        curves.append(cryogan.fourier_shell_correlation(*halves))
+    curve = torch.stack(curves).mean(0)
+    shell = BOX * pixel_size_A / 30.0
+    part = shell % 1
+    assert 0.1 < float(curve[int(shell)] * (1 - part) + curve[int(shell) + 1] * part) < 0.2
+
+
+def test_images_needed_follows_its_formula() -> None:
+    """White signal and noise: SSNR = N r V / (2k), V = 1 for a particle of the box's volume."""
+    spectra = PowerSpectra(torch.full((33,), 0.2), torch.ones(33))
+    ratio = signal_to_noise(spectra, torch.full((33,), 0.5))
+    ball_A = 100.0 * (6.0 / math.pi) ** (1.0 / 3.0) * 0.5
+    for each in images_needed(ratio, width_A=100.0, diameter_A=ball_A, sampled=2000):
+        shell = 100.0 / each.resolution_A
+        assert each.images == math.ceil(2.0 * shell / 3.0 / 0.1 / 8.0 - 1e-4)
+        assert not each.extrapolated
+
+
+# Files
+
+
+@pytest.fixture
+def star(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: Particles) -> Path:
+    """The good set, dark on disk, in two optics groups."""
+    monkeypatch.chdir(tmp_path)
+    write_stack("a.mrcs", -images_of(good), PIXEL_A)
+    ctf_of_them = replace(good.ctf, voltage_kV=torch.tensor([200.0, 300.0]).repeat(N // 2))
+    write_star(tmp_path / "p.star", ctf_of_them)
+    return tmp_path / "p.star"
+
+
+def write_star(path: Path, ctf_of_them: CTFParams) -> None:
+    write_particles(path, image_names="a.mrcs", ctf=ctf_of_them, pixel_size_A=PIXEL_A, box_size=BOX)
+
+
+def test_the_command_writes_text_json_and_page(
+    star: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "p.star", "-o", "check.html", "--json", "check.json"]) == 0
+    text = capsys.readouterr().out
+    assert text.rstrip().endswith("ready")
+    assert "dark on disk" in text
+    assert "(from rlnImagePixelSize)" in text
+    found = json.loads(Path("check.json").read_text())
+    assert found["contrast"]["inverted"] is True
+    assert found["contrast"]["z"] < -5
+    assert [group["particles"] for group in found["spectra"]] == [N // 2, N // 2]
+    page = Path("check.html").read_text()
+    assert page.count("<img alt=") == 24
+    assert "<script src" not in page
+    assert "opticsGroup2" in page
+
+
+def test_warnings_of_the_reader_and_unused_columns_are_noted(
+    star: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = star.read_text()
+    text = text.replace("000003@", "000001@").replace("_rlnImageSize #7", "_rlnBeamTiltX #7")
+    star.write_text(text)
+    assert main(["check", "p.star", "--json", "check.json"]) == 0
+    said = capsys.readouterr().out
+    assert "rlnBeamTiltX is not used" in said
+    found = json.loads(Path("check.json").read_text())
+    assert "warning: 1 row left out that names an image again" in found["notes"]
+    assert found["ignored_columns"][0]["values"] == str(BOX)
+
+
+def test_images_that_cannot_be_read_are_named(star: Path, good: Particles) -> None:
+    particles = cryogan.read_particles(star)
+    images = -images_of(good)
+    images[6, 2, 2] = math.nan
+    write_stack("a.mrcs", images, PIXEL_A)
+    found = cryogan.check(particles)
+    assert [outlier.row for outlier in found.bad_images] == [6]
+    assert "NaN" in found.bad_images[0].what
+    write_page(Path("page.html"), found, particles)
+
+
+def test_refusals(star: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["no.star"], "There is no file no.star"),
+        (["p.star", "-o", "no/check.html"], "folder does not exist"),
+        (["p.star", "--json", "no/check.json"], "folder does not exist"),
+    ):
+        assert main(["check", *arguments]) == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,252 @@
+"""Choosing particles: row numbers, masks and pickles; `cryogan select`."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cryogan
+from cryogan.cli import main
+from cryogan.errors import InputError
+from cryogan.io.mrc import write_stack
+from cryogan.io.relion import write_particles
+from cryogan.io.row_numbers import read_row_numbers
+from cryogan.io.star import read_star
+from cryogan.particles import CTFParams
+
+N = 6
+
+
+@pytest.fixture
+def star(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Image i is i everywhere; two optics groups, classes, halves, scores, a further table."""
+    monkeypatch.chdir(tmp_path)
+    write_stack(tmp_path / "a.mrcs", torch.arange(N).float()[:, None, None].expand(N, 8, 8), 1.5)
+    ctf = CTFParams.constant(N, defocus_u_A=10000.0, voltage_kV=torch.tensor([200.0, 300.0] * 3))
+    write_particles(
+        tmp_path / "p.star",
+        image_names="a.mrcs",
+        ctf=ctf,
+        pixel_size_A=1.5,
+        box_size=8,
+        extra={
+            "rlnClassNumber": ["1", "2", "3", "1", "2", "3"],
+            "rlnRandomSubset": ["1", "1", "1", "2", "2", "2"],
+            "rlnLogLikeliContribution": ["5", "-3", "2.5", "1e3", "0", "4"],
+            "rlnMicrographName": ["m 1.mrc", *["m2.mrc"] * 5],
+        },
+    )
+    with (tmp_path / "p.star").open("a") as file:
+        file.write("\ndata_own\n\n_key value\n")
+    return tmp_path / "p.star"
+
+
+def numbers_in(path: Path) -> list[int]:
+    """Which of the images a star file names."""
+    particles = cryogan.read_particles(path, sign="bright")
+    return [int(image[0, 0]) for image in particles.stack.read(torch.arange(len(particles)))]
+
+
+# Row numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a.npy", np.array([4, 0, 2])),
+        ("a.npy", np.array([4.0, 0.0, 2.0])),
+        ("a.pkl", np.array([4, 0, 2])),
+        ("a.pkl", np.array([4, 0, 2], dtype=">i4")),
+        ("a.pkl", [4, 0, 2]),
+        ("a.pkl", [np.int64(4), np.int64(0), np.int64(2)]),
+        ("a.txt", "4\n0\n2\n"),
+    ],
+)
+def test_row_numbers(name: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / name
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1 if name == "a.pkl" else 1):
+        if name == "a.npy":
+            np.save(path, value)
+        elif name == "a.pkl":
+            path.write_bytes(pickle.dumps(value, protocol=protocol))
+        else:
+            path.write_text(str(value))
+        assert read_row_numbers(path).tolist() == [4, 0, 2]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.txt", "a.pkl", "bool.npy", "bool.pkl"])
+def test_masks_choose_rows(name: str, star: Path) -> None:
+    mask = np.array([0, 1, 1, 0, 0, 1], dtype=bool if "bool" in name else int)
+    for length in (N, N - 1):
+        if name.endswith("npy"):
+            np.save(name, mask[:length])
+        elif name.endswith("pkl"):
+            Path(name).write_bytes(pickle.dumps(mask[:length]))
+        else:
+            np.savetxt(name, mask[:length], fmt="%d")
+        if length == N:
+            assert main(["select", "p.star", "-o", "o.star", "--ind", name]) == 0
+            assert numbers_in(Path("o.star")) == [1, 2, 5]
+        else:
+            with pytest.raises(InputError, match=r"has 5 values but p.star has 6 particles"):
+                cryogan.select("p.star", "new.star", index=read_row_numbers(name))
+
+
+class _Bomb:
+    """What a hostile pickle does: it would make a file."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (Path("made"),))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps(_Bomb()),
+        pickle.dumps([_Bomb()]),
+        pickle.dumps(np.array([_Bomb()], dtype=object)),
+        pickle.dumps({"rows": [1]}),
+        pickle.dumps(np.array(["1"])),
+        pickle.dumps([1.5]),
+        pickle.dumps([[1], [2]]),
+        pickle.dumps(np.arange(4))[:-20],
+        b"cnumpy\nndarray\n((I1000000000000\nltR.",
+        b"",
+        b"text",
+    ],
+)
+def test_a_pickle_of_anything_else_is_refused_and_not_run(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.pkl").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_row_numbers("a.pkl")
+    assert "a.pkl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not Path("made").exists()
+
+
+@pytest.mark.parametrize("text", ["1\n1\n2\n", "1.5\n", "-1\n3\n", "nan\n", "1e300\n", "", "x\n"])
+def test_bad_row_numbers_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(InputError, match=r"a\.txt"):
+        read_row_numbers(tmp_path / "a.txt")
+
+
+def test_first_holds_wherever_particles_are_read(star: Path) -> None:
+    from cryogan.cli.downsample import make_parser
+    from cryogan.cli.options import read_particles
+
+    def read(*arguments: str) -> cryogan.Particles:
+        return read_particles(star, make_parser().given(["p.star", *arguments]))
+
+    assert len(read("--first", "4")) == 4
+    assert len(read("--first", "99")) == N
+    Path("i.txt").write_text("5\n3\n1\n")
+    assert read("--ind", "i.txt", "--first", "2").source.rows.tolist() == [5, 3]
+    with pytest.raises(InputError, match="--first is 0"):
+        read("--first", "0")
+
+
+# Select
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--where", "rlnLogLikeliContribution>=2.5"], [0, 2, 3, 5]),
+        (["--where", "_rlnLogLikeliContribution < 0"], [1]),
+        (["--where", "rlnLogLikeliContribution>0", "--where", "rlnClassNumber!=1"], [2, 5]),
+        (["--where", "rlnMicrographName==m 1.mrc"], [0]),
+        (["--where", "rlnVoltage==300"], [1, 3, 5]),
+        (["--class", "1,3"], [0, 2, 3, 5]),
+        (["--half", "2"], [3, 4, 5]),
+        (["--class", "2", "--half", "1"], [1]),
+        (["--first", "2", "--half", "2"], [3, 4]),
+    ],
+)
+def test_conditions(arguments: list[str], expected: list[int], star: Path) -> None:
+    assert main(["select", "p.star", "-o", "o.star", *arguments]) == 0
+    assert numbers_in(Path("o.star")) == expected
+
+
+def test_all_tables_and_columns_stay(star: Path) -> None:
+    Path("sub").mkdir()
+    cryogan.select(star, "sub/o.star", classes=[2])
+    before, after = read_star(star), read_star("sub/o.star")
+    assert [table.name for table in after] == [table.name for table in before]
+    for old, new in zip(before, after, strict=True):
+        keep = [1, 4] if old.name == "particles" else range(len(old))
+        for label, values in old.columns.items():
+            assert list(new.columns[label]) == [values[row] for row in keep]
+    Path("elsewhere").mkdir()
+    Path("elsewhere/a.mrcs").write_bytes(b"another stack")
+    cryogan.select(star, "elsewhere/o.star", half=1)
+    assert numbers_in(Path("elsewhere/o.star")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "p.star", "--half", "1"], "p.star exists"),
+        (["-o", "o.cs", "--half", "1"], "another kind"),
+        (["-o", "no/o.star"], "folder does not exist"),
+        (["-o", "o.star", "--half", "3"], "--half is 3"),
+        (["-o", "o.star", "--class", "one"], "--class is 'one'"),
+        (["-o", "o.star", "--class", "9"], "No particle of p.star passes"),
+        (["-o", "o.star", "--where", "rlnClassNumber"], "'rlnClassNumber' cannot be understood"),
+        (["-o", "o.star", "--where", "rlnClassNumber>x"], "no finite number"),
+        (["-o", "o.star", "--where", "rlnNone>1"], "no column rlnNone"),
+        (["-o", "o.star", "--where", "rlnMicrographName>1"], "rlnMicrographName is 'm 1.mrc'"),
+        (["-o", "o.star", "--first", "0"], "--first is 0"),
+        ([], "give it with -o"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], words: str, star: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path().rglob("*"))
+    assert main(["select", "p.star", *arguments]) == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_cryosparc_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = np.zeros(
+        4,
+        dtype=[
+            ("uid", "<u8"),
+            ("blob/path", "S8"),
+            ("alignments3D/split", "<u4"),
+            ("alignments3D/class", "<u4"),
+            ("alignments3D/pose", "3<f4"),
+        ],
+    )
+    records["uid"], records["blob/path"] = range(4), [b"a.mrc", b"b.mrc"] * 2
+    records["alignments3D/split"], records["alignments3D/class"] = [0, 0, 1, 1], [0, 1, 0, 1]
+    with Path("p.cs").open("wb") as file:
+        np.save(file, records)
+    for number, (arguments, expected) in enumerate(
+        (
+            (["--half", "2"], [2, 3]),
+            (["--class", "0"], [0, 2]),
+            (["--where", "blob/path==b.mrc"], [1, 3]),
+            (["--where", "uid>0", "--first", "1"], [1]),
+        )
+    ):
+        assert main(["select", "p.cs", "-o", f"{number}.cs", *arguments]) == 0
+        found = np.load(f"{number}.cs")
+        assert found.tobytes() == records[expected].tobytes()
+    with pytest.raises(InputError, match="is not one value"):
+        cryogan.select("p.cs", "o.cs", ["alignments3D/pose>0"])
+    with pytest.raises(InputError, match="no field alignments2D/class"):
+        cryogan.select("p.cs", "o.cs", ["alignments2D/class>0"])
+    Path("p.cs").write_bytes(Path("p.cs").read_bytes()[:-5])
+    with pytest.raises(InputError, match="no whole cryoSPARC"):
+        cryogan.select("p.cs", "o.cs", half=1)
