@@ -127,6 +127,35 @@ def test_boxes_that_differ_at_one_pixel_size(tmp_path: Path, generator: torch.Ge
     assert torch.equal(read, images.repeat(2, 1, 1))
 
 
+def test_images_named_twice_and_sizes_that_do_not_count(mixed: tuple[Path, Tensor]) -> None:
+    """The first row counts in every column; a header that says otherwise is named."""
+    star, images = mixed
+    text = star.read_text().replace("1@coarse.mrcs", "2@coarse.mrcs").replace("6@fine", "5@fine")
+    star.write_text(text.replace(f"1 300 2.7 0.1 {FINE_A}", "1 300 2.7 0.1 1.6"))
+    particles = cg.read_particles(star, sign="bright")
+    assert particles.source is not None
+    assert particles.source.rows is not None
+    assert particles.source.rows.tolist() == [0, 1, 2, 3, 4, 6, 8, 9, 10, 11]
+    assert torch.equal(particles.stack.read(torch.arange(5, 10)), images[1:])
+    assert (particles.ctf.defocus_u_A[4:6] - 10000).tolist() == [500, 100]
+    summary = particles.source.summary
+    assert "2 Å (from rlnImagePixelSize; warning: header of fine.mrcs says 1.5 Å)" in summary
+    assert "warning: 2 rows left out" in summary
+    assert "5 images of optics group 1" in summary
+
+
+def test_too_little_in_common(tmp_path: Path, generator: torch.Generator) -> None:
+    for name in "ab":
+        write_stack(tmp_path / f"{name}.mrcs", torch.randn(COUNT, 32, 32, generator=generator), 1.0)
+    star = write_star(tmp_path, "p.star", [(0.5, 32), (4.0, 32)], ["a.mrcs", "b.mrcs"])
+    with pytest.raises(cg.InputError, match="field of view"):
+        cg.read_particles(star)
+    star = write_star(tmp_path, "p.star", [(2.0, 32), (2.5, 32)], ["a.mrcs", "b.mrcs"])
+    with pytest.raises(cg.InputError, match="several pixel sizes"):
+        cg.downsample(cg.read_particles(star), tmp_path / "small", box_size=16)
+    assert not (tmp_path / "small").exists()
+
+
 def test_sizes_of_headers_count_where_the_file_says_none(
     tmp_path: Path, mixed: tuple[Path, Tensor]
 ) -> None:

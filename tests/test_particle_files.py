@@ -288,6 +288,44 @@ def test_poses_of_a_cs_file(
     assert not (folder / "J9_particles.star").exists()
 
 
+def test_what_is_left_out_is_not_written(
+    job: tuple[Path, Tensor], tmp_path: Path, generator: torch.Generator
+) -> None:
+    """Images named twice, and those that `assign` leaves out; a pixel size that is given is."""
+    folder, images = job
+    signs = np.array([1, 1, 1, -1, -1.0])
+    changed = BLOB | {"blob/idx": [2, 0, 2, 1, 0], "blob/sign": signs}
+    split = {"alignments3D/split": [0, 1, 0, 1, 1]}
+    cs = write_cs(folder / "p.cs", changed, CTF, split)
+    particles = cg.read_particles(cs, pixel_size_A=3.0)
+    assert particles.source is not None
+    assert particles.source.rows is not None
+    assert particles.source.rows.tolist() == [0, 1, 3, 4]
+    assert "1 row left out that names an image again" in particles.source.summary
+    assert "inverts 2 of 4" in particles.source.summary
+    assert particles.half is not None
+    assert particles.half.tolist() == [1, 2, 2, 2]
+    read = particles.stack.read(torch.arange(4))
+    assert torch.equal(read, torch.cat((images[:2], -images[3:])))
+    assert particles.ctf.correction.tolist() == [0] * 4
+    pose = some_pose(2, generator)
+    given = {"half": torch.tensor([1, 2]), "kept": torch.tensor([3, 1])}
+    star, out, group = write_assigned(tmp_path / "out.cs", particles, pose, **given)
+    records = np.load(out)
+    assert records["uid"].tolist() == UID[[4, 1]].tolist()
+    assert records["blob/psize_A"].tolist() == records["alignments3D/psize_A"].tolist() == [3, 3]
+    assert "num_items: 2" in group.read_text()
+    for path in (star, out):
+        again = cg.read_particles(path, sign="bright")
+        assert again.pixel_size_A == 3.0
+        assert torch.equal(again.stack.read(torch.arange(2)), images[[4, 1]])
+    torch.testing.assert_close(cryosparc.read_poses(out).shift_A, pose.shift_A, atol=2e-5, rtol=0)
+    star_set = cg.read_particles(star, sign="bright")  # its .cs file is made from the particles
+    last = {"half": torch.tensor([2]), "kept": torch.tensor([1])}
+    _, out, _ = write_assigned(tmp_path / "again.star", star_set, pose[1:], **last)
+    assert np.load(out)["blob/idx"].tolist() == [0]
+
+
 def test_bare_stacks(job: tuple[Path, Tensor], tmp_path: Path) -> None:
     folder, _ = job
     stack = folder / "a.mrc"
@@ -297,6 +335,8 @@ def test_bare_stacks(job: tuple[Path, Tensor], tmp_path: Path) -> None:
     particles = cg.read_particles(stack, no_ctf=True, pixel_size_A=SIZE_A, sign="bright")
     assert len(particles) == 3
     assert torch.equal(ctf(particles.ctf, BOX, SIZE_A), torch.ones(3, BOX, BOX // 2 + 1))
+    assert particles.source is not None
+    assert "warning: defocus" not in particles.source.summary
     dark = cg.read_particles(
         stack, no_ctf=True, pixel_size_A=SIZE_A, sign="dark", index=torch.tensor([2])
     )
