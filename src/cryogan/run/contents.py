@@ -29,6 +29,8 @@ _MAP_FILES = {
     "truth": "truth_aligned.mrc",
 }
 
+STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
+
 
 @dataclass(frozen=True)
 class FSCTable:
@@ -88,6 +90,14 @@ class RunContents:
         """`summary.json`; empty when missing."""
         path = self.path / "summary.json"
         return _read_object(path) if path.is_file() else {}
+
+    @property
+    def verdict(self) -> tuple[str, str] | None:
+        """Word and reason of the verdict; None in runs that have none."""
+        found = mapping(self.summary, "verdict")
+        if found.get("word") not in (STRUCTURE, DOUBTFUL, NOTHING):
+            return None
+        return str(found["word"]), str(found.get("reason", ""))
 
     @property
     def resolution_A(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cryogan.conformations.series import Series
-from cryogan.data.halves import halves_digest, particles_digest
+from cryogan.data.halves import halves_digest, halves_of, particles_digest
 from cryogan.errors import InputError
 from cryogan.io.mrc import Map
 from cryogan.objectives.base import Objective
@@ -25,6 +25,7 @@ from cryogan.run.folder import open_run_folder
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
+from cryogan.run.verdict import verdict_of
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Reconstruction:
         """FSC curves (D // 2 + 1,): `half_map`, `half_map_masked`, and of a known structure."""
         table = self._contents.fsc
         return {} if table is None else {n: torch.from_numpy(c) for n, c in table.curves.items()}
+
+    @property
+    def verdict(self) -> str | None:
+        """ "structure found", "doubtful" or "no structure"; None of fewer than 200 particles."""
+        found = self._contents.verdict
+        return None if found is None else found[0]
 
     @property
     def resolution_A(self) -> dict[str, float]:
@@ -171,5 +178,15 @@ def run_objective(
         finished = run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
         if finished and (placement is None or placement.is_main):
             outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
-            write_results(folder, jobs, objective.maps(outcomes, particles, seed))
+            found = objective.maps(outcomes, particles, seed)
+            first, second = halves_of(particles, seed, about.get("halves"))
+            verdict = verdict_of(
+                found,
+                (particles.subset(first), particles.subset(second)),
+                objective.config.assumptions,
+                noise=noise,
+                seed=seed,
+                device=torch.device(device if placement is None else placement.device),
+            )
+            write_results(folder, jobs, found, verdict)
     return Reconstruction(folder, finished, sources, keep)

@@ -15,16 +15,20 @@ from cryogan.files import write_text
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
 from cryogan.run.checkpoint import RESULT, load_arrays
+from cryogan.run.verdict import Verdict
 from cryogan.run.worker import Job
 
 
-def write_results(folder: Path, jobs: Sequence[Job], maps: Maps) -> dict[str, float]:
+def write_results(
+    folder: Path, jobs: Sequence[Job], maps: Maps, verdict: Verdict | None
+) -> dict[str, float]:
     """Write the results of finished jobs.
 
     Args:
         folder: of the run.
         jobs: of the run, for the time that they took.
         maps: that their results were joined to.
+        verdict: on them; None if there are too few particles.
 
     Returns:
         Resolutions as in `summary.json`.
@@ -50,6 +54,8 @@ def write_results(folder: Path, jobs: Sequence[Job], maps: Maps) -> dict[str, fl
         "timings_s": _timings(jobs, outcomes),
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
+    if verdict is not None:
+        summary["verdict"] = verdict.record()
     if maps.conformations is not None and maps.halves is not None:
         is_path = jobs[0].objective.config.assumptions.latent_space.is_path
         write_conformations(folder / "conformations", maps.conformations, path=is_path)

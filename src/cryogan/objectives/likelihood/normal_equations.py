@@ -24,6 +24,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.projection import sample_spectrum, volume_spectrum
 
 _DIRECTIONS_AT_ONCE = 1024
+_STRONGEST_PRIOR = 1e7  # times the largest weight of the data
 
 
 def pairs(basis_volumes: int) -> tuple[Tensor, Tensor]:
@@ -243,11 +244,13 @@ def solve(
     shells = fourier.shell_index(size, 3, mask.device)
     at = shells.clamp_max(size // 2)
     inside = (shells <= size // 2) & (prior[:, at] > 0)
-    inverse = torch.where(inside, 1.0 / prior[:, at].clamp_min(1e-30), 0.0)
+    weight = shell_weight(equations)
+    most = _STRONGEST_PRIOR * weight.max()  # float32 would not hold what is beyond
+    inverse = torch.where(inside, (1.0 / prior[:, at].clamp_min(1e-30)).clamp_max(most), 0.0)
     transfer = fourier.rfft(equations.kernel, 3)
     first, second = pairs(len(start))
     voxels = size**3  # the prior is ½ Σ |F|² / prior over all coefficients F
-    scale = 1.0 / (voxels * (shell_weight(equations)[:, at] + inverse))  # the preconditioner
+    scale = 1.0 / (voxels * (weight[:, at] + inverse))  # the preconditioner
 
     def limited(volume: Tensor, gain: Tensor) -> Tensor:
         return fourier.irfft(fourier.rfft(volume, 3) * gain * inside, size, 3)

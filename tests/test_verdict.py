@@ -1,0 +1,93 @@
+"""The verdict: maps of noise are named as such, maps of particles are not; no truth is known."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import cryogan as cg
+from cryogan.objectives.likelihood.held_out import HeldOut
+from cryogan.particles import ArrayStack, Particles
+from cryogan.phantom import phantom_map
+from cryogan.run.verdict import judge
+from simulated_sets import centred_particles
+
+BOX, PIXEL_A = 24, 8.0
+SHORT = {
+    "initialisations": 1,
+    "initial_batches": 2,
+    "initial_batch_size": 150,
+    "initial_rings": (5, 7),
+    "iterations": 2,
+}
+
+
+def held(gain: float, spread: float = 1.0, n: int = 200) -> HeldOut:
+    """Images that gain so much over five random maps, which differ by 0.1, and over a sphere."""
+    generator = torch.Generator().manual_seed(3)
+    scatter = spread * torch.randn(n, generator=generator)
+    of_random = torch.linspace(-0.1, 0.1, 5)[:, None].expand(5, n)
+    return HeldOut(gain + scatter - scatter.mean(), of_random, torch.zeros(n) - 0.5)
+
+
+def test_statistics_of_the_gain():
+    found = held(2.0)
+    assert found.gain == pytest.approx(2.0, abs=1e-5)
+    assert found.z_of_images == pytest.approx(2.0 * 200**0.5 / float(found.of_map.std()), rel=1e-4)
+    assert found.z_of_maps == pytest.approx(2.0 / 0.0790569, rel=1e-4)
+
+
+def test_a_map_no_better_than_its_spherical_average_gains_nothing():
+    found = replace(held(2.0), of_sphere=held(2.1).of_map)
+    assert found.gain < 0
+    assert found.z_of_images < 0
+
+
+@pytest.mark.parametrize(
+    ("gains", "agreed_A", "word"),
+    [
+        ((2.0, 2.0), 20.0, "structure found"),
+        ((2.0, 0.02), 20.0, "no structure"),  # one half-set has none
+        ((2.0, 0.32), 20.0, "doubtful"),  # four standard deviations
+        ((2.0, 2.0), 150.0, "doubtful"),  # half-maps that do not agree
+        ((-1.0, 2.0), 20.0, "no structure"),
+    ],
+)
+def test_the_weaker_half_set_decides(gains, agreed_A, word):
+    first, second = (held(gain) for gain in gains)
+    assert judge(first, second, 200.0, agreed_A).word == word
+
+
+@pytest.fixture(scope="module")
+def particles() -> Particles:
+    generator = torch.Generator().manual_seed(5)
+    return centred_particles(
+        phantom_map(BOX, PIXEL_A)[None], PIXEL_A, 300, -4.0, generator
+    ).particles
+
+
+def run(particles: Particles, folder: Path) -> cg.Reconstruction:
+    return cg.reconstruct(
+        particles, objective="likelihood", settings=SHORT, folder=folder, device="cpu"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("colour", ["white", "coloured"])
+def test_noise_has_no_structure(particles, colour, tmp_path):
+    generator = torch.Generator().manual_seed(8)
+    noise = torch.randn(300, BOX, BOX, generator=generator)
+    if colour == "coloured":
+        noise = noise + torch.nn.functional.avg_pool2d(noise, 3, 1, 1) * 3.0
+    found = run(replace(particles, stack=ArrayStack(noise)), tmp_path / "run")
+    assert found.verdict == "no structure"
+    summary = json.loads((found.folder / "summary.json").read_text())
+    assert summary["verdict"]["word"] == "no structure"
+
+
+@pytest.mark.slow
+def test_particles_have(particles, tmp_path):
+    found = run(particles, tmp_path / "run")
+    assert found.verdict == "structure found"
