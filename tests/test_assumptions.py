@@ -349,7 +349,7 @@ def test_the_mask_file_is_what_shapes_the_map(objective, particles, half_ball, t
         job, *_ = make_jobs(particles, folder, made(chosen), seed=1, device="cpu")
         assert optimise(job)
         result = load_arrays(job.folder / RESULT)
-        volume = result["volume"] if objective == "adversarial" else result["half1"]
+        volume = result["volume"] if objective == "adversarial" else result["average"]
         shares.append(float(volume[outside].square().sum() / volume.square().sum()))
     assert shares[0] > 0.2
     assert shares[1] < 0.01

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from cryogan.data.padding import PaddedBox
+from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.objectives.likelihood.bands import (
     box_for,
+    fsc_cutoff_shell,
     harmonics_for,
     limited,
     search_for,
@@ -188,7 +190,7 @@ def assign_halves(
     average: Tensor,
     config: LikelihoodConfig,
     *,
-    resolution_A: float,
+    resolution_A: float | None = None,
     populations: Tensor | None = None,
     device: torch.device,
     noise: NoiseModel | None = None,
@@ -202,7 +204,7 @@ def assign_halves(
         groups: of both half-sets: rows of its particles, and basis volumes (C, D, D, D).
         average: (D, D, D) map of all particles.
         config: mask, shifts, symmetry.
-        resolution_A: of the maps; poses are searched up to it.
+        resolution_A: up to which poses are searched; by default that of the maps' FSC at 0.143.
         populations: (classes,) of a discrete latent; equal by default.
         device: where it is computed.
         noise: as for the likelihood.
@@ -215,7 +217,11 @@ def assign_halves(
     inside = config.padded(padded.share)
     maps = padded.pad(torch.stack([basis for _, basis in groups]))
     width_A = padded.width_px * particles.pixel_size_A
-    rings = limited(max(5, int(width_A / resolution_A)), width_A, config)
+    if resolution_A is None:
+        rings = fsc_cutoff_shell(fourier_shell_correlation(maps[0, 0], maps[1, 0]))
+    else:
+        rings = max(5, int(width_A / resolution_A))
+    rings = limited(rings, width_A, config)
     work = [(rows, basis) for (rows, _), basis in zip(groups, maps, strict=True)]
     if not own:
         basis = maps.mean(0)
