@@ -15,6 +15,7 @@ from adversarial_runs import CPU, load_state
 from cryogan import fourier
 from cryogan.cli import main
 from cryogan.data.halves import split_halves
+from cryogan.data.normalisation import normalised
 from cryogan.data.statistics import measure
 from cryogan.errors import InputError
 from cryogan.io.mrc import write_map
@@ -75,7 +76,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def particles(folder: Path) -> Particles:
-    return cg.read_particles(folder / "data" / "particles.star")
+    """As a run takes them."""
+    return normalised(cg.read_particles(folder / "data" / "particles.star"))[0]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +172,8 @@ def test_other_particles_are_scored_by_both_critics(folder: Path, particles: Par
     sets = [Particles(ArrayStack(k * images), particles.ctf[some], PIXEL_SIZE_A) for k in (1, 2)]
     run = folder / "run"
     single, double = (cg.assign(each, run, device="cpu").columns[COLUMN] for each in sets)
+    sets = [normalised(each)[0] for each in sets]
+    images = sets[0].stack.read(torch.arange(len(some)))
     torch.testing.assert_close(single, double, atol=1e-3, rtol=1e-3)
     measurement = measure(sets[0], None)
     transfer = ctf(sets[0].ctf, BOX, PIXEL_SIZE_A)

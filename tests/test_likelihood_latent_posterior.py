@@ -134,7 +134,7 @@ def one_by_one(seen: Observations, cells: Cells, maps: Tensor, nside: int) -> Te
 
 
 PARTICLES = Particles(
-    ArrayStack(torch.zeros(200, 8, 8)), CTFParams.constant(200, defocus_u_A=1e4), PIXEL_A
+    ArrayStack(torch.zeros(200, 16, 16)), CTFParams.constant(200, defocus_u_A=1e4), PIXEL_A
 )
 
 

@@ -27,7 +27,7 @@ from simulated_sets import centred_particles
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read as Linux tells them")
 TWO_STEPS = AdversarialConfig(stages=(Stage(32, 512),))
-LINE, CIRCLE = Assumptions(latent="uniform"), Assumptions(latent="circle")
+LINE = Assumptions(latent="uniform")
 
 REAL_RUN = """
 import torch
@@ -71,12 +71,10 @@ def noise_set(count: int, box_size: int) -> Particles:
 @pytest.mark.parametrize(
     ("objective", "box_size", "count"),
     [
-        (Adversarial(replace(TWO_STEPS, stages=(Stage(48, 1280),))), 48, 1024),
         (Adversarial(replace(TWO_STEPS, stages=(Stage(24, 1280),), assumptions=LINE)), 24, 1024),
         (Likelihood(LikelihoodConfig(iterations=1)), 48, 400),
-        (Likelihood(LikelihoodConfig(iterations=1, assumptions=CIRCLE)), 24, 400),
     ],
-    ids=["volume", "subspace", "one map", "circle"],
+    ids=["subspace", "one map"],
 )
 def test_an_estimate_is_what_a_real_run_takes(objective, box_size, count, generator, tmp_path):
     """The most memory of a fresh process, libraries apart, within 25 %.

@@ -101,8 +101,8 @@ def test_rows_of_a_table_are_drawn_by_weight(tmp_path, generator):
     drawn = draw(dataclasses.replace(settings, voltage_kV=200.0), 8000, generator)
     optics = (200.0, *torch.tensor((2.7, 0.1)).tolist())
     assert rows(drawn) == {
-        (10000.0, 9900.0, 10.0, *optics, 0.0, 0.0, 1.0),
-        (20000.0, 19900.0, -20.0, *optics, 5.0, 0.0, 1.0),
+        (10000.0, 9900.0, 10.0, *optics, 0.0, 0.0, 1.0, 0),
+        (20000.0, 19900.0, -20.0, *optics, 5.0, 0.0, 1.0, 0),
     }
     assert (drawn.defocus_u_A == 10000.0).float().mean().item() == pytest.approx(0.75, abs=0.02)
 

@@ -109,7 +109,7 @@ def test_images_that_cannot_be_used_are_left_out_and_named(particles, change, re
     assert found.source is not None
     assert found.source.rows is not None
     assert found.source.rows.tolist() == good.tolist()
-    assert "left out: 2 images (rows 4, 51) " in found.source.summary
+    assert "left out: 2 images (rows 3, 50 from 0) " in found.source.summary
     assert reason in found.source.summary
     torch.testing.assert_close(found.ctf.defocus_u_A, particles.ctf.defocus_u_A[good])
     alone, _ = normalised(particles.subset(good))

@@ -611,7 +611,7 @@ def test_example_images_show_both_streams(particles):
         ({"templates": 0}, "templates is 0"),
         ({"stages": (Stage(16, 1000, padding=0.9),)}, "Stage 1 has padding 0.9"),
         ({"stages": (Stage(16, 1000, padding=9.0),)}, "Stage 1 has padding 9.0"),
-        ({"volume_lr": 0.0}, "volume_lr is 0.0; give a positive number"),
+        ({"volume_lr": 0.0}, "volume_lr is 0.0; give a learning rate above 0, at most 10"),
         ({"critic_lr": math.inf}, "critic_lr is inf"),
         ({"basis_noise": -0.1}, "basis_noise is -0.1"),
         ({"power_limit": 0.0}, "power_limit is 0.0"),

@@ -11,7 +11,7 @@ import cryogan as cg
 from cryogan.objectives.likelihood.held_out import HeldOut
 from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map
-from cryogan.run.verdict import judge
+from cryogan.run.verdict import weigh
 from simulated_sets import centred_particles
 
 BOX, PIXEL_A = 24, 8.0
@@ -51,13 +51,14 @@ def test_a_map_no_better_than_its_spherical_average_gains_nothing():
         ((2.0, 2.0), 20.0, "structure found"),
         ((2.0, 0.02), 20.0, "no structure"),  # one half-set has none
         ((2.0, 0.32), 20.0, "doubtful"),  # four standard deviations
+        ((2.0, 0.2), 20.0, "no structure"),  # 2.5
         ((2.0, 2.0), 150.0, "doubtful"),  # half-maps that do not agree
         ((-1.0, 2.0), 20.0, "no structure"),
     ],
 )
 def test_the_weaker_half_set_decides(gains, agreed_A, word):
     first, second = (held(gain) for gain in gains)
-    assert judge(first, second, 200.0, agreed_A).word == word
+    assert weigh(first, second, 200.0, agreed_A).word == word
 
 
 @pytest.fixture(scope="module")

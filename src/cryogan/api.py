@@ -211,9 +211,12 @@ def reconstruct(
     else:
         sources = {field.name: "given" for field in fields(Assumptions)}
     noise, noise_name = opened_noise(noise, particles)
-    objective.check(cropped(particles, box_size, resolution_A))
+    if launch is None or not objective.together:  # else refused for another reason
+        _check(objective, cropped(particles, box_size, resolution_A))
     whole, _ = normalised(particles)
     work = cropped(whole, box_size, resolution_A)
+    if launch is None:
+        _check(objective, work)
     about = describe_particles(work, noise_name, keep_halves=keep_halves)
     return run_objective(
         objective,
@@ -228,6 +231,19 @@ def reconstruct(
         show=show,
         started=started,
     )
+
+
+def _check(objective: Objective, particles: Particles) -> None:
+    """`objective.check`, with what was left out of the particle file and its images."""
+    try:
+        objective.check(particles)
+    except InputError as error:
+        source = particles.source
+        lines = [] if source is None else source.summary.splitlines()
+        left_out = [line.removeprefix("warning: ") for line in lines if "left out" in line]
+        if not left_out:
+            raise
+        raise InputError(f"{error} ({'; '.join(left_out)})") from error
 
 
 def refine(

@@ -70,8 +70,10 @@ def run(arguments: Sequence[str]) -> int:
 
     import cryogan
     from cryogan.cli.display import bar, console
+    from cryogan.io.particle_files import refuse_inputs
 
     particles = read_particles(options.particles, options)
+    refuse_inputs([output, output.with_suffix(".cs"), output.with_suffix(".csg")], particles)
     out = console()
 
     def started(about: Mapping[str, Any]) -> None:

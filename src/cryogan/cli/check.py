@@ -41,7 +41,10 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.files import write_text
     from cryogan.inspection.page import write_page
     from cryogan.inspection.text import page_of_text
+    from cryogan.io.particle_files import refuse_inputs
 
+    outputs = [options.get("output"), options.get("json")]
+    refuse_inputs([Path(path) for path in outputs if path is not None], particles)
     found = cryogan.check(particles)
     print(page_of_text(found))
     if options.get("json") is not None:

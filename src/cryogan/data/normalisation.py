@@ -147,9 +147,12 @@ def normalised(particles: Particles) -> tuple[Particles, Tensor]:
         | (seen.deviation <= _ROUNDING * seen.plane[:, 0].abs()),
         "of extreme scale": (seen.deviation > _EXTREME * usual)
         | (seen.deviation < usual / _EXTREME),
-        "with hot pixels all over": seen.hot > _MOST_HOT * stack.box_size**2,
+        "of hot pixels": seen.hot > _MOST_HOT * stack.box_size**2,
     }
-    bad = torch.stack(list(reasons.values())).any(dim=0)
+    bad = torch.zeros(len(stack), dtype=torch.bool)
+    for reason, found in reasons.items():  # one reason each
+        reasons[reason] = found & ~bad
+        bad |= found
     where = "the set" if particles.source is None else str(particles.source.path)
     if 2 * int(bad.sum()) >= len(bad):
         raise InputError(
@@ -254,13 +257,13 @@ def _words(
 
 
 def _named(chosen: Tensor, particles: Particles) -> str:
-    """ "3 images (rows 7, 12, 90)", counted from 1."""
+    """ "3 images (rows 7, 12, 90)", as --ind counts."""
     number = chosen.nonzero()[:, 0]
     source = particles.source
     rows = number if source is None or source.rows is None else source.rows[number]
-    some = ", ".join(str(row + 1) for row in rows[:5].tolist()) + (" ..." if len(rows) > 5 else "")
+    some = ", ".join(str(row) for row in rows[:5].tolist()) + (" ..." if len(rows) > 5 else "")
     one = len(rows) == 1
-    return f"{len(rows):,} image{'' if one else 's'} (row{'' if one else 's'} {some})"
+    return f"{len(rows):,} image{'' if one else 's'} (row{'' if one else 's'} {some} from 0)"
 
 
 def _source(particles: Particles, good: Tensor, words: list[str]) -> ParticleSource | None:

@@ -334,7 +334,7 @@ def _problems(
         )
     typical_A = float(((particles.ctf.defocus_u_A + particles.ctf.defocus_v_A) / 2).abs().median())
     no_plate = float(particles.ctf.phase_shift_deg.abs().max()) == 0
-    if not is_without_ctf(particles.ctf) and ((typical_A < 500 and no_plate) or typical_A > 1e5):
+    if not is_without_ctf(particles.ctf) and 0 < typical_A < 500 and no_plate:
         found.append(
             f"defocus of {typical_A:g}: rlnDefocusU and rlnDefocusV are in Å; is it in µm or nm?"
         )
@@ -342,11 +342,14 @@ def _problems(
         listed = ", ".join(f"{outlier.row} ({outlier.what})" for outlier in bad[:3])
         more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
         found.append(
-            f"{len(bad):,} of the images looked at cannot be used: rows {listed}{more}; leave "
-            "them out"
+            f"{len(bad):,} of the images looked at cannot be used as they are: rows {listed}"
+            f"{more}; a run leaves out those that are constant or damaged"
         )
     if not needed:
-        found.append("no signal above the noise; check that these are particles and their CTFs")
+        found.append(
+            "no signal that follows the CTFs; check their columns, and that these are particles "
+            "(or give more than these few)"
+        )
     elif contrast.verdict == "too weak to tell":
         found.append(
             f"contrast too weak to tell its sign (z = {contrast.z:+.1f}); give --sign, or more "

@@ -14,7 +14,10 @@ def page_of_text(found: ParticleCheck) -> str:
             "--ind",
             "",
             *(f"{name:<16}{text}" for name, text in findings(found)),
-            *_listed("", [f"note: {note}" for note in found.notes]),
+            *_listed(
+                "",
+                [note if note.startswith("warning: ") else f"note: {note}" for note in found.notes],
+            ),
             "",
             *verdict(found),
         )

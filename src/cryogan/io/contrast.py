@@ -28,7 +28,8 @@ def sample_images(stack: ImageStack, n: int = SAMPLE) -> Tensor:
 def contrast_z(images: Tensor, pixel_size_A: float) -> float:
     """z-score of "protein is bright" ((n, D, D) images): negative for dark protein.
 
-    Each image, less the plane of its background, is correlated with a Gaussian blob at the centre
+    Each image, less the plane of its background and in units of its own standard deviation, is
+    correlated with a Gaussian blob at the centre
     of the box (σ = 0.15 D). Only frequencies above zero and below 1/40 Å count, where the CTF of
     any usual underfocus keeps the protein's own sign; shells are weighted by the inverse of the
     images' mean power, so that uneven ice does not rule. The score is the mean over images divided
@@ -38,8 +39,11 @@ def contrast_z(images: Tensor, pixel_size_A: float) -> float:
     """
     if len(images) < 2:
         return 0.0
+    images = _comparable(images)
+    if len(images) < 2:
+        return 0.0
     box_size = images.shape[-1]
-    plane = fourier.rfft(level(images))
+    plane = fourier.rfft(images)
     power = fourier.shell_mean(plane.abs().square(), box_size).mean(0)
     power = power.clamp_min(1e-12 * float(power.max()) or 1.0)
     k = fourier.frequency_grid(box_size).norm(dim=-1)
@@ -56,6 +60,16 @@ def contrast_z(images: Tensor, pixel_size_A: float) -> float:
     if mean_z * median_z <= 0:
         return 0.0
     return min(mean_z, median_z, key=abs)
+
+
+def _comparable(images: Tensor) -> Tensor:
+    """Level images of one scale; without those that are constant or have hot pixels."""
+    flat = level(images.double())
+    deviation = flat.square().mean(dim=(-2, -1)).sqrt()
+    typical = deviation.median()
+    peak = flat.abs().amax(dim=(-2, -1)) / deviation.clamp_min(1e-300)
+    usable = (deviation > 1e-3 * typical) & (peak <= max(8.0, 2.0 * float(peak.median())))
+    return (flat / deviation.clamp_min(1e-300)[:, None, None])[usable].float()
 
 
 def _ratio(value: Tensor, error: Tensor) -> float:

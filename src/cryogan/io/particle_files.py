@@ -100,6 +100,26 @@ def read_particles(
     return replace(found, source=replace(source, reader=reader))
 
 
+def refuse_inputs(
+    outputs: Sequence[Path], particles: Particles, others: Sequence[Path] = ()
+) -> None:
+    """Refuse to write over the files that particles come from, or `others`.
+
+    Raises:
+        InputError: an output is one of them, links resolved.
+    """
+    disk = particles.stack.disk if isinstance(particles.stack, MixedStack) else particles.stack
+    inputs = [header.path for header in disk.files] if isinstance(disk, MrcStack) else []
+    inputs += [*others] if particles.source is None else [*others, particles.source.path]
+    for output in outputs:
+        for file in inputs if output.exists() else ():
+            if output.samefile(file):
+                raise InputError(
+                    f"{output} would be written over {file}, which the particles come from; choose "
+                    "another name for the output."
+                )
+
+
 def write_assigned(
     path: Path | str,
     particles: Particles,
@@ -155,9 +175,7 @@ def write_assigned(
     sizes_A = disk_pixel_sizes_A(particles.stack, particles.pixel_size_A)[kept]
     places: dict[str, Any] = {"datadir": source.datadir, "strip_prefix": source.strip_prefix}
     tables, records, extra = None, None, {}
-    disk = particles.stack.disk if isinstance(particles.stack, MixedStack) else particles.stack
-    sources = [source.path]
-    sources += [header.path for header in disk.files] if isinstance(disk, MrcStack) else []
+    sources: list[Path] = []
     if suffix in (".cs", ".csg"):
         records, used = cryosparc_set.read_set(source.path, source.options.get("passthrough"))
         tables = cryosparc_set.tables(records, source.path)
@@ -170,13 +188,7 @@ def write_assigned(
                 "rlnDetectorPixelSize": sizes_A,
             }
         sources += [Path(file) for file in (source.options.get("ctf_table"),) if file]
-    there = [new for new in (star, cs, group) if new.exists()]
-    for file in sources:
-        if any(new.samefile(file) for new in there):
-            raise InputError(
-                f"The poses would be written over {file}, the file their particles come from; "
-                "choose another name for the output."
-            )
+    refuse_inputs((star, cs, group), particles, sources)
     relion.write_assigned(
         star,
         source.path,

@@ -26,6 +26,7 @@ from cryogan.run.contents import DOUBTFUL, NOTHING, STRUCTURE
 
 _CLEAR, _FAINT = 5.0, 3.0  # standard deviations
 _FEWEST_RINGS, _MOST_RINGS = 5, 16
+_LEAST_GAIN = 1.0  # of an image; of noise, less than 0.1
 _FEWEST_IMAGES = 100
 _FEWEST_SHELLS = 3.0  # the half-maps must agree beyond the shape of the mask
 
@@ -91,10 +92,10 @@ def verdict_of(
         generator = generator_for(seed, "held-out images", number)
         found.append(held_out(half, volume, rings, config, generator, device))
     agreed_A = resolution_A(maps.fsc_masked, 0.143, maps.pixel_size_A)
-    return judge(found[0], found[1], width_A, agreed_A)
+    return weigh(found[0], found[1], width_A, agreed_A)
 
 
-def judge(first: HeldOut, second: HeldOut, width_A: float, agreed_A: float) -> Verdict:
+def weigh(first: HeldOut, second: HeldOut, width_A: float, agreed_A: float) -> Verdict:
     """The verdict on both half-maps, which agree to a resolution (FSC 0.143)."""
     gain = first.gain, second.gain
     z_of_images = first.z_of_images, second.z_of_images
@@ -105,10 +106,11 @@ def judge(first: HeldOut, second: HeldOut, width_A: float, agreed_A: float) -> V
         f"held-out images gain {min(gain):.2g} in log-likelihood by the map of the other half-set "
         f"over maps of random phases or its spherical average ({weakest:.1f} standard deviations)"
     )
-    if weakest < _FAINT:
-        word, reason = NOTHING, f"held-out images are explained no better by the map: {said}"
+    if weakest < _FAINT and (min(gain) < _LEAST_GAIN or min(z_of_images) < _FAINT):
+        word, reason = NOTHING, said
     elif weakest < _CLEAR:
-        word, reason = DOUBTFUL, said
+        word = DOUBTFUL
+        reason = f"{said}; give more images or more iterations, or another seed"
     elif not agree:
         word, reason = DOUBTFUL, f"{said}, but the half-maps agree at no resolution"
     else:
