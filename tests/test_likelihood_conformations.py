@@ -19,6 +19,7 @@ from cryogan.cli import main
 from cryogan.conformations.folder import write_conformations
 from cryogan.conformations.series import numbered_series
 from cryogan.data.halves import split_halves
+from cryogan.data.normalisation import normalised
 from cryogan.data.padding import PaddedBox
 from cryogan.errors import InputError
 from cryogan.evaluation.fsc import fourier_shell_correlation
@@ -256,6 +257,7 @@ def test_particles_are_assigned_with_conformations_whose_mean_is_the_map(
     found = cg.assign(particles, run, device="cpu")
     assert (found.half is not None) == own
 
+    particles, _ = normalised(particles)
     padded = PaddedBox.of(BOX, assumptions.reach)
     first, second = padded.pad(basis[0] + halves)
     rings = fsc_cutoff_shell(fourier_shell_correlation(first, second))
