@@ -1,4 +1,4 @@
-# On a fresh machine: make demo, make test, or make check (the fast tests, less than 2 minutes).
+# On a fresh machine: make demo, make test, or make check (the fast tests, about 2 minutes).
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin

@@ -15,6 +15,8 @@ from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
 from cryogan.physics.rotations import angle_between, random_rotations
 from cryogan.symmetry import symmetry_matrices
 
+pytestmark = pytest.mark.slow
+
 PIXEL_SIZE_A = 4.0
 
 

@@ -35,7 +35,7 @@ QUICK = {
 TESTS = Path(__file__).parent
 
 
-pytestmark = pytest.mark.usefixtures("one_thread_everywhere")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread_everywhere")]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,8 @@ from cryogan.run.worker import optimise
 from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
+pytestmark = pytest.mark.slow
+
 WIDTH_A = 240.0
 
 

@@ -126,6 +126,7 @@ def test_compressed_star(star: Path, compress: ModuleType, program: str) -> None
             "is a Git LFS pointer in place of the file itself; fetch it with git lfs pull",
         ),
     ],
+    ids=["gzip", "bzip2", "xz", "zstd", "zip", "git-lfs"],
 )
 def test_packed_files_are_named_as_such(
     star: Path, tmp_path: Path, packed: bytes, words: str

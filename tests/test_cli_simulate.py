@@ -23,6 +23,8 @@ from cryogan.phantom import phantom_map
 from cryogan.simulation import dataset
 from cryogan.simulation.settings import NoiseSettings, SimulationSettings
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["phantom", "--box_size=16", "--pixel_size_A=10", "--images=50", "--padding=2"]
 
 

@@ -17,6 +17,8 @@ from cryogan.evaluation.masks import soft_mask
 from cryogan.evaluation.resampling import resample_map
 from cryogan.physics.rotations import angle_between, random_rotations
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class GridMap:

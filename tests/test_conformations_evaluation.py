@@ -26,6 +26,8 @@ from cryogan.evaluation.statistics import spearman, wasserstein
 from cryogan.io.mrc import write_map
 from cryogan.physics.rotations import angle_between, random_rotations
 
+pytestmark = pytest.mark.slow
+
 SIZE, PIXEL_SIZE_A, STATES = 24, 5.0, 6
 
 

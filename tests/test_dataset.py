@@ -36,6 +36,8 @@ from cryogan.simulation.settings import (
     SimulationSettings,
 )
 
+pytestmark = pytest.mark.slow
+
 BOX, PIXEL_A, N = 32, 5.0, 200
 CLEAN = NoiseSettings("none")
 THREE_STATES = MoleculeSettings(hinge_deg=(0.0, 30.0), hinge_states=3, populations=(0.5, 0.3, 0.2))

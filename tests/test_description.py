@@ -24,6 +24,8 @@ from cryogan.simulation.description import (
 )
 from cryogan.simulation.settings import Motion, SimulationSettings
 
+pytestmark = pytest.mark.slow
+
 BOX, PIXEL_A = 16, 10.0
 SMALL = ("--box_size=16", "--pixel_size_A=10", "--images=40", "--padding=2", "--workers=1")
 

@@ -16,7 +16,7 @@ from simulated_sets import centred_particles
 
 BOX, PIXEL_SIZE_A, N = 16, 12.0, 24
 
-pytestmark = pytest.mark.usefixtures("one_thread_everywhere", "one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread_everywhere", "one_thread")]
 
 
 @pytest.fixture(scope="module")

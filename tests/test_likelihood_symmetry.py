@@ -27,6 +27,7 @@ from cryogan.physics.imaging import simulate_images
 from cryogan.physics.rotations import random_rotations
 from cryogan.symmetry import symmetry_matrices
 
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 BOX, RINGS, PIXEL_A = 32, 15, 5.0
 HARMONICS = CircularHarmonics(BOX, RINGS, 15.0, CPU)

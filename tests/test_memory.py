@@ -8,6 +8,7 @@ import pytest
 
 from cryogan.allocator import keep_freed_memory, return_freed_memory
 
+pytestmark = pytest.mark.slow
 SCRIPT = """
 import torch
 from cryogan.allocator import keep_freed_memory, return_freed_memory

@@ -25,6 +25,7 @@ from cryogan.run.trials import NotMeasured, TooMuch
 from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
+pytestmark = pytest.mark.slow
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read as Linux tells them")
 TWO_STEPS = AdversarialConfig(stages=(Stage(32, 512),))
 LINE = Assumptions(latent="uniform")

@@ -25,6 +25,8 @@ from cryogan.simulation.in_memory import simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
 from relion_programs import relion
 
+pytestmark = pytest.mark.slow
+
 WIDTH_A = 192.0
 
 

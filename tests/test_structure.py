@@ -73,6 +73,7 @@ def test_public_names_are_documented() -> None:
 # Imports
 
 
+@pytest.mark.slow
 def test_any_module_can_be_imported_first_and_changes_nothing() -> None:
     """No circle of imports holds only by luck; none sets threads, signals or random numbers."""
     program = f"""
