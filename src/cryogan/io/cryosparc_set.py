@@ -78,8 +78,8 @@ def read_particles(
 ) -> Particles:
     """Read a .cs or .csg particle set; poses in it are not read.
 
-    Images are multiplied by `blob/sign`; where their contrast then clearly is the other one, it is
-    the images that are believed. A `sign` that is asked for takes the place of both.
+    Images are multiplied by `blob/sign`; where their contrast then clearly is the
+    other one, it counts. A `sign` that is asked for takes the place of both.
 
     Args:
         path: the .cs or .csg file.
