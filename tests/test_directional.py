@@ -139,6 +139,13 @@ def test_weights_stand_for_repeated_views(generator: torch.Generator) -> None:
     assert weighted.unsampled == repeated.unsampled
 
 
+def test_few_views_have_gaps_in_fine_shells_only(generator: torch.Generator) -> None:
+    views = torch.randn(300, 3, generator=generator)
+    fine, coarse = (sampling_compensation(views, fourier_radius=r).scf_star for r in (50.0, 5.0))
+    assert fine < 0.81
+    assert coarse > 0.95
+
+
 def test_no_views_are_refused() -> None:
     with pytest.raises(InputError, match="no views"):
         sampling_compensation(torch.zeros(0, 3))

@@ -207,11 +207,12 @@ def sampling_compensation(
     sampling at direction n of a shell of radius R, is the weight of the views of |v · n| R < 1/2.
     `SCF = 1 / (<1/S> <S>)`, <1/S> over directions of S > 0, <S> over all; with a fraction f of
     directions of S = 0, `SCF* = SCF / (1 + f / (1 - f) <S> SCF)`. Evenly spread views have 1, side
-    views (all perpendicular to one axis) 8 / π² = 0.81.
+    views (all perpendicular to one axis) 8 / π² = 0.81. Few views leave gaps by chance: 300
+    random ones have an SCF* of 0.69 at R = 50 and 0.97 at R = 5.
 
     Args:
-        views: (n, 3) viewing directions: the third row of rotation matrices. Symmetry mates count
-            as views of their own.
+        views: (n, 3) viewing directions in the molecule's frame: `rotation[:, :, 2]` of a `Pose`.
+            Symmetry mates count as views of their own.
         weights: (n,) of the views, scaled to a mean of 1; alike by default.
         fourier_radius: R in Fourier pixels.
 
