@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,13 @@ def test_half_maps_that_share_nothing_have_no_ratio(
     json.dumps(found, allow_nan=False)
     assert found["directions"]["cfar"] is None
     assert rows(tmp_path / "directional_fsc.csv")[12]["mean"] == "nan"
+
+
+def test_nothing_is_finer_than_the_band(tmp_path: Path, generator: torch.Generator) -> None:
+    maps = made(1.5, generator)
+    fsc = torch.where(torch.arange(SIZE // 2 + 1) > 12, math.nan, maps.fsc)
+    found = write_validation(tmp_path, replace(maps, fsc=fsc, fsc_masked=fsc), structure=True)
+    band_end_A = SIZE * 1.5 / 12
+    assert found["local_resolution"]["finest_5_percent_A"] == pytest.approx(band_end_A, abs=1e-3)
+    assert [row["ln_amplitude"] != "" for row in rows(tmp_path / "guinier.csv")].count(True) == 12
+    assert found["sharpening"]["fit_to_A"] == pytest.approx(band_end_A, abs=1e-3)

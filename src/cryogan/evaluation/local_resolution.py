@@ -40,6 +40,7 @@ def local_resolution(
     pixel_size_A: float,
     *,
     window: int,
+    band_end_A: float = 0.0,
     threshold: float = THRESHOLD,
     outside_A: float = OUTSIDE_A,
 ) -> Tensor:
@@ -58,6 +59,7 @@ def local_resolution(
         mask: (D, D, D); voxels above 0.5 are given a value.
         pixel_size_A: of the maps.
         window: even width in voxels, at most D.
+        band_end_A: where the maps' band ends; no value is finer.
         threshold: of the FSC.
         outside_A: value of all other voxels.
 
@@ -80,7 +82,7 @@ def local_resolution(
         )
         frequency[tuple(some.T)] = _cut_off(windows, ball, threshold) / (window * pixel_size_A)
     found = _interpolated(frequency, step, size)
-    return torch.where(inside, 1.0 / found, outside_A)
+    return torch.where(inside, (1.0 / found).clamp_min(band_end_A), outside_A)
 
 
 def _grid_near(inside: Tensor, step: int, count: int) -> Tensor:

@@ -27,7 +27,8 @@ class GuinierPlot:
 
     Attributes:
         inverse_d2: (n,) 1 / d² in 1/Å² of shells 1 ... n.
-        ln_amplitude: (n,) logarithm of the root mean square amplitude of a shell.
+        ln_amplitude: (n,) logarithm of the root mean square amplitude of a shell; NaN beyond the
+            band of the maps.
         ln_signal: (n,) the same after the weight `sqrt(2 FSC / (1 + FSC))`; -inf where that is 0.
         fit_from_A, fit_to_A: the range of the fit.
         b_factor_A2: the slope times 4; None if there is no fit.
@@ -71,7 +72,8 @@ def guinier_plot(
 
     Args:
         average: (D, D, D) mean of two half-maps without filter.
-        fsc: (D // 2 + 1,) of the half-maps, masked and corrected if `mask` is given.
+        fsc: (D // 2 + 1,) of the half-maps, masked and corrected if `mask` is given; NaN beyond
+            their band.
         pixel_size_A: of the map.
         mask: (D, D, D) that multiplies the map first, or None.
         fit_from_A: coarse end of the fit.
@@ -84,7 +86,7 @@ def guinier_plot(
     shell = torch.arange(1, size // 2 + 1, device=average.device, dtype=torch.float64)
     inverse_d2 = (shell / (size * pixel_size_A)).square()
     weight = signal_share(fsc)[1:].double()
-    ln_amplitude = 0.5 * power.log()
+    ln_amplitude = torch.where(fsc[1:].isfinite(), 0.5 * power.log(), math.nan)
     ln_signal = ln_amplitude + 0.5 * weight.log()
     used = _within(inverse_d2, fit_from_A, end_A) & ln_signal.isfinite()
     slope = intercept = None

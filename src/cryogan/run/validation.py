@@ -46,8 +46,7 @@ def write_validation(folder: Path, maps: Maps, *, structure: bool) -> dict[str, 
 
 def _directions(folder: Path, maps: Maps) -> dict[str, Any]:
     """Conical FSC inside the mask: its range as a table, and the area ratio."""
-    last = int(maps.fsc.isfinite().nonzero().max())
-    found = directional_fsc(maps.half1, maps.half2, maps.mask, last_shell=last)
+    found = directional_fsc(maps.half1, maps.half2, maps.mask, last_shell=_last_shell(maps))
     curves = {"lowest": found.lowest, "mean": found.mean, "highest": found.highest}
     size = maps.mask.shape[-1]
     write_fsc_csv(folder / "directional_fsc.csv", maps.pixel_size_A, curves, size)
@@ -62,8 +61,16 @@ def _directions(folder: Path, maps: Maps) -> dict[str, Any]:
 
 def _local_resolution(folder: Path, maps: Maps, resolved_A: float) -> dict[str, Any]:
     """The map of it, and the volume at each resolution as a table."""
-    window = window_size(maps.mask.shape[-1], resolved_A / maps.pixel_size_A)
-    found = local_resolution(maps.half1, maps.half2, maps.mask, maps.pixel_size_A, window=window)
+    size = maps.mask.shape[-1]
+    window = window_size(size, resolved_A / maps.pixel_size_A)
+    found = local_resolution(
+        maps.half1,
+        maps.half2,
+        maps.mask,
+        maps.pixel_size_A,
+        window=window,
+        band_end_A=size * maps.pixel_size_A / _last_shell(maps),
+    )
     write_map(folder / "local_resolution.mrc", found, maps.pixel_size_A)
     inside = found[maps.mask > 0.5].double()
     low, middle, high = torch.quantile(_at_most(inside), torch.tensor([0.05, 0.5, 0.95]).double())
@@ -100,6 +107,11 @@ def _sharpening(folder: Path, maps: Maps, resolved_A: float) -> dict[str, Any]:
         "fit_from_A": plot.fit_from_A,
         "fit_to_A": round(plot.fit_to_A, 3),
     }
+
+
+def _last_shell(maps: Maps) -> int:
+    """The last shell of the band of the half-maps, at least 1."""
+    return max(int(maps.fsc.isfinite().nonzero().max()), 1)
 
 
 def _rounded(axis: Tensor) -> list[float]:
