@@ -60,7 +60,7 @@ def test_fine_maps_are_sharpened(tmp_path: Path, generator: torch.Generator) -> 
     assert len(curves) == SIZE // 2 + 1
     for row in curves[1:]:
         assert float(row["lowest"]) <= float(row["mean"]) <= float(row["highest"])
-    fitted = [row for row in rows(tmp_path / "guinier.csv") if row["fit"]]
+    fitted = [row for row in rows(tmp_path / "guinier.csv") if row["fit"] != "nan"]
     assert all(float(row["inverse_d2_per_A2"]) >= 0.01 for row in fitted)
     assert len(fitted) >= 5
 
@@ -93,11 +93,21 @@ def test_half_maps_that_share_nothing_have_no_ratio(
     assert rows(tmp_path / "directional_fsc.csv")[12]["mean"] == "nan"
 
 
+def test_equal_halves_have_one_resolution(tmp_path: Path, generator: torch.Generator) -> None:
+    maps = made(3.0, generator)
+    found = write_validation(tmp_path, replace(maps, half2=maps.half1), structure=True)
+    assert found["local_resolution"]["coarsest_5_percent_A"] == pytest.approx(6.0)
+    volumes = [float(row["volume_A3"]) for row in rows(tmp_path / "local_resolution.csv")]
+    assert sum(volumes) == pytest.approx(float((maps.mask > 0.5).sum()) * 27.0)
+
+
 def test_nothing_is_finer_than_the_band(tmp_path: Path, generator: torch.Generator) -> None:
     maps = made(1.5, generator)
     fsc = torch.where(torch.arange(SIZE // 2 + 1) > 12, math.nan, maps.fsc)
     found = write_validation(tmp_path, replace(maps, fsc=fsc, fsc_masked=fsc), structure=True)
     band_end_A = SIZE * 1.5 / 12
     assert found["local_resolution"]["finest_5_percent_A"] == pytest.approx(band_end_A, abs=1e-3)
-    assert [row["ln_amplitude"] != "" for row in rows(tmp_path / "guinier.csv")].count(True) == 12
+    assert [row["ln_amplitude"] != "nan" for row in rows(tmp_path / "guinier.csv")].count(
+        True
+    ) == 12
     assert found["sharpening"]["fit_to_A"] == pytest.approx(band_end_A, abs=1e-3)

@@ -48,14 +48,14 @@ def read_columns(path: Path | str, names: tuple[str, ...]) -> Tensor:
 
 
 def write_columns(path: Path | str, columns: Mapping[str, Tensor]) -> None:
-    """Write columns (n,) of numbers with a header line, atomically; NaN and infinity stay empty.
+    """Write columns (n,) of numbers with a header line, atomically; they may be NaN.
 
     Raises:
         InputError: the file cannot be written.
     """
     lines = [",".join(columns)]
     for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-        lines.append(",".join(f"{value:.8g}" if math.isfinite(value) else "" for value in row))
+        lines.append(",".join(f"{value:.8g}" for value in row))
     write_text(path, "\n".join(lines) + "\n")
 
 

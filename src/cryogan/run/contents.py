@@ -255,7 +255,7 @@ def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, FloatArray]:
 
 
 def _read_table(path: Path, first: tuple[str, ...]) -> tuple[list[str], FloatArray]:
-    """Header and values (rows, columns) of a CSV file; empty cells are NaN."""
+    """Header and values (rows, columns) of a CSV file."""
     with path.open(newline="") as file:
         header, *rows = [row for row in csv.reader(file) if row] or [[]]
     if tuple(header[: len(first)]) != first:
@@ -265,7 +265,7 @@ def _read_table(path: Path, first: tuple[str, ...]) -> tuple[list[str], FloatArr
     values = np.empty((len(rows), len(header)))
     for line, row in enumerate(rows, start=2):
         try:
-            values[line - 2] = [float(cell or "nan") for cell in row]
+            values[line - 2] = [float(cell) for cell in row]
         except ValueError as error:
             raise InputError(
                 f"{path} line {line} is not {len(header)} numbers ({error}); resume the run to "

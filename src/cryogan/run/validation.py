@@ -74,7 +74,8 @@ def _local_resolution(folder: Path, maps: Maps, resolved_A: float) -> dict[str, 
     write_map(folder / "local_resolution.mrc", found, maps.pixel_size_A)
     inside = found[maps.mask > 0.5].double()
     low, middle, high = torch.quantile(_at_most(inside), torch.tensor([0.05, 0.5, 0.95]).double())
-    edges = torch.linspace(float(inside.min()), float(inside.max()) + 1e-6, _BINS + 1)
+    finest, coarsest = float(inside.min()), float(inside.max())
+    edges = torch.linspace(finest, max(1.0001 * coarsest, 1.02 * finest), _BINS + 1)
     volume_A3 = torch.histogram(inside.float(), edges).hist * maps.pixel_size_A**3
     columns = {"from_A": edges[:-1], "to_A": edges[1:], "volume_A3": volume_A3}
     write_columns(folder / "local_resolution.csv", columns)
