@@ -13,11 +13,12 @@ from cryogan.errors import InputError
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
+from cryogan.report.figures import fsc_figure
 from cryogan.report.isosurface import isosurfaces
 from cryogan.report.page import write_report
 from cryogan.report.surface_figures import coloured_surface_figure
 from cryogan.report.validation_figures import directional_figure, guinier_figure
-from cryogan.run.contents import read_run_contents
+from cryogan.run.contents import FSCTable, read_run_contents
 from cryogan.run.validation import write_validation
 from test_report import SECTIONS, Page, blobs, make_run_folder
 
@@ -97,13 +98,21 @@ def test_figures_show_what_the_tables_hold(run_folder: Path) -> None:
     table = run.directional_fsc
     assert table is not None
     for trace in directional_figure(table).data:
-        np.testing.assert_array_equal(trace.y, table.curves[trace.name.split()[0]])
+        np.testing.assert_array_equal(trace.y, table.curves[trace.name.split()[0]][1:])
     legend = directional_figure(table).layout.legend
     assert legend.yanchor == "bottom"
     assert legend.y > 1.0  # above the curves
     lines = {trace.name: trace for trace in guinier_figure(run.guinier).data}
     assert "fit" not in lines
     np.testing.assert_array_equal(lines["mean of the half-maps"].y, run.guinier["ln_amplitude"])
+
+
+def test_the_sign_of_the_means_is_no_part_of_the_curves() -> None:
+    """Shell 0 is -1 where the means of the half-maps differ in sign."""
+    table = FSCTable(np.arange(4) / 40.0, {"half_map": np.array([-1.0, 1.0, 0.9, 0.2])})
+    figure = fsc_figure(table, [("half_map", 0.143, 13.0)])
+    assert figure.data[0].y.tolist() == [1.0, 0.9, 0.2]
+    assert figure.layout.yaxis.range[0] > -0.1
 
 
 def test_surfaces_without_a_local_resolution_are_left_out(

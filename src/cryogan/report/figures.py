@@ -83,22 +83,23 @@ def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
 def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go.Figure:
     """FSC curves over spatial frequency, with the thresholds and the quoted crossings.
 
+    Shell 0, the sign of the maps' means, is left out.
+
     Args:
         crossings: (curve name, threshold, resolution in Å) of every quoted resolution.
     """
     figure = go.Figure()
-    frequency, resolution = table.spatial_frequency_per_A, table.resolution_A
     families = {name: name.removesuffix("_masked") for name in table.curves}
     colours = dict(zip(dict.fromkeys(families.values()), COLOURS, strict=False))
     for name, curve in table.curves.items():
         masked = name.endswith("_masked")
         colour = colours.get(families[name], INK)
         figure.add_scatter(
-            x=frequency,
-            y=curve,
+            x=table.spatial_frequency_per_A[1:],
+            y=curve[1:],
             mode="lines",
             name=curve_label(name),
-            customdata=resolution,
+            customdata=table.resolution_A[1:],
             line={"color": colour, "width": 2, "dash": "dash" if masked else "solid"},
             hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
         )
@@ -148,7 +149,7 @@ def fsc_axes(figure: go.Figure, table: FSCTable) -> None:
 
 
 def _lowest(table: FSCTable) -> float:
-    values = np.concatenate([np.asarray(curve) for curve in table.curves.values()] or [np.zeros(1)])
+    values = np.concatenate([curve[1:] for curve in table.curves.values()] or [np.zeros(1)])
     return float(np.nanmin(values, initial=0.0)) - 0.03
 
 

@@ -13,14 +13,14 @@ def directional_figure(table: FSCTable) -> go.Figure:
     curves = (("highest", 1.0, "dot"), ("lowest", 1.0, "dot"), ("mean", 2.2, "solid"))
     for name, width, dash in curves:
         figure.add_scatter(
-            x=table.spatial_frequency_per_A,
-            y=table.curves[name],
+            x=table.spatial_frequency_per_A[1:],
+            y=table.curves[name][1:],
             name=f"{name} over all directions",
             mode="lines",
             line={"color": COLOURS[0], "width": width, "dash": dash},
             fill="tonexty" if name == "lowest" else None,
             fillcolor="rgba(31,106,165,0.14)",
-            customdata=table.resolution_A,
+            customdata=table.resolution_A[1:],
             hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
         )
     threshold_line(figure, 0.143)
