@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -27,6 +27,14 @@ from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
 from cryogan.randomness import generator_for
+from cryogan.simulation.junk import BROKEN, HALVES, KIND_WORDS, Junk, draw_junk, half_map, spoil
+from cryogan.simulation.junk import diameter_A as diameter_A_of
+from cryogan.simulation.levels import (
+    defocus_errors_A,
+    log_normal,
+    noise_levels,
+    picking_errors_A,
+)
 from cryogan.simulation.microscope import draw
 from cryogan.simulation.molecule import MoleculeStates, molecule_states
 from cryogan.simulation.noise import NoiseSource, gain, open_noise
@@ -52,11 +60,28 @@ class Truth:
         state: (n,) int64, number of the conformation.
         pose: n poses.
         ctf: n CTFs.
+        contrast: (n,), what the signal is multiplied by.
+        noise_level: (n,), what the noise is multiplied by; its root mean square is 1.
+        defocus_error_A: (n,), defocus in particles.star minus true defocus.
+        junk: which images are junk, and what they show.
     """
 
     state: Tensor
     pose: Pose
     ctf: CTFParams
+    contrast: Tensor
+    noise_level: Tensor
+    defocus_error_A: Tensor
+    junk: Junk
+
+    @property
+    def recorded_ctf(self) -> CTFParams:
+        """The CTFs that particles.star tells."""
+        return replace(
+            self.ctf,
+            defocus_u_A=self.ctf.defocus_u_A + self.defocus_error_A,
+            defocus_v_A=self.ctf.defocus_v_A + self.defocus_error_A,
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +106,8 @@ class Measured:
     """What the finished images hold.
 
     Attributes:
-        clean_rms: root mean square of the noise-free images over all pixels of the set.
+        clean_rms: root mean square of the noise-free images over all pixels of the set, before
+            contrast and junk.
         noise_rms: of the noise that was added.
         snr_dB: 20 log10 of their ratio, in the box for which the settings state it; None
             without noise.
@@ -116,19 +142,36 @@ def prepare(settings: SimulationSettings) -> Prepared:
 
 
 def draw_truth(prepared: Prepared) -> Truth:
-    """States, poses and CTFs of all images, each from a stream of its own."""
+    """What is true of every image; each thing is drawn from a stream of its own."""
     settings = prepared.settings
-    n = settings.images
+    n, shifts, ctf = settings.images, settings.shifts, settings.ctf
+    micrograph = micrographs(settings)
+    named = None if settings.particles_per_micrograph is None else micrograph
+    pose = prepared.poses.sample(n, _generator(settings, _POSES))
+    if shifts.picking_share > 0:
+        error_A = picking_errors_A(
+            shifts.picking_share, shifts.picking_error_A, n, _generator(settings, "picking")
+        )
+        pose = Pose(pose.rotation, pose.shift_A + error_A)
     return Truth(
         torch.multinomial(
             prepared.conformations.population, n, True, generator=_generator(settings, _STATES)
         ),
-        prepared.poses.sample(n, _generator(settings, _POSES)),
-        draw(settings.ctf, n, _generator(settings, _CTFS)),
+        pose,
+        draw(ctf, n, _generator(settings, _CTFS), named),
+        log_normal(settings.contrast.spread, n, _generator(settings, "contrast")),
+        noise_levels(settings.noise.spread, micrograph, _generator(settings, "noise level")),
+        defocus_errors_A(ctf.wrong_share, ctf.wrong_by_A, n, _generator(settings, "wrong CTF")),
+        draw_junk(settings.junk, n, settings.seed),
     )
 
 
-def _generator(settings: SimulationSettings, *stream: int) -> torch.Generator:
+def micrographs(settings: SimulationSettings) -> Tensor:
+    """(n,) int64, the number of every image's micrograph, from 0."""
+    return torch.arange(settings.images) // (settings.particles_per_micrograph or 1)
+
+
+def _generator(settings: SimulationSettings, *stream: int | str) -> torch.Generator:
     return generator_for(settings.seed, *stream)
 
 
@@ -210,7 +253,7 @@ def write_dataset(
                 f"The mean square of the noise-free images is {power:g}, so that no "
                 "signal-to-noise ratio can be reached; correct the map's grey values or the CTF."
             )
-        measured = _write_noisy(prepared, folder, clean, math.sqrt(power), pool, show)
+        measured = _write_noisy(prepared, truth, folder, clean, math.sqrt(power), pool, show)
     _write_states(prepared, truth, folder)
     write_stars(
         folder,
@@ -218,7 +261,9 @@ def write_dataset(
         truth.ctf,
         box_size=prepared.settings.box_size,
         pixel_size_A=prepared.settings.pixel_size_A,
-        extra=_class_and_latent(prepared, truth),
+        recorded_ctf=truth.recorded_ctf,
+        common=_micrograph_names(prepared.settings),
+        extra=_class_and_latent(prepared, truth) | _flaws(prepared.settings, truth),
     )
     return measured
 
@@ -257,39 +302,88 @@ def _write_clean(
 ) -> float:
     """Noise-free images into a scratch file, conformation by conformation; their mean square."""
     settings = prepared.settings
-    box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
-    image_bytes = 4 * box_size**2
-    batch = max(1, BATCH_PIXELS // round(box_size * settings.resolved_padding) ** 2)
     total, done = 0.0, 0
     for number in range(len(prepared.conformations)):
         volume = prepared.conformations.volume(number)
-        write_map(folder / "truth" / _map_name(prepared, number), volume, pixel_size_A)
-        spectrum = volume_spectrum(volume, settings.resolved_padding)
-
-        def form(index: Tensor, spectrum: Tensor = spectrum) -> tuple[Tensor, Tensor]:
-            images = form_images(
-                spectrum,
-                truth.pose[index],
-                ctf_of(truth.ctf[index], box_size, pixel_size_A),
-                box_size=box_size,
-                pixel_size_A=pixel_size_A,
-            )
-            return index, images
-
-        chosen = (truth.state == number).nonzero()[:, 0]
-        parts = torch.split(chosen, batch) if len(chosen) > 0 else ()
-        for index, images in _in_order(pool, form, parts):
-            total += float(images.square().sum(dtype=torch.float64))
-            for place, image in zip(index.tolist(), images.numpy(), strict=True):
-                clean.seek(place * image_bytes)
-                clean.write(image.tobytes())
-            done += len(index)
+        write_map(folder / "truth" / _map_name(prepared, number), volume, settings.pixel_size_A)
+        shown = truth.state == number
+        for count, power in _write_images(prepared, truth, volume, shown, clean, pool):
+            total += power
+            done += count
             show("images", 0.7 * done / settings.images)
-    return total / (settings.images * box_size**2)
+        for half in range(HALVES):
+            broken = shown & (truth.junk.kind == BROKEN) & (truth.junk.half == half)
+            if not bool(broken.any()):
+                continue
+            cut = half_map(volume, truth.junk.normal[half])
+            for _ in _write_images(prepared, truth, cut, broken, clean, pool):
+                pass  # in the place of the whole molecules, whose power counts
+    return total / (settings.images * settings.box_size**2)
+
+
+def _write_images(
+    prepared: Prepared,
+    truth: Truth,
+    volume: Tensor,
+    shown: Tensor,
+    clean: IO[bytes],
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[int, float]]:
+    """Noise-free images of one map into a scratch file.
+
+    Args:
+        prepared: the set.
+        truth: of it.
+        volume: (D, D, D).
+        shown: (n,) bool, in which images.
+        clean: the scratch file.
+        pool: threads.
+
+    Yields:
+        Number of images written, and the sum of the squares of their pixels before contrast and
+        junk.
+    """
+    settings = prepared.settings
+    box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
+    image_bytes = 4 * box_size**2
+    batch = max(1, BATCH_PIXELS // round(box_size * settings.resolved_padding) ** 2)
+    chosen = shown.nonzero()[:, 0]
+    if len(chosen) == 0:
+        return
+    spectrum = volume_spectrum(volume, settings.resolved_padding)
+    diameter_A = diameter_A_of(volume, pixel_size_A)
+
+    def form(index: Tensor) -> tuple[Tensor, Tensor, float]:
+        images = form_images(
+            spectrum,
+            truth.pose[index],
+            ctf_of(truth.ctf[index], box_size, pixel_size_A),
+            box_size=box_size,
+            pixel_size_A=pixel_size_A,
+        )
+        power = float(images.square().sum(dtype=torch.float64))
+        spoilt = spoil(
+            images,
+            index,
+            truth.junk,
+            spectrum,
+            truth.pose,
+            truth.ctf,
+            diameter_A=diameter_A,
+            pixel_size_A=pixel_size_A,
+        )
+        return index, truth.contrast[index, None, None] * spoilt, power
+
+    for index, images, power in _in_order(pool, form, torch.split(chosen, batch)):
+        for place, image in zip(index.tolist(), images.numpy(), strict=True):
+            clean.seek(place * image_bytes)
+            clean.write(image.tobytes())
+        yield len(index), power
 
 
 def _write_noisy(
     prepared: Prepared,
+    truth: Truth,
     folder: Path,
     clean: IO[bytes],
     clean_rms: float,
@@ -308,7 +402,8 @@ def _write_noisy(
 
     def noise(start: int) -> Tensor:
         generator = _generator(settings, _NOISE, start // chunk)
-        return factor * prepared.noise.model.sample(min(chunk, n - start), generator)
+        drawn = factor * prepared.noise.model.sample(min(chunk, n - start), generator)
+        return drawn * truth.noise_level[start : start + chunk, None, None]
 
     total, done = 0.0, 0
     clean.seek(0)
@@ -355,6 +450,30 @@ def _class_and_latent(prepared: Prepared, truth: Truth) -> dict[str, list[str]]:
     }
 
 
+def _flaws(settings: SimulationSettings, truth: Truth) -> dict[str, list[str]]:
+    """A column for each thing that the settings let differ."""
+    numbers = {
+        "cryoganContrast": (settings.contrast.spread > 0, truth.contrast),
+        "cryoganNoiseLevel": (settings.noise.spread > 0, truth.noise_level),
+        "cryoganDefocusError": (settings.ctf.wrong_share > 0, truth.defocus_error_A),
+    }
+    columns = {
+        label: [f"{value:.6f}" for value in values.tolist()]
+        for label, (differs, values) in numbers.items()
+        if differs
+    }
+    if settings.junk.share > 0:
+        columns["cryoganJunk"] = [KIND_WORDS[kind] for kind in truth.junk.kind.tolist()]
+    return columns
+
+
+def _micrograph_names(settings: SimulationSettings) -> dict[str, list[str]]:
+    if settings.particles_per_micrograph is None:
+        return {}
+    numbers = micrographs(settings).tolist()
+    return {"rlnMicrographName": [f"micrograph_{number + 1:06d}.mrc" for number in numbers]}
+
+
 def write_stars(
     folder: Path,
     pose: Pose,
@@ -362,20 +481,24 @@ def write_stars(
     *,
     box_size: int,
     pixel_size_A: float,
+    recorded_ctf: CTFParams | None = None,
+    common: Mapping[str, Sequence[str]] | None = None,
     extra: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """`truth/poses.star` with poses and `extra` columns; then `particles.star` without.
 
     Both name the stack relative to `folder`: programs that read the former are to run there.
+    `particles.star` has `recorded_ctf` in the place of `ctf`, if given; both have `common` columns.
     """
-    for name, known, columns in (
-        ("truth/poses.star", pose, extra),
-        ("particles.star", None, None),
+    common = common or {}
+    for name, known, told, columns in (
+        ("truth/poses.star", pose, ctf, {**common, **(extra or {})}),
+        ("particles.star", None, recorded_ctf or ctf, common),
     ):
         write_particles(
             folder / name,
             image_names="particles.mrcs",
-            ctf=ctf,
+            ctf=told,
             pixel_size_A=pixel_size_A,
             box_size=box_size,
             pose=known,
