@@ -1,15 +1,13 @@
 """Data sets on disk: clean images, then noise, streamed; memory does not grow with the images."""
 
-import csv
-import io
 import math
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -18,16 +16,14 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.files import write_text
 from cryogan.io.mrc import StackWriter, write_map, write_stack
-from cryogan.io.relion import write_particles
-from cryogan.particles import CTFParams, Pose
+from cryogan.particles import Pose
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
 from cryogan.randomness import generator_for
-from cryogan.simulation.junk import BROKEN, HALVES, KIND_WORDS, Junk, draw_junk, half_map, spoil
+from cryogan.simulation.junk import BROKEN, HALVES, draw_junk, half_map, spoil
 from cryogan.simulation.junk import diameter_A as diameter_A_of
 from cryogan.simulation.levels import (
     defocus_errors_A,
@@ -40,6 +36,15 @@ from cryogan.simulation.molecule import MoleculeStates, molecule_states
 from cryogan.simulation.noise import NoiseSource, gain, open_noise
 from cryogan.simulation.poses import pose_distribution
 from cryogan.simulation.settings import SimulationSettings
+from cryogan.simulation.truth import (
+    Truth,
+    map_name,
+    micrograph_names,
+    micrographs,
+    truth_columns,
+    write_stars,
+    write_states,
+)
 
 _STATES, _POSES, _CTFS, _NOISE = range(4)  # streams of random numbers
 BATCH_PIXELS = 1 << 20  # of noise-free images formed at a time
@@ -50,38 +55,6 @@ _Result = TypeVar("_Result")
 
 Show = Callable[[str, float], None]
 """Told what is being done and which fraction of the whole is done."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What was drawn for every image.
-
-    Attributes:
-        state: (n,) int64, number of the conformation.
-        pose: n poses.
-        ctf: n CTFs.
-        contrast: (n,), what the signal is multiplied by.
-        noise_level: (n,), what the noise is multiplied by; its root mean square is 1.
-        defocus_error_A: (n,), defocus in particles.star minus true defocus.
-        junk: which images are junk, and what they show.
-    """
-
-    state: Tensor
-    pose: Pose
-    ctf: CTFParams
-    contrast: Tensor
-    noise_level: Tensor
-    defocus_error_A: Tensor
-    junk: Junk
-
-    @property
-    def recorded_ctf(self) -> CTFParams:
-        """The CTFs that particles.star tells."""
-        return replace(
-            self.ctf,
-            defocus_u_A=self.ctf.defocus_u_A + self.defocus_error_A,
-            defocus_v_A=self.ctf.defocus_v_A + self.defocus_error_A,
-        )
 
 
 @dataclass(frozen=True)
@@ -153,22 +126,18 @@ def draw_truth(prepared: Prepared) -> Truth:
             shifts.picking_share, shifts.picking_error_A, n, _generator(settings, "picking")
         )
         pose = Pose(pose.rotation, pose.shift_A + error_A)
-    return Truth(
-        torch.multinomial(
-            prepared.conformations.population, n, True, generator=_generator(settings, _STATES)
-        ),
-        pose,
-        draw(ctf, n, _generator(settings, _CTFS), named),
-        log_normal(settings.contrast.spread, n, _generator(settings, "contrast")),
-        noise_levels(settings.noise.spread, micrograph, _generator(settings, "noise level")),
-        defocus_errors_A(ctf.wrong_share, ctf.wrong_by_A, n, _generator(settings, "wrong CTF")),
-        draw_junk(settings.junk, n, settings.seed),
-    )
-
-
-def micrographs(settings: SimulationSettings) -> Tensor:
-    """(n,) int64, the number of every image's micrograph, from 0."""
-    return torch.arange(settings.images) // (settings.particles_per_micrograph or 1)
+    with _one_thread():
+        return Truth(
+            torch.multinomial(
+                prepared.conformations.population, n, True, generator=_generator(settings, _STATES)
+            ),
+            pose,
+            draw(ctf, n, _generator(settings, _CTFS), named),
+            log_normal(settings.contrast.spread, n, _generator(settings, "contrast")),
+            noise_levels(settings.noise.spread, micrograph, _generator(settings, "noise level")),
+            defocus_errors_A(ctf.wrong_share, ctf.wrong_by_A, n, _generator(settings, "defocus")),
+            draw_junk(settings.junk, n, settings.seed),
+        )
 
 
 def _generator(settings: SimulationSettings, *stream: int | str) -> torch.Generator:
@@ -254,7 +223,7 @@ def write_dataset(
                 "signal-to-noise ratio can be reached; correct the map's grey values or the CTF."
             )
         measured = _write_noisy(prepared, truth, folder, clean, math.sqrt(power), pool, show)
-    _write_states(prepared, truth, folder)
+    write_states(folder, prepared.conformations, truth)
     write_stars(
         folder,
         truth.pose,
@@ -262,8 +231,8 @@ def write_dataset(
         box_size=prepared.settings.box_size,
         pixel_size_A=prepared.settings.pixel_size_A,
         recorded_ctf=truth.recorded_ctf,
-        common=_micrograph_names(prepared.settings),
-        extra=_class_and_latent(prepared, truth) | _flaws(prepared.settings, truth),
+        common=micrograph_names(prepared.settings),
+        extra=truth_columns(prepared.conformations, prepared.settings, truth),
     )
     return measured
 
@@ -303,9 +272,10 @@ def _write_clean(
     """Noise-free images into a scratch file, conformation by conformation; their mean square."""
     settings = prepared.settings
     total, done = 0.0, 0
-    for number in range(len(prepared.conformations)):
-        volume = prepared.conformations.volume(number)
-        write_map(folder / "truth" / _map_name(prepared, number), volume, settings.pixel_size_A)
+    made = prepared.conformations
+    for number in range(len(made)):
+        volume = made.volume(number)
+        write_map(folder / "truth" / map_name(made, number), volume, settings.pixel_size_A)
         shown = truth.state == number
         for count, power in _write_images(prepared, truth, volume, shown, clean, pool):
             total += power
@@ -420,87 +390,3 @@ def _write_noisy(
         return Measured(clean_rms, 0.0, None)
     reference_rms = noise_rms * prepared.noise.reference_rms / prepared.noise.rms
     return Measured(clean_rms, noise_rms, 20.0 * math.log10(clean_rms / reference_rms))
-
-
-def _map_name(prepared: Prepared, number: int) -> str:
-    return "map.mrc" if len(prepared.conformations) == 1 else f"map_{number:03d}.mrc"
-
-
-def _write_states(prepared: Prepared, truth: Truth, folder: Path) -> None:
-    """One row a conformation: class number, map, latent, share requested, number of images."""
-    made = prepared.conformations
-    axes = range(1, made.latent.shape[1] + 1)
-    counts = torch.bincount(truth.state, minlength=len(made)).tolist()
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("class", "map", "what", *(f"latent_{a}" for a in axes), "share", "images"))
-    for number, name in enumerate(made.names):
-        latent = (f"{value:.6f}" for value in made.latent[number].tolist())
-        share = f"{float(made.population[number]):.6f}"
-        cells = (number + 1, _map_name(prepared, number), name, *latent, share)
-        table.writerow((*cells, counts[number]))
-    write_text(folder / "truth" / "states.csv", text.getvalue())
-
-
-def _class_and_latent(prepared: Prepared, truth: Truth) -> dict[str, list[str]]:
-    latent = prepared.conformations.latent[truth.state]
-    return {"rlnClassNumber": [str(state + 1) for state in truth.state.tolist()]} | {
-        f"cryoganLatent{axis + 1}": [f"{value:.6f}" for value in latent[:, axis].tolist()]
-        for axis in range(latent.shape[1])
-    }
-
-
-def _flaws(settings: SimulationSettings, truth: Truth) -> dict[str, list[str]]:
-    """A column for each thing that the settings let differ."""
-    numbers = {
-        "cryoganContrast": (settings.contrast.spread > 0, truth.contrast),
-        "cryoganNoiseLevel": (settings.noise.spread > 0, truth.noise_level),
-        "cryoganDefocusError": (settings.ctf.wrong_share > 0, truth.defocus_error_A),
-    }
-    columns = {
-        label: [f"{value:.6f}" for value in values.tolist()]
-        for label, (differs, values) in numbers.items()
-        if differs
-    }
-    if settings.junk.share > 0:
-        columns["cryoganJunk"] = [KIND_WORDS[kind] for kind in truth.junk.kind.tolist()]
-    return columns
-
-
-def _micrograph_names(settings: SimulationSettings) -> dict[str, list[str]]:
-    if settings.particles_per_micrograph is None:
-        return {}
-    numbers = micrographs(settings).tolist()
-    return {"rlnMicrographName": [f"micrograph_{number + 1:06d}.mrc" for number in numbers]}
-
-
-def write_stars(
-    folder: Path,
-    pose: Pose,
-    ctf: CTFParams,
-    *,
-    box_size: int,
-    pixel_size_A: float,
-    recorded_ctf: CTFParams | None = None,
-    common: Mapping[str, Sequence[str]] | None = None,
-    extra: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """`truth/poses.star` with poses and `extra` columns; then `particles.star` without.
-
-    Both name the stack relative to `folder`: programs that read the former are to run there.
-    `particles.star` has `recorded_ctf` in the place of `ctf`, if given; both have `common` columns.
-    """
-    common = common or {}
-    for name, known, told, columns in (
-        ("truth/poses.star", pose, ctf, {**common, **(extra or {})}),
-        ("particles.star", None, recorded_ctf or ctf, common),
-    ):
-        write_particles(
-            folder / name,
-            image_names="particles.mrcs",
-            ctf=told,
-            pixel_size_A=pixel_size_A,
-            box_size=box_size,
-            pose=known,
-            extra=columns,
-        )

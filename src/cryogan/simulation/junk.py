@@ -192,14 +192,18 @@ def _parts(chosen: Tensor, batch: int) -> tuple[Tensor, ...]:
 
 
 def _edges(edge: Tensor, size: int) -> Tensor:
-    """(m, size, size) soft steps from 0 to 1, for a box of half that size."""
+    """(m, size, size) soft steps from -½ to ½, for a box of half that size.
+
+    Beyond the corners of that box they fall to 0 softly: the field is periodic.
+    """
+    box_size = size / 2.0
     axis = torch.arange(size, dtype=torch.float32) - size // 2
     angle, distance = edge.unbind(-1)
     x = angle.cos()[:, None, None] * axis[None, None, :]
     y = angle.sin()[:, None, None] * axis[None, :, None]
-    box_size = size / 2.0
     beyond = x + y - box_size * distance[:, None, None]
-    return torch.sigmoid(beyond / (_EDGE_WIDTH * box_size / 2.0))
+    step = torch.sigmoid(beyond / (_EDGE_WIDTH * box_size / 2.0)) - 0.5
+    return step * fourier.soft_disc(size, 0.75 * box_size, 0.25 * box_size)
 
 
 def _in_wide_field(wide: Tensor, ctf: CTFParams, pixel_size_A: float) -> Tensor:

@@ -34,10 +34,10 @@ def noise_levels(spread: float, micrograph: Tensor, generator: torch.Generator) 
         generator: source of the draws.
     """
     level = log_normal(spread, int(micrograph.max()) + 1, generator)[micrograph]
-    return level / level.square().mean().sqrt()
+    return level / level.double().square().mean().sqrt().float()
 
 
-def some(share: float, n: int, generator: torch.Generator) -> Tensor:
+def _chosen(share: float, n: int, generator: torch.Generator) -> Tensor:
     """(n,) bool, each True with probability `share`."""
     return torch.rand(n, generator=generator) < share
 
@@ -45,10 +45,10 @@ def some(share: float, n: int, generator: torch.Generator) -> Tensor:
 def picking_errors_A(share: float, error_A: float, n: int, generator: torch.Generator) -> Tensor:
     """(n, 2) further shifts in Å: normal of standard deviation `error_A` for a share, else 0."""
     error = error_A * torch.randn(n, 2, generator=generator)
-    return torch.where(some(share, n, generator)[:, None], error, 0.0)
+    return torch.where(_chosen(share, n, generator)[:, None], error, 0.0)
 
 
 def defocus_errors_A(share: float, error_A: float, n: int, generator: torch.Generator) -> Tensor:
     """(n,) recorded minus true defocus in Å: plus or minus `error_A` for a share, else 0."""
     sign = 2.0 * torch.randint(2, (n,), generator=generator) - 1.0
-    return torch.where(some(share, n, generator), error_A * sign, 0.0)
+    return torch.where(_chosen(share, n, generator), error_A * sign, 0.0)
