@@ -458,7 +458,7 @@ def test_options_go_before_the_recipes_values_also_when_scaled(tmp_path, monkeyp
     made = record_of(Path("a"))
     assert made["condition"] == "two"
     assert made["settings"]["noise"] == {
-        **{"kind": "none", "snr_dB": 2.0, "snr_box_size": None, "file": None}
+        **{"kind": "none", "snr_dB": 2.0, "snr_box_size": None, "file": None, "spread": 0.0}
     }
     assert made["settings"]["images"] == 90
     assert "scale" not in made
