@@ -18,9 +18,6 @@ CONE_HALF_ANGLE_DEG = 20.0
 ANISOTROPIC_CFAR = 0.5
 """A conical FSC area ratio below this points to preferred orientation (cryoSPARC's guide)."""
 
-UNEVEN_SCF = 0.81
-"""SCF* below that of side views, 8 / π², is poor (Baldwin & Lyumkis 2020)."""
-
 _FEWEST_COEFFICIENTS = 10
 _SCF_DIRECTIONS = 4096
 _PRODUCTS = 1 << 24  # in memory at once

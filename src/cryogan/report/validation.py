@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from cryogan.evaluation.directional import ANISOTROPIC_CFAR
 from cryogan.report import figures
 from cryogan.report.formats import angstrom
 from cryogan.report.isosurface import DEFAULT_LEVEL, contour_levels, isosurfaces
@@ -17,7 +18,6 @@ from cryogan.report.validation_figures import (
 )
 from cryogan.run.contents import FloatArray, RunContents, mapping, number
 
-_ANISOTROPIC_CFAR = 0.5
 _MAX_VERTICES = 30_000
 
 
@@ -41,7 +41,7 @@ def _directions(run: RunContents) -> Markup:
         "directions",
         figure=figures.to_html(directional_figure(run.directional_fsc), "directional-fsc"),
         cfar=None if cfar is None else f"{cfar:.2f}",
-        anisotropic=cfar is not None and cfar < _ANISOTROPIC_CFAR,
+        anisotropic=cfar is not None and cfar < ANISOTROPIC_CFAR,
         weakest=_axis(found.get("weakest_axis_xyz")),
         strongest=_axis(found.get("strongest_axis_xyz")),
     )
