@@ -20,6 +20,7 @@ from cryogan.objectives.likelihood.observations import Observations
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import Level, log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import LatentGrid, posterior_of, references_of
+from cryogan.objectives.likelihood.shifts import ShiftMoments
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.symmetry import symmetry_matrices
 
@@ -40,6 +41,7 @@ class EStep:
         latent_grid: that the posteriors are of.
         effective_poses: mean over the images of the inverse participation ratio 1 / Σ p² of their
             poses' probabilities: 1 if every pose is known, many if posteriors are flat.
+        shifts: moments of the shifts; None where they are not searched.
     """
 
     log_likelihood: float
@@ -47,6 +49,7 @@ class EStep:
     latent: Tensor
     latent_grid: LatentGrid
     effective_poses: float = 1.0
+    shifts: ShiftMoments | None = None
 
     @property
     def expansion(self) -> Tensor:
@@ -107,7 +110,7 @@ def e_step(
     device = maps.device
     references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
     finest = orientation_grid(levels[-1].nside, device)
-    total, log_likelihood, effective_poses = None, 0.0, 0.0
+    total, log_likelihood, effective_poses, shifts = None, 0.0, 0.0, None
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
     for group in torch.split(index, many):  # what equations cost does not depend on the images
@@ -118,6 +121,9 @@ def e_step(
             log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())
             latent += found.latent.sum(dim=0)
             effective_poses += float(found.effective_poses.sum())
+            if levels[0].shift_steps:
+                mine = ShiftMoments.of(found.cells, found.coefficient[..., 0], finest)
+                shifts = mine if shifts is None else shifts + mine
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
             Observations.joined(seen),
@@ -130,7 +136,7 @@ def e_step(
     assert total is not None
     count = len(index)
     return EStep(
-        log_likelihood / count, total, latent / count, latent_grid, effective_poses / count
+        log_likelihood / count, total, latent / count, latent_grid, effective_poses / count, shifts
     )
 
 
