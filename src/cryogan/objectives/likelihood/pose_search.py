@@ -132,6 +132,15 @@ class Reference:
     plane: Tensor | None
     power: Tensor | None
 
+    def power_of(self, direction: Tensor, b: Tensor) -> Tensor:
+        """(n, K) Σ |P|² B of directions (n, K) and images (n, R)."""
+        if self.power is not None:
+            power = self.power[direction]
+        else:
+            needed, place = torch.unique(direction, return_inverse=True)
+            power = _slices(self.spectrum, self.band, self.grid.frame[needed])[1][place]
+        return torch.einsum("nr,nkr->nk", b[:, : self.band.rings], power)
+
     def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (..., M') and powers (..., R') of directions (...)."""
         if self.plane is not None and self.power is not None:
