@@ -169,7 +169,8 @@ def reconstruct(
         diameter_A: diameter of the particle; by default the mask fills 0.85 of the box.
         mask: soft mask (.mrc) in its place.
         mask_edge: width of the mask's edge as a fraction of half the box; 0.15 by default.
-        max_shift: largest shift along x and y: in Å, or "5%" of the box; 0 by default.
+        max_shift: largest shift along x and y: in Å, or "5%" of the box. By default the spread is
+            measured, images are centred, and what remains is searched.
         view_sigma: of assumed viewing directions (adversarial objective); 1, uniform, by default.
         latent: of conformations: "uniform", "uniform2d", "circle", "discrete", or one of your own
             as "package.module:Class"; none by default.

@@ -78,7 +78,8 @@ def add_assumptions(parser: CommandParser, default: str) -> None:
         "--max-shift",
         type=str,
         metavar="Å|%",
-        help=f"largest shift along x and y: 12 (Å) or 5%% of the box (default: {default or '0'})",
+        help="largest shift along x and y: 12 (Å) or 5%% of the box (default: "
+        f"{default or 'measured, and images centred'})",
     )
     add(
         "--latent",
