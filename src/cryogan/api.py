@@ -58,7 +58,7 @@ from cryogan.run.reconstruction import (
     device_named,
     run_objective,
 )
-from cryogan.run.starting_maps import half_basis
+from cryogan.run.starting_maps import half_basis, image_model_of
 from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
 from cryogan.simulation.description import write_description
 from cryogan.simulation.plan import Source, plan
@@ -411,6 +411,7 @@ def assign(
         noise=noise,
         own=own,
         show=show,
+        image_model=image_model_of(record.folder),
     )
     result = result.displaced(centre_A)
     half = None
@@ -452,6 +453,8 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         log_likelihood=found.log_likelihood,
         columns={
             "cryoganAngleSpread": found.spread_deg,
+            "cryoganParticleProbability": found.particle,
+            "cryoganContrast": found.contrast,
             "cryoganShiftSpreadAngst": found.shift_spread_A,
             "cryoganPeakProbability": found.peak,
         }
