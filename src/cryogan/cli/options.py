@@ -65,7 +65,7 @@ def add_assumptions(parser: CommandParser, default: str) -> None:
         "--diameter",
         type=float,
         metavar="Å",
-        help=f"particle diameter (default: {default or 'the mask fills 0.85 of the box'})",
+        help=f"particle diameter (default: {default or 'measured, with a mask a quarter wider'})",
     )
     add("--mask", type=str, metavar="FILE", help="soft mask (.mrc) instead of the ball")
     add(
