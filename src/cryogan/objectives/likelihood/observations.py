@@ -75,3 +75,28 @@ def moved(a: Tensor, shift_px: Tensor, band: CircularHarmonics) -> Tensor:
     phase = 2.0 * math.pi * shift_px @ band.frequency.T
     samples = band.to_samples(a / band.weight)[:, None] * torch.polar(torch.ones_like(phase), phase)
     return (band.to_orders(samples.flatten(0, 1)) * band.weight).view(*phase.shape[:2], -1)
+
+
+def moved_to(
+    a: Tensor, image: Tensor, shift_px: Tensor, band: CircularHarmonics
+) -> tuple[Tensor, Tensor]:
+    """Coefficients of images moved back, once for each image and shift that occur.
+
+    Args:
+        a: (n, M).
+        image: (...) int64.
+        shift_px: (..., 2).
+        band: to which coefficients are wanted.
+
+    Returns:
+        (E, M') coefficients, and (...) which of them belong to each image and shift.
+    """
+    if not shift_px.any():
+        return a[:, : len(band.order)], image
+    place = (shift_px * 4096).round().long()  # equal shifts differ by rounding at most
+    key = (image << 44) + ((place[..., 0] + (1 << 21)) << 22) + place[..., 1] + (1 << 21)
+    _, row = torch.unique(key, return_inverse=True)
+    first = torch.empty(int(row.max()) + 1, dtype=torch.long, device=a.device)
+    first[row.flatten()] = torch.arange(row.numel(), device=a.device)
+    shifts = shift_px.flatten(0, -2)[first]
+    return moved(a[image.flatten()[first]], shifts[:, None], band)[:, 0], row
