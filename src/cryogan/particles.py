@@ -165,6 +165,7 @@ class ParticleSource:
         summary: a few lines for people: what was read, and what was decided on the way.
         reader: name of the reader in `registry.READERS`; None for that of the suffix.
         options: further keyword arguments of the reader.
+        sign: contrast of the protein on disk that the user gave; "auto" if it was detected.
     """
 
     path: Path
@@ -176,6 +177,31 @@ class ParticleSource:
     summary: str
     reader: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sign: str = "auto"
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Keyword arguments of `read_particles` that were given, without reader and rows.
+
+        Plain values with absolute paths, so that they can be stored.
+        """
+        given = {
+            "datadir": _absolute(self.datadir),
+            "strip_prefix": self.strip_prefix,
+            "pixel_size_A": self.pixel_size_A,
+            "sign": None if self.sign == "auto" else self.sign,
+            "passthrough": _absolute(self.options.get("passthrough")),
+            "ctf_table": _absolute(self.options.get("ctf_table")),
+            "no_ctf": self.options.get("no_ctf") or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _absolute(path: Any) -> Any:
+    """A path, or several, as absolute names; None as it is."""
+    if path is None or isinstance(path, str | Path):
+        return None if path is None else str(Path(path).absolute())
+    return [_absolute(each) for each in path]
 
 
 @dataclass(frozen=True)

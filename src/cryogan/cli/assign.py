@@ -8,6 +8,7 @@ from cryogan.cli.options import (
     add_reading_options,
     assumptions_of,
     read_particles,
+    reading_of_run,
     require_device,
     require_file,
     require_run,
@@ -27,8 +28,8 @@ def make_parser() -> CommandParser:
         "the maps of a run. Writes a RELION star file with all columns of the source, and a "
         "cryoSPARC .cs file with its group file (.csg) beside it. Particles of the run are "
         "assigned with the map of their own half-set, and the half-sets are written as "
-        "rlnRandomSubset; others with the map of all particles. If the run has critics, "
-        "their scores are written too.",
+        "rlnRandomSubset; others with the map of all particles. The run's own particle file is read as "
+        "then, where no option is given. If the run has critics, their scores are written too.",
         "cryogan assign particles.star run -o poses.star",
         _MATTER,
     )
@@ -72,7 +73,8 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.cli.display import bar, console
     from cryogan.io.particle_files import refuse_inputs
 
-    particles = read_particles(options.particles, options)
+    reader, reading = reading_of_run(options.run, options.particles)
+    particles = read_particles(options.particles, options, reader, reading)
     refuse_inputs([output, output.with_suffix(".cs"), output.with_suffix(".csg")], particles)
     out = console()
 

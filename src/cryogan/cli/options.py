@@ -1,6 +1,7 @@
 """Options that several commands share, in users' units; what is not given is not there."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ from cryogan.registry import LATENTS, OBJECTIVES
 
 _MOST_SEEDS = 2**63
 _ANY_WIDTH_A = 1e9  # of a box, for what does not depend on it
+_READING = {
+    "datadir": "datadir",
+    "strip_prefix": "strip_prefix",
+    "apix": "pixel_size_A",
+    "sign": "sign",
+    "passthrough": "passthrough",
+    "ctf_table": "ctf_table",
+    "no_ctf": "no_ctf",
+}
+"""Option -> keyword argument of `cryogan.read_particles`."""
 
 
 def add_reading_options(parser: CommandParser) -> None:
@@ -243,13 +254,19 @@ def _chosen_rows(path: str | Path, options: Namespace, reader: str | None) -> An
     return choose_rows(path, numbers, first, reader=reader)
 
 
-def read_particles(path: str | Path, options: Namespace, reader: str | None = None) -> Any:
+def read_particles(
+    path: str | Path,
+    options: Namespace,
+    reader: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+) -> Any:
     """The particles of a file, read as the options say (`cryogan.Particles`).
 
     Args:
         path: of the file.
         options: given.
         reader: name of the reader, unless the options have one.
+        reading: keyword arguments of `cryogan.read_particles` that hold where no option is given.
 
     Raises:
         InputError: with file, row and column at fault.
@@ -259,17 +276,29 @@ def read_particles(path: str | Path, options: Namespace, reader: str | None = No
     require_pixel_size(options)
     reader = options.get("reader") or reader
     rows = _chosen_rows(path, options, reader)
+    given = {
+        name: value
+        for option, name in _READING.items()
+        if (value := options.get(option)) is not None and value is not False
+    }
+    kept = dict(reading or {})
+    if "ctf_table" in given or "no_ctf" in given:  # one takes the place of the other
+        kept.pop("ctf_table", None)
+        kept.pop("no_ctf", None)
     import cryogan
 
-    return cryogan.read_particles(
-        path,
-        reader=reader,
-        datadir=options.get("datadir"),
-        strip_prefix=options.get("strip_prefix"),
-        index=rows,
-        pixel_size_A=options.get("apix"),
-        sign=options.get("sign") or "auto",
-        passthrough=options.get("passthrough"),
-        ctf_table=options.get("ctf_table"),
-        no_ctf=options.get("no_ctf") or False,
-    )
+    return cryogan.read_particles(path, reader=reader, index=rows, **(kept | given))
+
+
+def reading_of_run(run: str, path: str | Path) -> tuple[str | None, dict[str, Any]]:
+    """Reader and reading options of a run, if a file is the one that its particles come from.
+
+    Raises:
+        InputError: the folder holds no finished run.
+    """
+    from cryogan.run.folder import read_run
+
+    record = read_run(Path(run))
+    if record.star is None or record.star.resolve() != Path(path).resolve():
+        return None, {}
+    return record.reader, dict(record.reading)

@@ -26,7 +26,8 @@ def make_parser() -> CommandParser:
         "refine",
         "Refine the half-maps of a run by maximum likelihood over all poses, each with its own "
         "half-set; only their FSC is shared. Poor half-maps go through an initial model first. "
-        "What is not given is taken from the run. The same command run again resumes.",
+        "What is not given is taken from the run, reading options too. The same command run again "
+        "resumes.",
         "cryogan refine run --sym D2",
         _MATTER,
     )
@@ -57,7 +58,9 @@ def run(arguments: Sequence[str]) -> int:
 
     record = read_run(Path(options.run))
     star = options.get("particles") or record.star
-    particles = None if star is None else read_particles(star, options, record.reader)
+    particles = (
+        None if star is None else read_particles(star, options, record.reader, record.reading)
+    )
     out = console()
     with run_display(out) as display:
         result = cryogan.refine(

@@ -86,8 +86,6 @@ def read_particles(
         sign=sign,
         **own,
     )
-    if reader is None and found.source is not None:
-        return found
     source = found.source or ParticleSource(
         path,
         index,
@@ -97,7 +95,8 @@ def read_particles(
         inverted=False,
         summary=f"{len(found):,} particles, box {found.box_size} px of {found.pixel_size_A:.4g} Å",
     )
-    return replace(found, source=replace(source, reader=reader))
+    options = {**source.options, **own}
+    return replace(found, source=replace(source, reader=reader, sign=sign, options=options))
 
 
 def refuse_inputs(

@@ -103,7 +103,7 @@ def particles_of(record: RunRecord, particles: Particles | None) -> Particles:
             raise InputError(
                 f"The particles of {record.folder} were not read from a file; give them."
             )
-        particles = read_particles(record.star, reader=record.reader)
+        particles = read_particles(record.star, reader=record.reader, **record.reading)
     particles, _ = normalised(particles)
     if len(particles) != record.count:
         raise InputError(

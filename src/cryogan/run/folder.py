@@ -111,6 +111,7 @@ class RunRecord:
         count: number of particles used.
         box_size: of their images, as used.
         reader: name of the reader of that file; None for that of its suffix.
+        reading: further keyword arguments of `read_particles` that the run was made with.
         noise: stack of background patches, or name of a noise model; None if the spectrum was
             measured on the particles.
         halves: which half-sets of theirs are kept (`data.halves.halves_digest`); None if drawn.
@@ -123,6 +124,7 @@ class RunRecord:
     folder: Path
     star: Path | None
     reader: str | None
+    reading: Mapping[str, Any]
     count: int
     box_size: int
     noise: str | None
@@ -161,6 +163,7 @@ def read_run(folder: Path) -> RunRecord:
             folder,
             star,
             particles.get("reader"),
+            dict(particles.get("reading", {})),
             int(particles["count"]),
             int(particles["box_size"]),
             particles.get("noise"),

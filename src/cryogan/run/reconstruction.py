@@ -112,7 +112,9 @@ def describe_particles(
         InputError: half-sets are to be kept and there are none.
     """
     source = particles.source
-    kept = {"halves": halves_digest(particles)} if keep_halves else {}
+    kept: dict[str, Any] = {"halves": halves_digest(particles)} if keep_halves else {}
+    if source is not None and source.reading:
+        kept["reading"] = source.reading
     return kept | {
         "star": None if source is None else str(source.path.resolve()),
         "rows": particles_digest(particles),
