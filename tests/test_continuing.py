@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import cryogan as cg
 from cryogan.cli import main
 from cryogan.io.mrc import StackWriter
+from cryogan.io.relion import write_particles
+from cryogan.io.star import read_star
 from simulated_sets import centred_particles
 
 BOX, PIXEL_SIZE_A, N = 16, 12.0, 220
@@ -17,6 +20,7 @@ CTF_COLUMNS = (
     *("spherical_aberration_mm", "amplitude_contrast"),
 )
 QUICK = {"iterations": 2, "initial_batches": 1, "initial_batch_size": 50, "subset_size": 100}
+Rows = dict[str, dict[str, str]]
 OBJECTIVE = ["--objective", "simple_objective:Together", "--device", "cpu"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread_everywhere", "one_thread")]
@@ -92,3 +96,101 @@ def test_a_run_remembers_how_its_particles_were_read(
     others = ["--datadir", str(folder / "images"), "--apix", "11.5", "--sign", "bright", "--no-ctf"]
     assert main([*again, *others]) == 2
     assert "another run (no_ctf differs)" in capsys.readouterr().err
+
+
+def rows_of(star: Path) -> Rows:
+    """Image number -> columns of the particles' table."""
+    table = next(table for table in read_star(star) if "rlnImageName" in table)
+    rows = zip(*table.columns.values(), strict=True)
+    named = [dict(zip(table.columns, row, strict=True)) for row in rows]
+    return {row["rlnImageName"].partition("@")[0]: row for row in named}
+
+
+def difference(found: Rows, expected: Rows) -> float:
+    """Median difference of log-likelihoods of the particles in both, relative to their median."""
+    label = "rlnLogLikeliContribution"
+    pairs = [
+        (float(row[label]), float(expected[name][label]))
+        for name, row in found.items()
+        if name in expected
+    ]
+    one, other = np.array(pairs).T
+    return float(np.median(np.abs(one - other)) / np.median(np.abs(other)))
+
+
+@pytest.fixture(scope="module")
+def assigned(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run made from all but 20 particles of a star file, and the poses of all of them."""
+    folder = tmp_path_factory.mktemp("assigned")
+    star, table, run = folder / "set.star", listed.parent / "ctf.csv", folder / "run"
+    images = str(listed.parent / "images")
+    particles = cg.read_particles(listed, ctf_table=table, datadir=images)
+    write_particles(
+        star,
+        image_names=str(listed.parent / "images" / "a.mrcs"),
+        ctf=particles.ctf,
+        pixel_size_A=PIXEL_SIZE_A,
+        box_size=BOX,
+    )
+    np.savetxt(folder / "most.txt", np.arange(20, N), fmt="%d")
+    chosen = ["--ind", str(folder / "most.txt")]
+    assert main(["reconstruct", str(star), "-o", str(run), *OBJECTIVE, *chosen]) == 0
+    assigning = ["assign", str(star), str(run), "--device", "cpu", *chosen]
+    assert main([*assigning, "-o", str(folder / "poses.star")]) == 0
+    return run, folder / "poses.star"
+
+
+def test_a_part_of_a_run_keeps_its_half_sets(
+    assigned: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chosen by half-set and sorted anew, particles get the map of their own half-set."""
+    run, poses = assigned
+    expected = rows_of(poses)
+    assert len(expected) == N - 20
+    one = tmp_path / "one.star"
+    assert main(["select", str(poses), "-o", str(one), "--half", "1"]) == 0
+    np.savetxt(tmp_path / "some.txt", [70, 3, 51, 50, 8, 9], fmt="%d")
+    for ind in ([], ["--ind", str(tmp_path / "some.txt")]):
+        capsys.readouterr()
+        arguments = ["assign", str(one), str(run), "--device", "cpu", *ind]
+        assert main([*arguments, "-o", str(tmp_path / "again.star")]) == 0
+        assert "each particle against the map of its own half-set" in capsys.readouterr().out
+        found = rows_of(tmp_path / "again.star")
+        assert {row["rlnRandomSubset"] for row in found.values()} == {"1"}
+        if not ind:  # else scales and noise are measured on few images
+            assert difference(found, expected) < 0.05
+
+
+def test_particles_in_no_half_set_get_the_map_of_all(
+    assigned: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, poses = assigned
+    everything = str(poses.parent / "set.star")
+    arguments = ["assign", everything, str(run), "--device", "cpu", "-o", str(tmp_path / "a.star")]
+    assert main(arguments) == 0
+    assert "200 particles against the map of their own half-set; 20" in capsys.readouterr().out
+    found, expected = rows_of(tmp_path / "a.star"), rows_of(poses)
+    assert len(found) == N
+    for name, row in expected.items():
+        assert found[name]["rlnRandomSubset"] == row["rlnRandomSubset"]
+    assert difference(found, expected) < 0.1
+    new = {name: row for name, row in found.items() if name not in expected}
+    assert {row["rlnRandomSubset"] for row in new.values()} == {"1", "2"}
+
+    np.savetxt(tmp_path / "new.txt", np.arange(20), fmt="%d")  # alone, they get the same
+    others = ["--ind", str(tmp_path / "new.txt"), "-o", str(tmp_path / "b.star")]
+    assert main([*arguments[:-2], *others]) == 0
+    assert "not the particles of the run: all against map.mrc" in capsys.readouterr().out
+    assert difference(rows_of(tmp_path / "b.star"), found) < 0.1
+
+
+def test_a_run_remembers_its_rows(assigned: tuple[Path, Path], tmp_path: Path) -> None:
+    run, poses = assigned
+    refine = ["refine", str(run), "-o", str(tmp_path / "refined"), "--device", "cpu"]
+    settings = [f"--likelihood.{name}={value}" for name, value in QUICK.items()]
+    assert main([*refine, "--diameter=153.6", *settings]) == 0
+    about = json.loads((tmp_path / "refined" / "config.json").read_text())["particles"]
+    assert about["count"] == N - 20
+    assert main([*refine[:2], "--first", "200", "--device", "cpu"]) == 2  # others than then
+    other = ["--particles", str(poses), "-o", str(tmp_path / "other"), "--first", "200"]
+    assert main([*refine[:2], *other, "--device", "cpu", "--diameter=153.6", *settings]) == 0

@@ -166,6 +166,7 @@ class ParticleSource:
         reader: name of the reader in `registry.READERS`; None for that of the suffix.
         options: further keyword arguments of the reader.
         sign: contrast of the protein on disk that the user gave; "auto" if it was detected.
+        index: (m,) int64 the rows that were asked for; None for all.
     """
 
     path: Path
@@ -178,6 +179,7 @@ class ParticleSource:
     reader: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     sign: str = "auto"
+    index: Tensor | None = None
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -28,8 +28,9 @@ def make_parser() -> CommandParser:
         "the maps of a run. Writes a RELION star file with all columns of the source, and a "
         "cryoSPARC .cs file with its group file (.csg) beside it. Particles of the run are "
         "assigned with the map of their own half-set, and the half-sets are written as "
-        "rlnRandomSubset; others with the map of all particles. The run's own particle file is read as "
-        "then, where no option is given. If the run has critics, their scores are written too.",
+        "rlnRandomSubset; others with the map of all particles. The run's own particle file is "
+        "read as then, where no option is given. If the run has critics, their scores are "
+        "written too.",
         "cryogan assign particles.star run -o poses.star",
         _MATTER,
     )
@@ -80,11 +81,16 @@ def run(arguments: Sequence[str]) -> int:
 
     def started(about: Mapping[str, Any]) -> None:
         out.print(about["particles"]["summary"])
-        out.print(
-            "each particle against the map of its own half-set"
-            if about["own"]
-            else "not the particles of the run: all against map.mrc"
-        )
+        neither, *own = about["in_halves"]
+        if not any(own):
+            out.print("not the particles of the run: all against map.mrc")
+        elif neither == 0:
+            out.print("each particle against the map of its own half-set")
+        else:
+            out.print(
+                f"{sum(own):,} particles against the map of their own half-set; {neither:,} are in "
+                "neither, against map.mrc (rlnRandomSubset drawn)"
+            )
 
     with bar(out, f"{len(particles):,} particles") as show:
         poses = cryogan.assign(

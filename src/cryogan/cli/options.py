@@ -259,6 +259,7 @@ def read_particles(
     options: Namespace,
     reader: str | None = None,
     reading: Mapping[str, Any] | None = None,
+    default_rows: Any = None,
 ) -> Any:
     """The particles of a file, read as the options say (`cryogan.Particles`).
 
@@ -267,6 +268,7 @@ def read_particles(
         options: given.
         reader: name of the reader, unless the options have one.
         reading: keyword arguments of `cryogan.read_particles` that hold where no option is given.
+        default_rows: (m,) int64 rows to use where no option chooses any; all if None.
 
     Raises:
         InputError: with file, row and column at fault.
@@ -276,6 +278,7 @@ def read_particles(
     require_pixel_size(options)
     reader = options.get("reader") or reader
     rows = _chosen_rows(path, options, reader)
+    rows = default_rows if rows is None else rows
     given = {
         name: value
         for option, name in _READING.items()

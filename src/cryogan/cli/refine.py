@@ -55,12 +55,14 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.cli.display import console, run_display
     from cryogan.cli.results import print_results
     from cryogan.run.folder import read_run
+    from cryogan.run.half_sets import asked_rows
 
     record = read_run(Path(options.run))
     star = options.get("particles") or record.star
-    particles = (
-        None if star is None else read_particles(star, options, record.reader, record.reading)
-    )
+    particles = None
+    if star is not None:
+        rows = asked_rows(record.folder)
+        particles = read_particles(star, options, record.reader, record.reading, rows)
     out = console()
     with run_display(out) as display:
         result = cryogan.refine(

@@ -96,7 +96,8 @@ def read_particles(
         summary=f"{len(found):,} particles, box {found.box_size} px of {found.pixel_size_A:.4g} Å",
     )
     options = {**source.options, **own}
-    return replace(found, source=replace(source, reader=reader, sign=sign, options=options))
+    asked: dict[str, Any] = {"reader": reader, "sign": sign, "options": options, "index": index}
+    return replace(found, source=replace(source, **asked))
 
 
 def refuse_inputs(

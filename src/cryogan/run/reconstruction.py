@@ -22,6 +22,7 @@ from cryogan.physics.noise import NoiseModel
 from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.contents import RunContents, read_run_contents
 from cryogan.run.folder import open_run_folder
+from cryogan.run.half_sets import write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
@@ -160,6 +161,7 @@ def run_objective(
             launch.check(getattr(objective.config, "batch_size", None), device)
         check_memory(objective, particles, device, launch)
         open_run_folder(folder, about, objective, seed, device, sources)
+        write_half_sets(folder, particles, halves_of(particles, seed, about.get("halves")))
         started({"particles": dict(about), "sources": dict(sources), "objective": objective})
     joined: AbstractContextManager[Placement | None] = (
         nullcontext() if launch is None else launch.joined(device)
