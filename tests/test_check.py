@@ -22,6 +22,8 @@ from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.spectra import PowerSpectra
+from cryogan.registry import OBJECTIVES
+from cryogan.run.memory import memory_bound_GB
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
 
@@ -65,7 +67,8 @@ def with_images(particles: Particles, images: torch.Tensor) -> Particles:
 def test_a_good_set_is_ready(good: Particles) -> None:
     found = cryogan.check(good)
     assert found.ready
-    assert found.problems == found.notes == found.bad_images == found.ctf_outliers == ()
+    assert found.problems == found.bad_images == found.ctf_outliers == ()
+    assert all("adversarial run: 400 particles are fewer" in note for note in found.notes)
     assert found.contrast.verdict == "bright"
     assert found.normalisation.normalised
     assert found.extent.diameter_A == pytest.approx(DIAMETER_A, rel=0.15)
@@ -86,6 +89,25 @@ def test_diameter_and_shifts_are_those_of_the_simulation(symmetry: str, shift_A:
     else:
         assert found.max_shift_A == pytest.approx(shift_A, rel=0.3)
         assert not found.is_centred
+
+
+@pytest.mark.parametrize(("n", "objectives"), [(60, ()), (250, ("likelihood",)), (512, None)])
+def test_what_no_run_takes_is_to_be_mended(
+    n: int, objectives: tuple[str, ...] | None, good: Particles
+) -> None:
+    """What some run takes is ready; memory is that of the runs that take it."""
+    index = torch.arange(n) % N
+    found = cryogan.check(good.subset(index))
+    takes = ("adversarial", "likelihood") if objectives is None else objectives
+    assert tuple(each.objective for each in found.memory) == takes
+    assert found.ready == bool(takes)
+    refused = found.notes if takes else found.problems
+    assert len([words for words in refused if " run: " in words]) == 2 - len(takes)
+    for each in found.memory:
+        objective = OBJECTIVES[each.objective]()
+        bound_GB = memory_bound_GB(objective, good.subset(index))
+        assert bound_GB == each.at_most_GB > 0
+        assert f"{each.objective} {bound_GB:.3g} GB" in page_of_text(found)
 
 
 def test_noise_alone_has_no_signal(good: Particles, generator: torch.Generator) -> None:

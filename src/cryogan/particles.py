@@ -94,6 +94,12 @@ class CTFParams:
             torch.as_tensor(correction, dtype=torch.int64).expand(n).clone(),
         )
 
+    @property
+    def wavelength_A(self) -> Tensor:
+        """(n,) relativistic: 12.2643 / sqrt(V + 0.97845e-6 V²), V in volts."""
+        volts = self.voltage_kV * 1e3
+        return 12.2643 / torch.sqrt(volts + 0.97845e-6 * volts**2)
+
     def __len__(self) -> int:
         return self.defocus_u_A.shape[0]
 
@@ -153,6 +159,27 @@ class SubsetStack:
 
 
 @dataclass(frozen=True)
+class UnusedColumn:
+    """What a particle file says of the images that no objective uses.
+
+    Attributes:
+        column: label or labels.
+        what: it describes.
+        values: in words.
+        effect: of leaving it out, in words; empty where it is not known.
+    """
+
+    column: str
+    what: str
+    values: str
+    effect: str = ""
+
+    def __str__(self) -> str:
+        effect = f"; {self.effect}" if self.effect else ""
+        return f"{self.column} is not used: {self.what}, {self.values}{effect}"
+
+
+@dataclass(frozen=True)
 class ParticleSource:
     """The file that particles were read from, and how.
 
@@ -167,6 +194,7 @@ class ParticleSource:
         options: further keyword arguments of the reader.
         sign: contrast of the protein on disk that the user gave; "auto" if it was detected.
         index: (m,) int64 the rows that were asked for; None for all.
+        unused: what the file says and is not used.
     """
 
     path: Path
@@ -180,6 +208,7 @@ class ParticleSource:
     options: Mapping[str, Any] = field(default_factory=dict)
     sign: str = "auto"
     index: Tensor | None = None
+    unused: tuple[UnusedColumn, ...] = ()
 
     @property
     def reading(self) -> dict[str, Any]:

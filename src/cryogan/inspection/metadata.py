@@ -1,6 +1,5 @@
-"""What the columns of a set tell: CTFs that stand out, what is not used."""
+"""What the columns of a set tell: CTFs that stand out, optics groups."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,26 +7,8 @@ import torch
 from torch import Tensor
 
 from cryogan.io.selection import CsFile, StarFile, open_particle_file
-from cryogan.io.star import Table
 from cryogan.particles import CTFParams, Particles
 
-_IGNORED = {
-    "rlnBeamTiltX": "beam tilt (mrad)",
-    "rlnBeamTiltY": "beam tilt (mrad)",
-    "rlnOddZernike": "odd aberrations",
-    "rlnEvenZernike": "even aberrations",
-    "rlnMagMat00": "anisotropic magnification",
-    "rlnMagMat01": "anisotropic magnification",
-    "rlnMagMat10": "anisotropic magnification",
-    "rlnMagMat11": "anisotropic magnification",
-    "ctf/tilt_A": "beam tilt",
-    "ctf/trefoil_A": "trefoil",
-    "ctf/tetra_A": "tetrafoil",
-    "ctf/anisomag": "anisotropic magnification",
-}
-"""Columns that change how an image is formed and that no objective uses yet."""
-
-_ONES = ("rlnMagMat00", "rlnMagMat11")
 _FAR = 8.0  # robust standard deviations
 
 
@@ -52,21 +33,6 @@ class Outlier:
 
     row: int
     what: str
-
-
-@dataclass(frozen=True)
-class IgnoredColumn:
-    """A column that is not used.
-
-    Attributes:
-        column: its label.
-        what: it describes.
-        values: in words.
-    """
-
-    column: str
-    what: str
-    values: str
 
 
 def ctf_ranges(ctf: CTFParams) -> tuple[Range, ...]:
@@ -160,42 +126,3 @@ def _optics_names(
             known = dict(pairs)
             group = np.array([known.get(name, name) for name in group.tolist()])
     return group
-
-
-def ignored_columns(file: StarFile | CsFile | None) -> tuple[IgnoredColumn, ...]:
-    """Columns of a file that would change the images' model if they were used."""
-    if file is None:
-        return ()
-    if isinstance(file, CsFile):
-        return tuple(
-            IgnoredColumn(name, what, f"up to {np.abs(file.records[name]).max():.3g}")
-            for name, what in _IGNORED.items()
-            if name in (file.records.dtype.names or ()) and np.any(file.records[name] != 0)
-        )
-    return tuple(
-        IgnoredColumn(label, what, values)
-        for table in file.tables
-        for label, what in _IGNORED.items()
-        if (values := _values(table, label)) is not None
-    )
-
-
-def _values(table: Table, label: str) -> str | None:
-    """In words; None where they say nothing."""
-    words: Sequence[str] = table.columns.get(label, ())
-    if label.endswith("Zernike"):
-        some = next((word for word in words if any(_numbers(word))), None)
-        return some
-    numbers = [number for word in words for number in _numbers(word)]
-    neutral = 1.0 if label in _ONES else 0.0
-    if all(number == neutral for number in numbers):
-        return None
-    low, high = min(numbers), max(numbers)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _numbers(word: str) -> list[float]:
-    try:
-        return [float(part) for part in word.strip("[]").split(",")]
-    except ValueError:
-        return []

@@ -17,6 +17,7 @@ from numpy.lib.recfunctions import repack_fields
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.io.aberrations import tilt_of_field
 from cryogan.io.cryosparc import (
     ALIGNMENT_FIELDS,
     Records,
@@ -31,7 +32,7 @@ from cryogan.io.relion import image_names_from
 from cryogan.io.relion import read_particles as read_star_particles
 from cryogan.io.result_groups import read_group
 from cryogan.io.star import Table
-from cryogan.particles import Particles, Pose
+from cryogan.particles import Particles, Pose, UnusedColumn
 
 Paths = Path | str | Sequence[Path | str]
 
@@ -55,7 +56,13 @@ _REQUIRED = (
     *("uid", "blob/path", "blob/idx", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast"),
     *("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad"),
 )
-_IGNORED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
+_UNUSED = {
+    "ctf/shift_A": "beam shift",
+    "ctf/tilt_A": "beam tilt times Cs (Å)",
+    "ctf/trefoil_A": "trefoil",
+    "ctf/tetra_A": "tetrafoil",
+    "ctf/anisomag": "anisotropic magnification",
+}
 _FIELD_OF = _PER_GROUP | _PER_PARTICLE | {"rlnImageName": "blob/path"}
 _JOB = re.compile(r"J\d+(?=_)")
 
@@ -109,17 +116,32 @@ def read_particles(
         lines.append(f"that is after blob/sign, which inverts {dark:,} of {len(particles):,}")
     if len(used) > 1:
         lines.append(f"fields of {', '.join(str(file) for file in used)}, joined on uid")
-    ignored = [
-        name for name in _IGNORED if name in fields_of(records) and np.any(records[name] != 0)
-    ]
-    if ignored:
-        lines.append(f"ignored, though not zero: {', '.join(ignored)}")
+    unused = _unused(records, particles)
+    lines += map(str, unused)
     source = replace(
         particles.source,
         summary="\n".join(lines),
         options={} if passthrough is None else {"passthrough": passthrough},
+        unused=unused,
     )
     return replace(particles, source=source)
+
+
+def _unused(records: Records, particles: Particles) -> tuple[UnusedColumn, ...]:
+    """Fields of the chosen records that are not used and not zero."""
+    assert particles.source is not None
+    rows = particles.source.rows
+    if rows is not None:
+        records = records[rows.numpy()]
+    found = []
+    for name, what in _UNUSED.items():
+        if name not in fields_of(records) or not np.any(records[name] != 0):
+            continue
+        values, effect = records[name], ""
+        if name == "ctf/tilt_A" and values.ndim == 2 and values.shape[1] == 2:
+            effect = tilt_of_field(values, particles.ctf, particles.pixel_size_A)
+        found.append(UnusedColumn(name, what, f"up to {np.abs(values).max():.3g}", effect))
+    return tuple(found)
 
 
 def _in_fields(message: str) -> str:
