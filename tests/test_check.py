@@ -2,22 +2,25 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import cryogan
 from cryogan import fourier
+from cryogan.api import settings_for
 from cryogan.cli import main
 from cryogan.inspection.images_needed import images_needed, signal_to_noise
 from cryogan.inspection.page import write_page
 from cryogan.inspection.text import page_of_text
 from cryogan.io.mrc import write_stack
 from cryogan.io.relion import write_particles
-from cryogan.particles import ArrayStack, CTFParams, Particles
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.particles import ArrayStack, CTFParams, Particles, ParticleSource
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution, Triangular
@@ -293,3 +296,27 @@ def test_refusals(star: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(["check", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_run_begins_with_what_the_columns_tell(good: Particles, tmp_path: Path) -> None:
+    """No image is read for it; the same words as in a check."""
+    source = ParticleSource(Path("p.star"), None, None, None, None, False, "400 particles")
+    said: list[str] = []
+
+    def started(about: Mapping[str, Any]) -> None:
+        said.append(about["particles"]["summary"])
+        raise KeyboardInterrupt
+
+    def run(defocus_A: torch.Tensor) -> None:
+        ctf = replace(good.ctf, defocus_u_A=defocus_A, defocus_v_A=defocus_A)
+        particles = replace(good, ctf=ctf, source=source)
+        objective = settings_for("simple_objective:Together", Assumptions())
+        cryogan.reconstruct(
+            particles, objective=objective, folder=tmp_path / "run", device="cpu", started=started
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run(torch.where(torch.arange(N) == 7, 90_000.0, 15_000.0))
+    assert "warning: 1 particle has a CTF that stands out (row 7, defocus 90,000 Å)" in said[0]
+    with pytest.raises(cryogan.InputError, match=r"defocus of 1\.5: .* µm or nm\?"):
+        run(torch.full((N,), 1.5))

@@ -23,6 +23,7 @@ from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.inspection.check import ParticleCheck, check
+from cryogan.inspection.metadata import metadata_notes, metadata_problems
 from cryogan.io.mrc import Map, read_header, read_map, write_map
 from cryogan.io.particle_files import read_particles, write_assigned
 from cryogan.objectives.adversarial.config import preset
@@ -211,6 +212,7 @@ def reconstruct(
         raise InputError("An objective with settings has its assumptions; change them there.")
     else:
         sources = {field.name: "given" for field in fields(Assumptions)}
+    particles = _looked_at(particles)
     noise, noise_name = opened_noise(noise, particles)
     if launch is None or not objective.together:  # else refused for another reason
         _check(objective, cropped(particles, box_size, resolution_A))
@@ -232,6 +234,22 @@ def reconstruct(
         show=show,
         started=started,
     )
+
+
+def _looked_at(particles: Particles) -> Particles:
+    """The particles, whose summary says what `check` finds in their columns.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    problems = metadata_problems(particles)
+    if problems:
+        raise InputError(f"These particles cannot be used: {'; '.join(problems)}.")
+    notes = [f"warning: {note}" for note in metadata_notes(particles)]
+    if particles.source is None or not notes:
+        return particles
+    summary = "\n".join((particles.source.summary, *notes))
+    return replace(particles, source=replace(particles.source, summary=summary))
 
 
 def _check(objective: Objective, particles: Particles) -> None:

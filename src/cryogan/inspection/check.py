@@ -19,9 +19,11 @@ from cryogan.inspection.metadata import (
     ctf_outliers,
     ctf_ranges,
     file_of,
-    is_without_ctf,
+    metadata_notes,
+    metadata_problems,
     optics_groups,
     robust_z,
+    rows_of,
 )
 from cryogan.inspection.sample import ImageStatistics, Sample, take_sample
 from cryogan.io.contrast import MIN_Z, contrast_z
@@ -183,9 +185,7 @@ def check(particles: Particles) -> ParticleCheck:
         (200, 'bright', True)
     """
     source, width_A = particles.source, particles.box_size * particles.pixel_size_A
-    rows = torch.arange(len(particles))
-    if source is not None and source.rows is not None:
-        rows = source.rows
+    rows = rows_of(particles)
     file = file_of(particles)
     sample = take_sample(particles)
     bad = _bad_images(sample, rows)
@@ -233,7 +233,7 @@ def check(particles: Particles) -> ParticleCheck:
         notes=(
             *(line for line in summary if line.startswith("warning: ")),
             *(refusals if memory else ()),
-            *_notes(normalisation, outliers, extent, width_A),
+            *_notes(particles, normalisation, extent, width_A),
         ),
     )
 
@@ -364,13 +364,7 @@ def _problems(
     bad: tuple[Outlier, ...],
     needed: tuple[ImagesNeeded, ...],
 ) -> tuple[str, ...]:
-    found = []
-    typical_A = float(((particles.ctf.defocus_u_A + particles.ctf.defocus_v_A) / 2).abs().median())
-    no_plate = float(particles.ctf.phase_shift_deg.abs().max()) == 0
-    if not is_without_ctf(particles.ctf) and 0 < typical_A < 500 and no_plate:
-        found.append(
-            f"defocus of {typical_A:g}: rlnDefocusU and rlnDefocusV are in Å; is it in µm or nm?"
-        )
+    found = [*metadata_problems(particles)]
     if bad:
         listed = ", ".join(f"{outlier.row} ({outlier.what})" for outlier in bad[:3])
         more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
@@ -392,8 +386,8 @@ def _problems(
 
 
 def _notes(
+    particles: Particles,
     normalisation: Normalisation,
-    outliers: tuple[Outlier, ...],
     extent: Extent,
     width_A: float,
 ) -> tuple[str, ...]:
@@ -405,9 +399,7 @@ def _notes(
             f"{normalisation.ramp_sd.median:.2g} SD over the box, SD {normalisation.sd.low:.2g} "
             f"to {normalisation.sd.high:.2g} times its median"
         )
-    if outliers:
-        listed = "; ".join(f"row {outlier.row}, {outlier.what}" for outlier in outliers[:3])
-        found.append(f"{len(outliers):,} particles have CTFs that stand out ({listed})")
+    found += metadata_notes(particles)
     if extent.diameter_A is not None and extent.diameter_A > 0.8 * width_A:
         found.append(
             f"the particle ({extent.diameter_A:.0f} Å) fills the box of {width_A:.0f} Å; boxes of "

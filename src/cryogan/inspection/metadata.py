@@ -9,6 +9,7 @@ from torch import Tensor
 from cryogan.io.selection import CsFile, StarFile, open_particle_file
 from cryogan.particles import CTFParams, Particles
 
+_SMALL_DEFOCUS_A = 500.0
 _FAR = 8.0  # robust standard deviations
 
 
@@ -75,6 +76,38 @@ def ctf_outliers(ctf: CTFParams, rows: Tensor) -> tuple[Outlier, ...]:
         words = f"astigmatism {100 * float(astigmatism[number]):.0f} % of the defocus"
         found[number] = ", ".join(filter(None, (found.get(number), words)))
     return tuple(Outlier(int(rows[number]), found[number]) for number in sorted(found))
+
+
+def metadata_problems(particles: Particles) -> tuple[str, ...]:
+    """What makes a set unusable, as far as its columns tell: no image is read."""
+    ctf = particles.ctf
+    typical_A = float(((ctf.defocus_u_A + ctf.defocus_v_A) / 2).abs().median())
+    no_plate = float(ctf.phase_shift_deg.abs().max()) == 0
+    if is_without_ctf(ctf) or not 0 < typical_A < _SMALL_DEFOCUS_A or not no_plate:
+        return ()
+    return (f"defocus of {typical_A:g}: rlnDefocusU and rlnDefocusV are in Å; is it in µm or nm?",)
+
+
+def metadata_notes(particles: Particles) -> tuple[str, ...]:
+    """What is worth knowing of a set's columns: no image is read."""
+    outliers = ctf_outliers(particles.ctf, rows_of(particles))
+    if not outliers:
+        return ()
+    listed = "; ".join(f"row {outlier.row}, {outlier.what}" for outlier in outliers[:3])
+    many = (
+        "1 particle has a CTF that stands"
+        if len(outliers) == 1
+        else (f"{len(outliers):,} particles have CTFs that stand")
+    )
+    return (f"{many} out ({listed})",)
+
+
+def rows_of(particles: Particles) -> Tensor:
+    """(n,) int64 rows of the particles in their file, from 0."""
+    source = particles.source
+    if source is not None and source.rows is not None:
+        return source.rows
+    return torch.arange(len(particles))
 
 
 def robust_z(values: Tensor, least: float = 1e-12) -> Tensor:
