@@ -178,6 +178,23 @@ def read_set(path: Path | str, passthrough: Paths | None = None) -> tuple[Record
     path = Path(path)
     if path.suffix == ".csg":
         return _read_group(path)
+    records, used = _with_passthrough(path, passthrough)
+    _require(records, path, "give the file that has it with --passthrough")
+    _unique_uids(records, path)
+    return records, used
+
+
+def read_records_of(path: Path | str) -> Records:
+    """The records of a .cs file; where they lack fields of a set, with passthrough files beside it.
+
+    Raises:
+        InputError: a file cannot be read, or a uid stands twice where files are joined.
+    """
+    return _with_passthrough(Path(path), None)[0]
+
+
+def _with_passthrough(path: Path, passthrough: Paths | None) -> tuple[Records, list[Path]]:
+    """Records with the fields of the files given, or of those beside them; and these files."""
     records = read_records(path)
     used = [path]
     given = [passthrough] if isinstance(passthrough, str | Path) else list(passthrough or ())
@@ -194,8 +211,6 @@ def read_set(path: Path | str, passthrough: Paths | None = None) -> tuple[Record
         if "uid" in fields_of(more) and np.isin(records["uid"], more["uid"]).all():
             records = _joined(records, path, more, file, fields)
             used.append(file)
-    _require(records, path, "give the file that has it with --passthrough")
-    _unique_uids(records, path)
     return records, used
 
 
@@ -468,3 +483,40 @@ def _beside_or_absolute(path: Path, stack: str) -> str:
         return f">{stack}"
     found = find_stack(path, stack)
     return stack if found is None else str(found.absolute())
+
+
+def save_chosen(path: Path, source: Path, records: Records) -> None:
+    """Write records of a .cs file as another; a stack's path that leads elsewhere becomes absolute.
+
+    Args:
+        path: the file to write.
+        source: the file that the records come from.
+        records: those to write.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if "blob/path" in fields_of(records):
+        texts = _texts(records, "blob/path", source)
+        target = {text: _path_from(path, source, text) for text in set(texts)}
+        paths = [target[text].encode(errors="surrogateescape") for text in texts]
+        if any(target[text] != text for text in target):
+            width = max(records.dtype["blob/path"].itemsize, *map(len, paths))
+            types = [(name, records.dtype[name]) for name in fields_of(records)]
+            widened: Any = [(n, f"S{width}" if n == "blob/path" else kind) for n, kind in types]
+            moved: Records = np.empty(len(records), dtype=widened)
+            for name in fields_of(records):
+                moved[name] = paths if name == "blob/path" else records[name]
+            records = moved
+    save_records(path, records)
+
+
+def _path_from(path: Path, source: Path, text: str) -> str:
+    """A `blob/path` of `source` as it is to stand in `path`."""
+    bare = text.removeprefix(">")
+    here = find_stack(source, bare)
+    if here is None:
+        return text
+    there = path.parent / bare if text.startswith(">") else find_stack(path, bare)
+    same = there is not None and there.is_file() and there.samefile(here)
+    return text if same else str(here.absolute())
