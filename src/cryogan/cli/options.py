@@ -238,7 +238,9 @@ def row_numbers(options: Namespace) -> Any:
     return read_row_numbers(Path(options.ind))
 
 
-def _chosen_rows(path: str | Path, options: Namespace, reader: str | None) -> Any:
+def _chosen_rows(
+    path: str | Path, options: Namespace, reader: str | None, reading: Mapping[str, Any]
+) -> Any:
     """The rows of a file that --ind and --first choose ((n,) int64), or None for all."""
     first = options.get("first")
     if first is not None and first < 1:
@@ -251,7 +253,7 @@ def _chosen_rows(path: str | Path, options: Namespace, reader: str | None) -> An
         return None
     from cryogan.api import choose_rows
 
-    return choose_rows(path, numbers, first, reader=reader)
+    return choose_rows(path, numbers, first, reader=reader, **reading)
 
 
 def read_particles(
@@ -277,8 +279,6 @@ def read_particles(
         raise InputError(f"There is no file {path}; give a particle file.")
     require_pixel_size(options)
     reader = options.get("reader") or reader
-    rows = _chosen_rows(path, options, reader)
-    rows = default_rows if rows is None else rows
     given = {
         name: value
         for option, name in _READING.items()
@@ -288,6 +288,8 @@ def read_particles(
     if "ctf_table" in given or "no_ctf" in given:  # one takes the place of the other
         kept.pop("ctf_table", None)
         kept.pop("no_ctf", None)
+    rows = _chosen_rows(path, options, reader, kept | given)
+    rows = default_rows if rows is None else rows
     import cryogan
 
     return cryogan.read_particles(path, reader=reader, index=rows, **(kept | given))

@@ -208,7 +208,10 @@ def _with_passthrough(path: Path, passthrough: Paths | None) -> tuple[Records, l
             break
         more = read_records(file)
         fields = [name for name in fields_of(more) if name not in fields_of(records)]
-        if "uid" in fields_of(more) and np.isin(records["uid"], more["uid"]).all():
+        if (
+            all("uid" in fields_of(each) for each in (records, more))
+            and np.isin(records["uid"], more["uid"]).all()
+        ):
             records = _joined(records, path, more, file, fields)
             used.append(file)
     return records, used
