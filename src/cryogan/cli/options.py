@@ -32,8 +32,7 @@ def add_reading_options(parser: CommandParser) -> None:
     """How to read a particle file."""
     add = parser.add_argument
     add("--reader", type=str, help="reader of the particle file, as module:function")
-    add("--datadir", type=str, help="folder that image names are relative to")
-    add("--strip-prefix", type=str, help="leading part of image names to drop")
+    add_star_options(parser)
     add(
         "--passthrough",
         type=str,
@@ -42,6 +41,18 @@ def add_reading_options(parser: CommandParser) -> None:
     )
     add("--ctf-table", type=str, metavar="FILE", help="CTFs of a bare stack, a row an image")
     add("--no-ctf", action="store_true", help="the images of a bare stack have no CTF")
+    add(
+        "--sign",
+        choices=["auto", "bright", "dark"],
+        help="contrast of the protein in the images; dark images are inverted (default: detected)",
+    )
+
+
+def add_star_options(parser: CommandParser) -> None:
+    """How to read a star file whose contrast does not matter."""
+    add = parser.add_argument
+    add("--datadir", type=str, help="folder that image names are relative to")
+    add("--strip-prefix", type=str, help="leading part of image names to drop")
     add_row_options(parser)
     add(
         "--apix",
@@ -50,11 +61,6 @@ def add_reading_options(parser: CommandParser) -> None:
         help="pixel size in Å; goes before that of the particle file (rlnImagePixelSize, "
         "rlnPixelSize, or rlnDetectorPixelSize and rlnMagnification), and this before that in the "
         "headers of its stacks, where 0 and 1 mean that it is not set",
-    )
-    add(
-        "--sign",
-        choices=["auto", "bright", "dark"],
-        help="contrast of the protein in the images; dark images are inverted (default: detected)",
     )
 
 
