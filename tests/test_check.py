@@ -117,6 +117,7 @@ def test_noise_alone_has_no_signal(good: Particles, generator: torch.Generator) 
     found = cryogan.check(with_images(good, torch.randn(N, BOX, BOX, generator=generator)))
     assert not found.ready
     assert any("no signal" in problem for problem in found.problems)
+    assert "too weak to tell (z" in page_of_text(found)
     assert found.images_needed == ()
     assert found.extent.diameter_A is None
 

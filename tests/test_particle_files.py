@@ -336,6 +336,7 @@ def test_bare_stacks(job: tuple[Path, Tensor], tmp_path: Path) -> None:
     stack = folder / "a.mrc"
     for options in ({}, {"no_ctf": True, "ctf_table": stack}):
         refused(lambda o=options: cg.read_particles(stack, **o), "a.mrc", "--ctf-table", "--no-ctf")
+    refused(lambda: cg.read_particles(stack, **options), "leave out one of the two")
     refused(lambda: cg.read_particles(tmp_path / "p.star", no_ctf=True), "--no-ctf goes with")
     particles = cg.read_particles(stack, no_ctf=True, pixel_size_A=SIZE_A, sign="bright")
     assert len(particles) == 3

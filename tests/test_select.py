@@ -136,6 +136,24 @@ def test_bad_row_numbers_are_refused(text: str, tmp_path: Path) -> None:
         read_row_numbers(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty: it holds no row number"),
+        ("# nothing\n", "is empty: it holds no row number"),
+        ("1\n2 3\n", "line 2 holds 2 values"),
+        ("1\n\nx\n", "line 3 holds 'x', which is no number"),
+    ],
+)
+def test_what_is_wrong_with_a_text_file_is_said(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_row_numbers(tmp_path / "a.txt")
+    assert "usecols" not in str(caught.value)
+    (tmp_path / "a.txt").write_text("4 0 2 # in one line\n")
+    assert read_row_numbers(tmp_path / "a.txt").tolist() == [4, 0, 2]
+
+
 def test_first_holds_wherever_particles_are_read(star: Path) -> None:
     from cryogan.cli.downsample import make_parser
     from cryogan.cli.options import read_particles

@@ -27,10 +27,11 @@ def page_of_text(found: ParticleCheck) -> str:
 def findings(found: ParticleCheck) -> list[tuple[str, str]]:
     """Names of findings, and what was found."""
     contrast, normal = found.contrast, found.normalisation
+    told = contrast.verdict in ("bright", "dark")
     rows = [
         (
             "contrast",
-            f"{contrast.verdict} on disk (z = {contrast.z:+.1f}; ±5 decides)"
+            f"{contrast.verdict}{' on disk' * told} (z = {contrast.z:+.1f}; ±5 decides)"
             + ("; inverted on reading" if contrast.inverted else ""),
         ),
         (

@@ -99,10 +99,15 @@ def read_tables(
         InputError: as `read_particles`.
     """
     path = Path(path)
-    if (ctf_table is None) == (not no_ctf):
+    if ctf_table is not None and no_ctf:
+        raise InputError(
+            f"The images of {path} cannot have the CTFs of {ctf_table} (--ctf-table) and none "
+            "(--no-ctf); leave out one of the two."
+        )
+    if ctf_table is None and not no_ctf:
         raise InputError(
             f"{path} says nothing of the CTF of its images; give a table with a row an image "
-            "(--ctf-table) or say that there is none (--no-ctf): one of them."
+            "(--ctf-table), or say that there is none (--no-ctf)."
         )
     names = image_names(path, datadir, strip_prefix)
     count = len(names)

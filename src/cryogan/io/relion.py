@@ -263,10 +263,10 @@ def _summary(
 
 def _corrections(correction: Tensor) -> list[str]:
     return [
-        f"{done} of {int((correction == value).sum()):,} images; {consequence}"
-        for value, done, consequence in (
-            (FLIPPED, "phases flipped", "their transfer is |CTF|"),
-            (MULTIPLIED, "multiplied by their CTFs", "their transfer is CTF²"),
+        f"{_plural(int((correction == value).sum()), 'image')} {done}"
+        for value, done in (
+            (FLIPPED, "with flipped phases: the transfer function is |CTF|"),
+            (MULTIPLIED, "multiplied by the CTF: divided by |CTF|, of at least 0.1, on reading"),
         )
         if bool((correction == value).any())
     ]
