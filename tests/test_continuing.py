@@ -9,9 +9,10 @@ import torch
 
 import cryogan as cg
 from cryogan.cli import main
-from cryogan.io.mrc import StackWriter
+from cryogan.io.mrc import StackWriter, write_stack
 from cryogan.io.relion import write_particles
 from cryogan.io.star import read_star
+from cryogan.particles import CTFParams
 from simulated_sets import centred_particles
 
 BOX, PIXEL_SIZE_A, N = 16, 12.0, 220
@@ -194,3 +195,32 @@ def test_a_run_remembers_its_rows(assigned: tuple[Path, Path], tmp_path: Path) -
     assert main([*refine[:2], "--first", "200", "--device", "cpu"]) == 2  # others than then
     other = ["--particles", str(poses), "-o", str(tmp_path / "other"), "--first", "200"]
     assert main([*refine[:2], *other, "--device", "cpu", "--diameter=153.6", *settings]) == 0
+
+
+@pytest.mark.parametrize("what", ["nothing", "defocus", "order", "images"])
+def test_a_run_is_resumed_with_the_particles_that_it_began_with(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names of file and stack being the same."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randn(20, BOX, BOX, generator=generator)
+    defocus_A = torch.linspace(10_000, 20_000, 20)
+
+    def write(images: torch.Tensor, defocus_A: torch.Tensor, names: list[str]) -> None:
+        write_stack(tmp_path / "a.mrcs", images, PIXEL_SIZE_A)
+        ctf = CTFParams.constant(20, defocus_u_A=defocus_A)
+        star, sizes = tmp_path / "a.star", {"pixel_size_A": PIXEL_SIZE_A, "box_size": BOX}
+        write_particles(star, image_names=names, ctf=ctf, **sizes)
+
+    names = [f"{number}@a.mrcs" for number in range(1, 21)]
+    write(images, defocus_A, names)
+    run = ["reconstruct", str(tmp_path / "a.star"), "-o", str(tmp_path / "run"), *OBJECTIVE]
+    assert main(run) == 0
+    if what == "defocus":
+        defocus_A = defocus_A + torch.where(torch.arange(20) == 7, 1.0, 0.0)
+    if what == "order":
+        names[3], names[8] = names[8], names[3]
+    write(images * 2.0 if what == "images" else images, defocus_A, names)
+    assert main(run) == (0 if what == "nothing" else 2)
+    said = capsys.readouterr().err
+    assert what == "nothing" or "(what the particle file or its stacks hold differs)" in said

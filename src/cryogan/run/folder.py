@@ -59,7 +59,7 @@ def open_run_folder(
         except ValueError:
             found = {}
         for key, value in identity.items():
-            if found.get(key) != value:
+            if _told_apart(found.get(key)) != _told_apart(value):
                 what = _difference(key, found.get(key), value)
                 raise InputError(
                     f"{folder} already holds another run ({what} differs); give another output "
@@ -88,10 +88,20 @@ def open_run_folder(
     write_text(path, json.dumps(about | identity | {"sources": dict(sources)}, indent=2))
 
 
+def _told_apart(value: Any) -> Any:
+    """What tells runs apart: all but the summary, whose words may change."""
+    if isinstance(value, dict):
+        return {name: item for name, item in value.items() if name != "summary"}
+    return value
+
+
 def _difference(key: str, found: Any, wanted: Any) -> str:
+    found, wanted = _told_apart(found), _told_apart(wanted)
     if isinstance(found, dict) and isinstance(wanted, dict):
         name = next(name for name in wanted | found if found.get(name) != wanted.get(name))
         return _difference(name, found.get(name), wanted.get(name))
+    if key == "content":
+        return "what the particle file or its stacks hold"
     return f"the {key}" if key in ("seed", "objective") else key
 
 

@@ -4,7 +4,8 @@ An image is known by its stack (links resolved) and its number there, so that pa
 been chosen, sorted or joined with others since.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from cryogan.particles import ImageStack, Particles, SubsetStack
 from cryogan.run.folder import RunRecord
 
 HALF_SETS = "half_sets.npz"
+_SAMPLE = 16  # images
 _Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -41,15 +43,9 @@ class Images:
     @classmethod
     def of(cls, stack: ImageStack) -> Self | None:
         """Those of a stack, through whatever is done to its images; None unless they are files'."""
-        index = None
-        while not isinstance(stack, MrcStack):
-            if isinstance(stack, SubsetStack):
-                index = stack.index if index is None else stack.index[index]
-            parent = stack.disk if isinstance(stack, MixedStack) else getattr(stack, "parent", None)
-            if parent is None:
-                return None
-            stack = parent
-        disk = stack if index is None else stack.subset(index)
+        disk = _disk_of(stack)
+        if disk is None:
+            return None
         stacks = tuple(str(header.path.resolve()) for header in disk.files)
         return cls(stacks, disk.file_id.numpy(), disk.slice_index.numpy())
 
@@ -73,6 +69,43 @@ class Images:
             for each in (self, other)
         ]
         return bool((names[0] == names[1]).all())
+
+
+def _disk_of(stack: ImageStack) -> MrcStack | None:
+    """The images of a stack as they are in files; None unless they are files'."""
+    index = None
+    while not isinstance(stack, MrcStack):
+        if isinstance(stack, SubsetStack):
+            index = stack.index if index is None else stack.index[index]
+        parent = stack.disk if isinstance(stack, MixedStack) else getattr(stack, "parent", None)
+        if parent is None:
+            return None
+        stack = parent
+    return stack if index is None else stack.subset(index)
+
+
+def content_digest(particles: Particles) -> str | None:
+    """A short name for the images of a file and their CTFs; None unless they are files'.
+
+    Names (without folders) and numbers of all images count, their CTFs, and some of their pixels
+    as they are on disk.
+    """
+    found = _disk_of(particles.stack)
+    if found is None:
+        return None
+    images = Images.of(found)
+    assert images is not None
+    digest = hashlib.sha256()
+    for path in images.stacks:
+        digest.update(Path(path).name.encode(errors="surrogateescape") + b"\0")
+    for column in (images.stack, images.number):
+        digest.update(column.astype("<i8").tobytes())
+    for field in fields(particles.ctf):
+        digest.update(getattr(particles.ctf, field.name).cpu().numpy().tobytes())
+    for number in range(0, len(found), max(1, len(found) // _SAMPLE)):
+        header = found.files[int(found.file_id[number])]
+        digest.update(header.read_sections(found.slice_index[number : number + 1]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def write_half_sets(folder: Path, particles: Particles, halves: tuple[Tensor, Tensor]) -> None:

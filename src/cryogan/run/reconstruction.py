@@ -22,7 +22,7 @@ from cryogan.physics.noise import NoiseModel
 from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.contents import RunContents, read_run_contents
 from cryogan.run.folder import open_run_folder
-from cryogan.run.half_sets import write_half_sets
+from cryogan.run.half_sets import content_digest, write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
@@ -119,6 +119,7 @@ def describe_particles(
     return kept | {
         "star": None if source is None else str(source.path.resolve()),
         "rows": particles_digest(particles),
+        "content": content_digest(particles),
         "reader": None if source is None else source.reader,
         "noise": noise,
         "summary": None if source is None else source.summary,
