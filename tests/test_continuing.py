@@ -9,7 +9,7 @@ import torch
 
 import cryogan as cg
 from cryogan.cli import main
-from cryogan.io.mrc import StackWriter, write_stack
+from cryogan.io.mrc import MrcStack, StackWriter, write_stack
 from cryogan.io.relion import write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams
@@ -185,7 +185,9 @@ def test_particles_in_no_half_set_get_the_map_of_all(
     assert difference(rows_of(tmp_path / "b.star"), found) < 0.1
 
 
-def test_a_run_remembers_its_rows(assigned: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_run_remembers_its_rows(
+    assigned: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, poses = assigned
     refine = ["refine", str(run), "-o", str(tmp_path / "refined"), "--device", "cpu"]
     settings = [f"--likelihood.{name}={value}" for name, value in QUICK.items()]
@@ -193,8 +195,13 @@ def test_a_run_remembers_its_rows(assigned: tuple[Path, Path], tmp_path: Path) -
     about = json.loads((tmp_path / "refined" / "config.json").read_text())["particles"]
     assert about["count"] == N - 20
     assert main([*refine[:2], "--first", "200", "--device", "cpu"]) == 2  # others than then
-    other = ["--particles", str(poses), "-o", str(tmp_path / "other"), "--first", "200"]
-    assert main([*refine[:2], *other, "--device", "cpu", "--diameter=153.6", *settings]) == 0
+    again = ["-o", str(tmp_path / "refined"), "--device", "cpu", "--diameter=153.6", *settings]
+    for other in (poses.parent / "set.star", poses):  # all rows, and those of the run alone
+        particles = ["--particles", str(other)]
+        code = main([*refine[:2], *particles, *again])
+        assert code == (0 if other.name == "set.star" else 2)
+        said = capsys.readouterr()
+        assert "200 particles in" in said.out or "(star differs)" in said.err
 
 
 @pytest.mark.parametrize("what", ["nothing", "defocus", "order", "images"])
@@ -224,3 +231,40 @@ def test_a_run_is_resumed_with_the_particles_that_it_began_with(
     assert main(run) == (0 if what == "nothing" else 2)
     said = capsys.readouterr().err
     assert what == "nothing" or "(what the particle file or its stacks hold differs)" in said
+
+
+def test_few_dark_particles_are_as_dark_as_in_the_run(
+    assigned: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One image does not tell its contrast; all 220 did."""
+    stack = MrcStack.open(read_image_file(assigned[1].parent / "set.star"))
+    write_stack(tmp_path / "dark.mrcs", -stack.read(torch.arange(N)), PIXEL_SIZE_A)
+    star = tmp_path / "dark.star"
+    star.write_text(
+        (assigned[1].parent / "set.star").read_text().replace(str(stack.files[0].path), "dark.mrcs")
+    )
+    run = tmp_path / "run"
+    assert main(["reconstruct", str(star), "-o", str(run), *OBJECTIVE]) == 0
+    assigning = ["assign", str(star), str(run), "--device", "cpu", "--first", "1"]
+    found = []
+    for name, more in (
+        ("auto", []),
+        ("dark", ["--sign", "dark"]),
+        ("bright", ["--sign", "bright"]),
+    ):
+        capsys.readouterr()
+        assert main([*assigning, "-o", str(tmp_path / f"{name}_poses.star"), *more]) == 0
+        said = capsys.readouterr().out
+        assert "too weak to tell" in said
+        assert ("contrast as in the run" in said) == (not more)
+        (row,) = rows_of(tmp_path / f"{name}_poses.star").values()
+        found.append(row["rlnLogLikeliContribution"])
+    assert found[0] == found[1] != found[2]
+    signs = [np.load(tmp_path / f"{name}_poses.cs")["blob/sign"][0] for name in ("auto", "bright")]
+    assert signs == [-1.0, 1.0]
+
+
+def read_image_file(star: Path) -> Path:
+    """The stack of the first image."""
+    table = next(table for table in read_star(star) if "rlnImageName" in table)
+    return Path(table.columns["rlnImageName"][0].partition("@")[2])

@@ -49,7 +49,7 @@ from cryogan.run.continuation import (
 )
 from cryogan.run.folder import add_truth
 from cryogan.run.folder import read_run as read_record
-from cryogan.run.half_sets import half_of
+from cryogan.run.half_sets import half_of, has_other_contrast, inverted
 from cryogan.run.halves import Show
 from cryogan.run.noise_input import cropped_noise, noise_of_run, opened_noise, read_noise
 from cryogan.run.reconstruction import (
@@ -373,6 +373,9 @@ def assign(
     """
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = torch.device(device_named(device))
+    flipped = has_other_contrast(particles, record)
+    if flipped:
+        particles = inverted(particles, record)
     particles, kept = normalised(particles)
     half = half_of(particles, record)
     in_halves = half.bincount(minlength=3).tolist()
@@ -404,7 +407,7 @@ def assign(
     if scores is not None:
         columns["cryoganCriticScore"] = scores
     halves = torch.where(half > 0, half, drawn) if own else None
-    return Assigned(result, halves, number, columns, assumptions.symmetry, kept)
+    return Assigned(result, halves, number, columns, assumptions.symmetry, kept, flipped)
 
 
 def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> list[Path]:
@@ -424,6 +427,9 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         InputError: the particles were not read from a file, or a file cannot be written.
     """
     found = poses.assignment
+    if poses.inverted:
+        stack: Any = particles.stack
+        particles = replace(particles, stack=replace(stack, sign=-stack.sign))
     return write_assigned(
         path,
         particles,

@@ -295,7 +295,8 @@ def read_particles(
         kept.pop("ctf_table", None)
         kept.pop("no_ctf", None)
     rows = _chosen_rows(path, options, reader, kept | given)
-    rows = default_rows if rows is None else rows
+    if options.get("ind") is None and options.get("first") is None:
+        rows = default_rows
     import cryogan
 
     return cryogan.read_particles(path, reader=reader, index=rows, **(kept | given))

@@ -54,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     import cryogan
     from cryogan.cli.display import console, run_display
     from cryogan.cli.results import print_results
+    from cryogan.io.particle_files import count_rows
     from cryogan.run.folder import read_run
     from cryogan.run.half_sets import asked_rows
 
@@ -62,6 +63,10 @@ def run(arguments: Sequence[str]) -> int:
     particles = None
     if star is not None:
         rows = asked_rows(record.folder)
+        if rows is not None and options.get("particles") is not None:
+            reader = options.get("reader") or record.reader
+            count = count_rows(star, reader=reader, **record.reading)
+            rows = rows if count > int(rows.max()) else None  # a file of the chosen rows alone
         particles = read_particles(star, options, record.reader, record.reading, rows)
     out = console()
     with run_display(out) as display:

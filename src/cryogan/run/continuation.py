@@ -37,6 +37,8 @@ class Assigned:
             probability of the class; critic scores if the run has critics.
         symmetry: of the molecule.
         kept: (n,) int64 which of the particles given these are: damaged images are left out.
+        inverted: whether the images had the other contrast than that in which they were given,
+            as in the run (`half_sets.has_other_contrast`).
     """
 
     assignment: Assignment
@@ -45,6 +47,7 @@ class Assigned:
     columns: dict[str, Tensor]
     symmetry: str
     kept: Tensor
+    inverted: bool = False
 
     @property
     def pose(self) -> Pose:

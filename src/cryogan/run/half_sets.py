@@ -5,7 +5,8 @@ been chosen, sorted or joined with others since.
 """
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from cryogan.data.halves import halves_of, particles_digest
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
-from cryogan.io.mixed import MixedStack
+from cryogan.io.mixed import MixedStack, disk_signs
 from cryogan.io.mrc import MrcStack
 from cryogan.particles import ImageStack, Particles, SubsetStack
 from cryogan.run.folder import RunRecord
@@ -46,6 +47,7 @@ class Images:
         disk = _disk_of(stack)
         if disk is None:
             return None
+        disk = disk.disk if isinstance(disk, MixedStack) else disk
         stacks = tuple(str(header.path.resolve()) for header in disk.files)
         return cls(stacks, disk.file_id.numpy(), disk.slice_index.numpy())
 
@@ -71,16 +73,15 @@ class Images:
         return bool((names[0] == names[1]).all())
 
 
-def _disk_of(stack: ImageStack) -> MrcStack | None:
-    """The images of a stack as they are in files; None unless they are files'."""
+def _disk_of(stack: ImageStack) -> MrcStack | MixedStack | None:
+    """The images of a stack as they are read from files; None unless they are files'."""
     index = None
-    while not isinstance(stack, MrcStack):
+    while not isinstance(stack, MrcStack | MixedStack):
         if isinstance(stack, SubsetStack):
             index = stack.index if index is None else stack.index[index]
-        parent = stack.disk if isinstance(stack, MixedStack) else getattr(stack, "parent", None)
-        if parent is None:
+        if not hasattr(stack, "parent"):
             return None
-        stack = parent
+        stack = stack.parent
     return stack if index is None else stack.subset(index)
 
 
@@ -95,6 +96,7 @@ def content_digest(particles: Particles) -> str | None:
         return None
     images = Images.of(found)
     assert images is not None
+    disk = found.disk if isinstance(found, MixedStack) else found
     digest = hashlib.sha256()
     for path in images.stacks:
         digest.update(Path(path).name.encode(errors="surrogateescape") + b"\0")
@@ -102,20 +104,21 @@ def content_digest(particles: Particles) -> str | None:
         digest.update(column.astype("<i8").tobytes())
     for field in fields(particles.ctf):
         digest.update(getattr(particles.ctf, field.name).cpu().numpy().tobytes())
-    for number in range(0, len(found), max(1, len(found) // _SAMPLE)):
-        header = found.files[int(found.file_id[number])]
-        digest.update(header.read_sections(found.slice_index[number : number + 1]).tobytes())
+    for number in range(0, len(disk), max(1, len(disk) // _SAMPLE)):
+        header = disk.files[int(disk.file_id[number])]
+        digest.update(header.read_sections(disk.slice_index[number : number + 1]).tobytes())
     return digest.hexdigest()[:16]
 
 
 def write_half_sets(folder: Path, particles: Particles, halves: tuple[Tensor, Tensor]) -> None:
     """Keep the half-sets of a run in its folder, if its images are those of files."""
-    images = Images.of(particles.stack)
-    if images is None:
+    disk, images = _disk_of(particles.stack), Images.of(particles.stack)
+    if disk is None or images is None:
         return
     half = np.ones(len(particles), dtype=np.int8)
     half[halves[1].numpy()] = 2
     columns: dict[str, Any] = {"stack": images.stack, "number": images.number, "half": half}
+    columns["sign"] = disk_signs(disk).numpy().astype(np.int8)
     columns["stacks"] = np.array(images.stacks)
     source = particles.source
     if source is not None and source.index is not None:
@@ -156,6 +159,34 @@ def half_of(particles: Particles, record: RunRecord) -> Tensor:
     return torch.zeros(len(particles), dtype=torch.int64)
 
 
+def has_other_contrast(particles: Particles, record: RunRecord) -> bool:
+    """Whether a run has read most of its images among these with the other sign.
+
+    The contrast of few images is too weak to tell; what was decided for the run holds then. False
+    where the user has said what it is.
+    """
+    stack, columns = particles.stack, _columns(record.folder)
+    asked = particles.source is not None and particles.source.sign != "auto"
+    if not isinstance(stack, MrcStack | MixedStack) or "sign" not in columns or asked:
+        return False
+    images = Images.of(stack)
+    assert images is not None
+    place = images.places_in(_images(columns))
+    signs = disk_signs(stack).numpy()
+    differ = (columns["sign"][place] != signs)[place >= 0]
+    return bool(len(differ) and differ.mean() > 0.5)
+
+
+def inverted(particles: Particles, record: RunRecord) -> Particles:
+    """The particles with the other contrast."""
+    source = particles.source
+    if source is not None:
+        words = f"{source.summary}\ncontrast as in the run {record.folder}: the other one"
+        source = replace(source, inverted=not source.inverted, summary=words)
+    stack: Any = particles.stack
+    return replace(particles, stack=replace(stack, sign=-stack.sign), source=source)
+
+
 def require_particles_of(particles: Particles, record: RunRecord) -> None:
     """Refuse particles that are not all those of a run, in their order.
 
@@ -194,8 +225,11 @@ def _read(folder: Path) -> tuple[Images, Tensor] | None:
     columns = _columns(folder)
     if not columns:
         return None
-    images = Images(tuple(columns["stacks"].tolist()), columns["stack"], columns["number"])
-    return images, torch.from_numpy(columns["half"]).long()
+    return _images(columns), torch.from_numpy(columns["half"]).long()
+
+
+def _images(columns: Mapping[str, Any]) -> Images:
+    return Images(tuple(columns["stacks"].tolist()), columns["stack"], columns["number"])
 
 
 def _columns(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
