@@ -9,10 +9,13 @@ import torch
 
 import cryogan as cg
 from cryogan.cli import main
-from cryogan.io.mrc import MrcStack, StackWriter, write_stack
-from cryogan.io.relion import write_particles
+from cryogan.io.mrc import MrcStack, StackWriter, write_map, write_stack
+from cryogan.io.relion import read_poses, write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams
+from cryogan.physics.imaging import rescale_volume
+from cryogan.physics.rotations import angle_between
+from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
 BOX, PIXEL_SIZE_A, N = 16, 12.0, 220
@@ -177,6 +180,9 @@ def test_particles_in_no_half_set_get_the_map_of_all(
     assert difference(found, expected) < 0.1
     new = {name: row for name, row in found.items() if name not in expected}
     assert {row["rlnRandomSubset"] for row in new.values()} == {"1", "2"}
+    capsys.readouterr()
+    assert main([*arguments[:-1], str(tmp_path / "a.txt")]) == 2
+    assert "a.txt has to end in .star" in capsys.readouterr().err
 
     np.savetxt(tmp_path / "new.txt", np.arange(20), fmt="%d")  # alone, they get the same
     others = ["--ind", str(tmp_path / "new.txt"), "-o", str(tmp_path / "b.star")]
@@ -268,3 +274,22 @@ def read_image_file(star: Path) -> Path:
     """The stack of the first image."""
     table = next(table for table in read_star(star) if "rlnImageName" in table)
     return Path(table.columns["rlnImageName"][0].partition("@")[2])
+
+
+def test_other_particles_may_have_another_box_of_the_same_width(tmp_path: Path) -> None:
+    """Their poses are found all the same."""
+    run, truth = tmp_path / "run", cg.phantom_map(32, 6.0)
+    for box in (16, 24, 32):
+        generator = torch.Generator().manual_seed(box)
+        volume, pixel_size_A = rescale_volume(truth, box), 192.0 / box
+        made = centred_particles(volume, pixel_size_A, 60, 0.0, generator)
+        write_dataset(tmp_path / f"{box}", made, volume)
+    star = str(tmp_path / "16" / "particles.star")
+    assert main(["reconstruct", star, "-o", str(run), *OBJECTIVE]) == 0
+    for name in ("half1", "half2", "map"):
+        write_map(run / f"{name}.mrc", rescale_volume(truth, 16), 192.0 / 16)
+    for box in (16, 24, 32):
+        particles = cg.read_particles(tmp_path / f"{box}" / "particles.star", sign="bright")
+        found = cg.assign(particles, run, device="cpu")
+        expected = read_poses(tmp_path / f"{box}" / "truth" / "poses.star").rotation
+        assert float(angle_between(found.pose.rotation, expected).median()) < 8.0

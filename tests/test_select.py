@@ -191,6 +191,15 @@ def test_conditions(arguments: list[str], expected: list[int], star: Path) -> No
     assert numbers_in(Path("o.star")) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("p.csg", "names its .cs files"), ("p.mrcs", "neither")]
+)
+def test_files_without_columns_to_choose_by(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("whatever")
+    with pytest.raises(InputError, match=words):
+        cryogan.select(tmp_path / name, tmp_path / "o.cs", half=1)
+
+
 def test_all_tables_and_columns_stay(star: Path) -> None:
     Path("sub").mkdir()
     cryogan.select(star, "sub/o.star", classes=[2])

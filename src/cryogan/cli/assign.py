@@ -37,7 +37,7 @@ def make_parser() -> CommandParser:
     add = parser.add_argument
     add("particles", type=str, help="RELION .star or cryoSPARC .cs file, or stack")
     add("run", type=str, help="folder of cryogan reconstruct or refine")
-    add("-o", "--output", type=str, help="star file to write")
+    add("-o", "--output", type=str, help=".star file to write, or the .cs file beside it")
     add_reading_options(parser)
     add("--sym", type=str, help="point group (default: that of the run)")
     add(
@@ -58,6 +58,11 @@ def run(arguments: Sequence[str]) -> int:
     output = Path(options.output)
     if not output.parent.is_dir():
         raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
+    if output.suffix not in (".star", ".cs", ".csg"):
+        raise InputError(
+            f"{output} has to end in .star (RELION) or .cs (cryoSPARC): one is written beside the "
+            "other; choose such a name."
+        )
     if Path(options.particles).suffix not in _KINDS:
         raise InputError(
             f"{options.particles} is no star file, .cs file or stack, whose columns poses are "

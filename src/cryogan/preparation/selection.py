@@ -90,11 +90,14 @@ def select(
         raise InputError(f"--half is {half}; give 1 or 2.")
     if first is not None and first < 1:
         raise InputError(f"--first is {first}; give 1 or more particles.")
+    if source.suffix not in (".star", ".cs"):
+        group = " (a .csg group names its .cs files)" if source.suffix == ".csg" else ""
+        raise InputError(f"{source} is neither a .star nor a .cs file; give one of these{group}.")
     wanted = [Condition.parse(text) for text in conditions]
     if source.suffix != output.suffix:
         raise InputError(
             f"{output} is of another kind than {source}; give an output that ends in "
-            f"{source.suffix or '.star'}."
+            f"{source.suffix}."
         )
     if output.exists():
         raise InputError(f"{output} exists and is not overwritten; give another name.")
