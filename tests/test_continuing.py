@@ -1,6 +1,7 @@
 """What `refine` and `assign` know of the particles of a run: how they were read."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,12 @@ def test_a_run_remembers_its_rows(
     about = json.loads((tmp_path / "refined" / "config.json").read_text())["particles"]
     assert about["count"] == N - 20
     assert main([*refine[:2], "--first", "200", "--device", "cpu"]) == 2  # others than then
+    shutil.copytree(run, tmp_path / "moved")
+    about = json.loads((run / "config.json").read_text())
+    about["particles"]["star"] = "/no/set.star"
+    (tmp_path / "moved" / "config.json").write_text(json.dumps(about))
+    assert main(["refine", str(tmp_path / "moved")]) == 2
+    assert "/no/set.star, is not there any more; say where" in capsys.readouterr().err
     again = ["-o", str(tmp_path / "refined"), "--device", "cpu", "--diameter=153.6", *settings]
     for other in (poses.parent / "set.star", poses):  # all rows, and those of the run alone
         particles = ["--particles", str(other)]

@@ -12,6 +12,7 @@ from cryogan.cli.options import (
     require_run,
 )
 from cryogan.cli.parser import CommandParser, plain
+from cryogan.errors import InputError
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 
 _MATTER = (
@@ -61,6 +62,11 @@ def run(arguments: Sequence[str]) -> int:
     record = read_run(Path(options.run))
     star = options.get("particles") or record.star
     particles = None
+    if star == record.star and star is not None and not Path(star).is_file():
+        raise InputError(
+            f"The particle file of the run, {star}, is not there any more; say where it is with "
+            "--particles."
+        )
     if star is not None:
         rows = asked_rows(record.folder)
         if rows is not None and options.get("particles") is not None:
