@@ -313,3 +313,16 @@ def test_names_that_are_no_text(tmp_path):
     path.write_bytes(atom)
     with pytest.raises(InputError, match="cannot be read as an atomic model"):
         read_model(path)
+
+
+def test_pdb_of_before_1996(pdb: Path, tmp_path: Path) -> None:
+    """Its lines end with the entry's name and their number, not with element and charge."""
+    lines = [
+        f"{line[:72]:72}1ABC{number:4d}" if line.startswith(("ATOM", "HETATM")) else line
+        for number, line in enumerate(pdb.read_text().splitlines(), start=783)
+    ]
+    old = tmp_path / "old.pdb"
+    old.write_text("\n".join(lines) + "\n")
+    mine, theirs = read_model(old), read_model(pdb)
+    assert torch.equal(mine.atomic_numbers, theirs.atomic_numbers)
+    assert torch.equal(mine.positions_A, theirs.positions_A)

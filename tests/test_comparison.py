@@ -83,6 +83,8 @@ def test_a_perfect_map_in_another_frame_is_resolved_to_nyquist(
     assert "FSC with truth = 0.5         12.00 Å     12.00 Å" in table
     assert ("mirror image" in table) is mirrored
     assert "linear in spatial frequency" in table
+    assert f"\ncFAR{result.cfar():>44.2f}\n" in table
+    assert result.cfar() > 0.8
 
 
 def test_the_resolution_of_a_low_passed_map_is_its_filter(generator: torch.Generator) -> None:

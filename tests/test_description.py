@@ -17,6 +17,7 @@ from cryogan.simulation.dataset import prepare
 from cryogan.simulation.description import (
     Description,
     is_description,
+    is_same,
     locate,
     read_description,
     recipe_names,
@@ -226,6 +227,7 @@ PUBLISHED = {
     "betagal-64px": 3,
     "hsp90-continuous": 6,
     "hsp90-discrete": 3,
+    "realistic": 8,
     "ribosome-10028-like": 0,
 }
 
@@ -251,6 +253,7 @@ def test_the_recipes_are_those_of_the_papers():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_condition_has_settings_and_says_where_its_files_come_from(name):
     conditions = conditions_of(name)
+    used = set()
     for condition in conditions or [None]:
         description = read_description(name, condition)
         settings_of(description).check()
@@ -258,10 +261,11 @@ def test_every_condition_has_settings_and_says_where_its_files_come_from(name):
         assert description.title
         settings = settings_of(description)
         files = [part for source in settings.molecule.sources for part in source.split("+")]
-        files += [name for name in (settings.ctf.table, settings.noise.file) if name is not None]
-        assert set(files) == set(description.needs)
+        files += [settings.ctf.table, settings.noise.file, settings.orientations.file]
+        used |= {file for file in files if file is not None}
         for factor in (1.0, 0.5):
             settings_of(description).scaled(factor).check()
+    assert used == set(description.needs)
     first = conditions[0] if conditions else None
     assert read_description(name) == read_description(name, first)
 
@@ -298,6 +302,37 @@ def test_table_2():
                 "betagal-table1", "-20dB"
             )
     assert conditions == []
+
+
+def flaws_of(settings: SimulationSettings) -> set[str]:
+    present = {
+        "shifts": settings.shifts.sigma_A,
+        "contrast": settings.contrast.spread,
+        "noise": settings.noise.spread,
+        "junk": settings.junk.share,
+        "uneven-views": settings.orientations.file,
+    }
+    return {name for name, value in present.items() if value}
+
+
+def test_realistic():
+    """All flaws, one at a time, or none; the rest of the set stays the same."""
+    everything = {"shifts", "contrast", "noise", "junk"}
+    ideal = settings_in("realistic", "ideal")
+    assert (ideal.images, ideal.box_size, ideal.noise.snr_box_size) == (10_000, 64, 192)
+    for condition in conditions_of("realistic"):
+        found = settings_in("realistic", condition)
+        expected = {
+            "all": everything,
+            "all-uneven-views": everything | {"uneven-views"},
+            "ideal": set(),
+        }.get(condition, {condition.removesuffix("-only")})
+        assert flaws_of(found) == expected
+        groups = ("shifts", "contrast", "noise", "junk", "orientations")
+        assert replace(found, **{name: getattr(ideal, name) for name in groups}) == ideal
+    full = settings_in("realistic")
+    assert full.shifts.sigma_A == pytest.approx(0.06 * 64 * 3.822, abs=0.01)
+    assert (full.contrast.spread, full.noise.spread, full.junk.share) == (0.25, 0.3, 0.2)
 
 
 @pytest.mark.parametrize("name", ["hsp90-continuous", "hsp90-discrete"])
@@ -423,7 +458,7 @@ def test_options_go_before_the_recipes_values_also_when_scaled(tmp_path, monkeyp
     made = record_of(Path("a"))
     assert made["condition"] == "two"
     assert made["settings"]["noise"] == {
-        **{"kind": "none", "snr_dB": 2.0, "snr_box_size": None, "file": None}
+        **{"kind": "none", "snr_dB": 2.0, "snr_box_size": None, "file": None, "spread": 0.0}
     }
     assert made["settings"]["images"] == 90
     assert "scale" not in made
@@ -506,6 +541,18 @@ def test_missing_descriptions_and_conditions(tmp_path):
 )
 def test_wrong_settings(settings, parts):
     complaint(lambda: settings_of(Description(title="T", settings=settings)), *parts)
+
+
+def test_a_record_from_before_a_setting_existed_is_the_same_set(tmp_path):
+    settings = replace(SimulationSettings(), images=7)
+    old = {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in ("contrast", "junk", "particles_per_micrograph")
+    }
+    record = written(tmp_path, yaml.dump({"settings": old}, Dumper=_Lists))
+    assert is_same(Path(record), settings, {})
+    assert not is_same(Path(record), replace(settings, seed=1), {})
 
 
 def test_settings_survive_the_way_through_yaml(tmp_path):

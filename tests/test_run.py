@@ -96,6 +96,8 @@ def test_the_run_folder_holds_everything(finished):
         "half1.mrc",
         "half2.mrc",
         "fsc.csv",
+        "mask.mrc",
+        "uncertainty.mrc",
         "report.html",
     }
     for name in ("map.mrc", "half1.mrc", "half2.mrc"):
@@ -112,6 +114,10 @@ def test_the_run_folder_holds_everything(finished):
     assert {"half_map", "half_map_masked"} <= rows[0].keys()
     summary = json.loads((finished / "summary.json").read_text())
     assert 2 * PIXEL_SIZE_A <= summary["resolution_A"]["half_map_0.143"] <= BOX * PIXEL_SIZE_A
+    found = summary.get("verdict", {}).get("word") != "no structure"
+    claims = {"local_resolution.mrc", "directional_fsc.csv", "guinier.csv"}
+    assert (claims <= names) is found
+    assert ("directions" in summary) is found
     config = json.loads((finished / "config.json").read_text())
     assert config["seed"] == 0
     assert config["config"]["stages"][0]["images"] == STEPS * BATCH

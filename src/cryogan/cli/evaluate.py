@@ -14,10 +14,10 @@ def make_parser() -> CommandParser:
     """The command's parser."""
     parser = CommandParser(
         "evaluate",
-        "Align a map to a known structure over rotation, shift and hand, and report FSC "
-        "resolutions. Given a run folder, its FSC file, summary and report are completed. With "
-        "--truth-dir, align and match a series of conformations to the known ones. With no truth, "
-        "report how much the conformations differ.",
+        "Align a map to a known structure, or a half-map to the other, over rotation, shift and "
+        "hand, and report FSC resolutions and, by direction, cFAR. Given a run folder, its FSC "
+        "file, summary and report are completed. With --truth-dir, align and match a series of "
+        "conformations to the known ones. With no truth, report how much the conformations differ.",
         "cryogan evaluate run --truth truth/map.mrc -o fsc.csv",
         ("--truth", "--truth-dir", "--output", "--apix"),
     )

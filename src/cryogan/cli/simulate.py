@@ -140,4 +140,21 @@ def _summary(made: Plan, conformations: int) -> str:
         else f"{noise.kind} noise, {noise.snr_dB:g} dB at "
         f"{noise.reference_box_size(settings.box_size)} px",
     ]
+    flaws = _flaws(settings)
+    if flaws:
+        lines.append(", ".join(flaws))
     return "\n".join(lines)
+
+
+def _flaws(settings: SimulationSettings) -> list[str]:
+    """What makes the set less than ideal, in words."""
+    shifts, ctf, of = settings.shifts, settings.ctf, settings.particles_per_micrograph
+    found = {
+        f"contrast ± {settings.contrast.spread:.3g}": settings.contrast.spread,
+        f"noise level ± {settings.noise.spread:.3g}": settings.noise.spread,
+        f"{settings.junk.share:.3g} junk": settings.junk.share,
+        f"{shifts.picking_share:.3g} picked badly": shifts.picking_share,
+        f"{ctf.wrong_share:.3g} with a wrong defocus": ctf.wrong_share,
+        f"micrographs of {of} particles": of,
+    }
+    return [words for words, present in found.items() if present]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment
+from cryogan.evaluation.directional import directional_fsc
 from cryogan.evaluation.fsc import (
     band_end,
     corrected_fsc,
@@ -62,6 +63,14 @@ class Comparison:
         curve = self.fsc_masked if masked else self.fsc
         return resolution_A(curve, threshold, self.pixel_size_A, self.truth.shape[-1])
 
+    def cfar(self) -> float:
+        """Conical FSC area ratio inside the mask, from 0 to 1; NaN if no direction agrees.
+
+        Below 0.5 the map agrees much less in some directions than in others.
+        """
+        last = int(self.fsc.isfinite().nonzero().max())
+        return directional_fsc(self.aligned, self.truth, self.mask, last_shell=last).cfar
+
     def table(self) -> str:
         """The comparison as a plain-text table."""
         size = self.truth.shape[-1]
@@ -70,6 +79,7 @@ class Comparison:
             plain, masked = (self.resolution_A(threshold, masked=m) for m in (False, True))
             rows.append((f"FSC with truth = {threshold}", f"{plain:.2f} Å", f"{masked:.2f} Å"))
         rows.append(("correlation", f"{self.correlation:.3f}", f"{self.correlation_masked:.3f}"))
+        rows.append(("cFAR", "", f"{self.cfar():.2f}"))
         lines = [f"{name:<24}{plain:>12}{masked:>12}" for name, plain, masked in rows]
 
         rotvec = roma.rotmat_to_rotvec(self.alignment.rotation.double())
@@ -85,6 +95,7 @@ class Comparison:
             f"(Nyquist {2 * self.pixel_size_A:.4g} Å)",
             "mask": f"soft mask of the truth, {100 * float(self.mask.mean()):.1f} % of the box",
             "resolution": "first shell below the threshold, linear in spatial frequency",
+            "conical FSC": "cFAR: least area under a curve over the largest, 1 if isotropic",
         }
         lines += [f"{name:<24}{text}" for name, text in about.items()]
         return "\n".join(lines)

@@ -277,7 +277,7 @@ def _read_first_model(path: Path | str, assembly: str | None) -> gemmi.Model:
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist; check the path of the atomic model.")
     try:
-        structure = gemmi.read_structure(str(path))
+        structure = _read_structure(str(path))
         for site in (site for model in structure for site in model.all()):
             str(site)  # decodes its names
     except (OSError, RuntimeError, ValueError, IndexError) as error:
@@ -297,6 +297,16 @@ def _read_first_model(path: Path | str, assembly: str | None) -> gemmi.Model:
         )
     chosen = structure.assemblies[known.index(assembly)]
     return gemmi.make_assembly(chosen, model, gemmi.HowToNameCopiedChain.Short)
+
+
+def _read_structure(path: str) -> gemmi.Structure:
+    try:
+        return gemmi.read_structure(path)
+    except (RuntimeError, ValueError) as error:
+        if "charge" not in str(error):
+            raise
+        # files of before 1996 end with entry and line number, where element and charge are now
+        return gemmi.read_pdb(path, max_line_length=72)
 
 
 def _gemmi_model(model: AtomicModel, offset_A: float) -> gemmi.Model:

@@ -1,13 +1,15 @@
-"""Columns of numbers from CSV files."""
+"""Columns of numbers in CSV files."""
 
 import csv
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.files import write_text
 
 
 def read_columns(path: Path | str, names: tuple[str, ...]) -> Tensor:
@@ -43,6 +45,18 @@ def read_columns(path: Path | str, names: tuple[str, ...]) -> Tensor:
     if not rows:
         raise InputError(f"{path} has a header but no row; give a table with at least one.")
     return torch.tensor(rows, dtype=torch.float64).T
+
+
+def write_columns(path: Path | str, columns: Mapping[str, Tensor]) -> None:
+    """Write columns (n,) of numbers with a header line, atomically; they may be NaN.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    lines = [",".join(columns)]
+    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+        lines.append(",".join(f"{value:.8g}" for value in row))
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _number(text: str | None) -> float:

@@ -10,16 +10,16 @@ import torch
 from markupsafe import Markup
 
 from cryogan import fourier
-from cryogan.report.isosurface import Isosurface
 from cryogan.run.contents import FloatArray, FSCTable, Record
 
 INK = "#1c2733"
 FAINT = "#d9dfe5"
 COLOURS = ("#1f6aa5", "#d1672b", "#3d8f5f", "#8a5aa8", "#7a6a55", "#b23a5c")
-MAP_COLOUR = "#5b9bc8"
-TRUTH_COLOUR = "#e0b072"
 
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"}
+
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+"""Place of a legend that no curve runs through."""
 
 # Longer logs are averaged in blocks to about this many points a curve.
 MAX_POINTS = 400
@@ -80,92 +80,26 @@ def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     return figure
 
 
-def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Figure:
-    """3D surfaces side by side, one scene a column, one trace a level; only `shown` visible.
-
-    Args:
-        columns: name of a column (map, truth) → its surfaces, lowest level first.
-    """
-    figure = go.Figure()
-    reach_A = max(_radius_A(mesh, 1.0) for meshes in columns.values() for mesh in meshes)
-    shown_A = max(_radius_A(meshes[shown], 0.98) for meshes in columns.values())
-    eye = 0.85 * shown_A / reach_A
-    axis = {"visible": False, "range": [-10 * reach_A, 10 * reach_A]}
-    for number, (name, surfaces) in enumerate(columns.items()):
-        scene = "scene" if number == 0 else f"scene{number + 1}"
-        for level, surface in enumerate(surfaces):
-            corner = np.min_scalar_type(len(surface.vertices_A))
-            x, y, z = (10 * surface.vertices_A).round().astype(np.int16).T  # 0.1 Å
-            i, j, k = surface.faces.astype(corner).T
-            figure.add_mesh3d(
-                x=x,
-                y=y,
-                z=z,
-                i=i,
-                j=j,
-                k=k,
-                scene=scene,
-                name=name,
-                visible=level == shown,
-                color=MAP_COLOUR if number == 0 else TRUTH_COLOUR,
-                flatshading=False,
-                hoverinfo="skip",
-                lighting={
-                    "ambient": 0.42,
-                    "diffuse": 0.75,
-                    "specular": 0.25,
-                    "roughness": 0.55,
-                    "fresnel": 0.15,
-                    "facenormalsepsilon": 0,
-                    "vertexnormalsepsilon": 0,
-                },
-                lightposition={"x": 4000, "y": -6000, "z": 9000},
-            )
-        figure.update_layout(
-            {
-                scene: {
-                    "domain": {"x": [number / len(columns), (number + 1) / len(columns)]},
-                    "xaxis": axis,
-                    "yaxis": axis,
-                    "zaxis": axis,
-                    "aspectmode": "cube",
-                    "dragmode": "orbit",
-                    "camera": {"eye": {"x": 1.1 * eye, "y": -1.1 * eye, "z": 0.6 * eye}},
-                }
-            }
-        )
-    style(figure, 500, showlegend=False)
-    figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})
-    return figure
-
-
-def _radius_A(mesh: Isosurface, fraction: float) -> float:
-    """Radius about the origin that holds `fraction` of the vertices; dust lies beyond it."""
-    if not mesh.vertices_A.size:
-        return 1.0
-    return float(np.quantile(np.linalg.norm(mesh.vertices_A, axis=1), fraction))
-
-
 def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go.Figure:
     """FSC curves over spatial frequency, with the thresholds and the quoted crossings.
+
+    Shell 0, the sign of the maps' means, is left out.
 
     Args:
         crossings: (curve name, threshold, resolution in Å) of every quoted resolution.
     """
     figure = go.Figure()
-    frequency = table.spatial_frequency_per_A
-    resolution = np.divide(1.0, frequency, out=np.full_like(frequency, np.inf), where=frequency > 0)
     families = {name: name.removesuffix("_masked") for name in table.curves}
     colours = dict(zip(dict.fromkeys(families.values()), COLOURS, strict=False))
     for name, curve in table.curves.items():
         masked = name.endswith("_masked")
         colour = colours.get(families[name], INK)
         figure.add_scatter(
-            x=frequency,
-            y=curve,
+            x=table.spatial_frequency_per_A[1:],
+            y=curve[1:],
             mode="lines",
             name=curve_label(name),
-            customdata=resolution,
+            customdata=table.resolution_A[1:],
             line={"color": colour, "width": 2, "dash": "dash" if masked else "solid"},
             hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
         )
@@ -179,23 +113,29 @@ def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go
             marker={"color": "white", "size": 8, "line": {"color": colour, "width": 2}},
         )
     for threshold in (0.5, 0.143):
-        figure.add_hline(
-            y=threshold,
-            line={"color": "#98a4b0", "width": 1, "dash": "dot"},
-            annotation={"text": f"{threshold:g}", "font": {"size": 11, "color": "#6b7885"}},
-            annotation_position="top right",
-        )
-    end = float(frequency.max(initial=1e-3))
+        threshold_line(figure, threshold)
+    style(figure, 420, hovermode="x unified", legend=LEGEND_ABOVE)
+    fsc_axes(figure, table)
+    return figure
+
+
+def threshold_line(figure: go.Figure, threshold: float) -> None:
+    """A dotted line across an FSC figure, with its value."""
+    figure.add_hline(
+        y=threshold,
+        line={"color": "#98a4b0", "width": 1, "dash": "dot"},
+        annotation={"text": f"{threshold:g}", "font": {"size": 11, "color": "#6b7885"}},
+        annotation_position="top right",
+    )
+
+
+def fsc_axes(figure: go.Figure, table: FSCTable) -> None:
+    """Axes of an FSC figure: linear in spatial frequency, ticks in Å."""
+    end = float(table.spatial_frequency_per_A.max(initial=1e-3))
     ticks: list[float] = []
     for candidate in RESOLUTION_TICKS_A:
         if 1 / candidate <= end and (not ticks or 1 / candidate - 1 / ticks[-1] > 0.055 * end):
             ticks.append(candidate)
-    style(
-        figure,
-        400,
-        hovermode="x unified",
-        legend={"x": 1, "xanchor": "right", "y": 0.98, "bgcolor": "rgba(255,255,255,0.8)"},
-    )
     figure.update_xaxes(
         title_text="resolution (Å), on an axis linear in spatial frequency",
         range=[0, end],
@@ -206,11 +146,10 @@ def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go
     figure.update_yaxes(
         title_text="Fourier shell correlation", range=[min(-0.05, _lowest(table)), 1.03]
     )
-    return figure
 
 
 def _lowest(table: FSCTable) -> float:
-    values = np.concatenate([np.asarray(curve) for curve in table.curves.values()] or [np.zeros(1)])
+    values = np.concatenate([curve[1:] for curve in table.curves.values()] or [np.zeros(1)])
     return float(np.nanmin(values, initial=0.0)) - 0.03
 
 

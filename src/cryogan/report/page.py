@@ -19,6 +19,7 @@ from cryogan.report.strips import (
 )
 from cryogan.report.structure import structure
 from cryogan.report.template import render
+from cryogan.report.validation import validation
 from cryogan.run.contents import Record, RunContents, read_run_contents
 
 
@@ -59,6 +60,7 @@ def _sections(run: RunContents) -> list[tuple[str, Markup]]:
     if run.conformations is not None:
         sections.append(("Conformations", conformation_section(run)))
     sections.append(("Resolution", resolution(run)))
+    sections += validation(run)
     if phases:
         sections.append(("Iterations", iterations(phases)))
     if adversarial or run.examples:

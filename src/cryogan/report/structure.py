@@ -11,6 +11,7 @@ from cryogan.report.isosurface import (
     level_enclosing,
 )
 from cryogan.report.strips import MAP_NAMES
+from cryogan.report.surface_figures import isosurface_figure
 from cryogan.report.template import missing, render
 from cryogan.run.contents import RunContents
 
@@ -51,5 +52,5 @@ def structure(run: RunContents) -> Markup:
         ],
         shown=DEFAULT_LEVEL,
         headings=[MAP_NAMES[name] for name in columns],
-        figure=figures.to_html(figures.isosurface_figure(surfaces, DEFAULT_LEVEL), "isosurface"),
+        figure=figures.to_html(isosurface_figure(surfaces, DEFAULT_LEVEL), "isosurface"),
     )

@@ -29,6 +29,9 @@ _MAP_FILES = {
     "truth": "truth_aligned.mrc",
 }
 
+_GUINIER = ("inverse_d2_per_A2", "ln_amplitude", "ln_signal", "fit")
+_LOCAL_RESOLUTION = ("from_A", "to_A", "volume_A3")
+
 STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
 
 
@@ -43,6 +46,13 @@ class FSCTable:
 
     spatial_frequency_per_A: FloatArray
     curves: dict[str, FloatArray]
+
+    @property
+    def resolution_A(self) -> FloatArray:
+        """(m,) resolution of every shell; infinite in shell 0."""
+        frequency = self.spatial_frequency_per_A
+        none = np.full_like(frequency, np.inf)
+        return np.divide(1.0, frequency, out=none, where=frequency > 0)
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,28 @@ class RunContents:
         """`fsc.csv`, or None."""
         path = self.path / "fsc.csv"
         return _read_fsc(path) if path.is_file() else None
+
+    @cached_property
+    def directional_fsc(self) -> FSCTable | None:
+        """`directional_fsc.csv`: lowest, mean and highest conical FSC of each shell, or None."""
+        path = self.path / "directional_fsc.csv"
+        return _read_fsc(path) if path.is_file() else None
+
+    @cached_property
+    def guinier(self) -> dict[str, FloatArray]:
+        """Columns of `guinier.csv`; empty when missing."""
+        return _read_columns(self.path / "guinier.csv", _GUINIER)
+
+    @cached_property
+    def local_resolution(self) -> Map | None:
+        """`local_resolution.mrc`, 0 outside the mask, or None."""
+        path = self.path / "local_resolution.mrc"
+        return read_map(path) if path.is_file() else None
+
+    @cached_property
+    def local_resolution_volumes(self) -> dict[str, FloatArray]:
+        """Columns of `local_resolution.csv`; empty when missing."""
+        return _read_columns(self.path / "local_resolution.csv", _LOCAL_RESOLUTION)
 
     @cached_property
     def logs(self) -> dict[str, list[Record]]:
@@ -210,12 +242,25 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _read_fsc(path: Path) -> FSCTable:
+    header, values = _read_table(path, ("shell", "spatial_frequency_per_A", "resolution_A"))
+    return FSCTable(values[:, 1], {name: values[:, 3 + i] for i, name in enumerate(header[3:])})
+
+
+def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, FloatArray]:
+    """The columns of a table, if there is one."""
+    if not path.is_file():
+        return {}
+    header, values = _read_table(path, names)
+    return {name: values[:, i] for i, name in enumerate(header)}
+
+
+def _read_table(path: Path, first: tuple[str, ...]) -> tuple[list[str], FloatArray]:
+    """Header and values (rows, columns) of a CSV file."""
     with path.open(newline="") as file:
         header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    if header[:3] != ["shell", "spatial_frequency_per_A", "resolution_A"]:
+    if tuple(header[: len(first)]) != first:
         raise InputError(
-            f"{path} line 1 must begin with shell,spatial_frequency_per_A,resolution_A; "
-            "resume the run to rewrite the file."
+            f"{path} line 1 must begin with {','.join(first)}; resume the run to rewrite the file."
         )
     values = np.empty((len(rows), len(header)))
     for line, row in enumerate(rows, start=2):
@@ -226,7 +271,7 @@ def _read_fsc(path: Path) -> FSCTable:
                 f"{path} line {line} is not {len(header)} numbers ({error}); resume the run to "
                 "rewrite the file."
             ) from error
-    return FSCTable(values[:, 1], {name: values[:, 3 + i] for i, name in enumerate(header[3:])})
+    return header, values
 
 
 def _read_arrays(path: Path, dimensions: dict[str, int]) -> dict[str, FloatArray]:

@@ -1,4 +1,4 @@
-"""What a finished run writes: maps, half-maps, FSC, conformations, summary."""
+"""What a finished run writes: maps, half-maps, FSC, validation, conformations, summary."""
 
 import json
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from cryogan.files import write_text
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
 from cryogan.run.checkpoint import RESULT, load_arrays
+from cryogan.run.contents import NOTHING
+from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
 from cryogan.run.worker import Job
 
@@ -56,6 +58,8 @@ def write_results(
     }
     if verdict is not None:
         summary["verdict"] = verdict.record()
+    structure = verdict is None or verdict.word != NOTHING
+    summary |= write_validation(folder, maps, structure=structure)
     if maps.conformations is not None and maps.halves is not None:
         is_path = jobs[0].objective.config.assumptions.latent_space.is_path
         write_conformations(folder / "conformations", maps.conformations, path=is_path)

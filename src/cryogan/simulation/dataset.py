@@ -1,12 +1,10 @@
 """Data sets on disk: clean images, then noise, streamed; memory does not grow with the images."""
 
-import csv
-import io
 import math
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,20 +16,35 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.files import write_text
 from cryogan.io.mrc import StackWriter, write_map, write_stack
-from cryogan.io.relion import write_particles
-from cryogan.particles import CTFParams, Pose
+from cryogan.particles import Pose
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
 from cryogan.randomness import generator_for
+from cryogan.simulation.junk import BROKEN, HALVES, draw_junk, half_map, spoil
+from cryogan.simulation.junk import diameter_A as diameter_A_of
+from cryogan.simulation.levels import (
+    defocus_errors_A,
+    log_normal,
+    noise_levels,
+    picking_errors_A,
+)
 from cryogan.simulation.microscope import draw
 from cryogan.simulation.molecule import MoleculeStates, molecule_states
 from cryogan.simulation.noise import NoiseSource, gain, open_noise
 from cryogan.simulation.poses import pose_distribution
 from cryogan.simulation.settings import SimulationSettings
+from cryogan.simulation.truth import (
+    Truth,
+    map_name,
+    micrograph_names,
+    micrographs,
+    truth_columns,
+    write_stars,
+    write_states,
+)
 
 _STATES, _POSES, _CTFS, _NOISE = range(4)  # streams of random numbers
 BATCH_PIXELS = 1 << 20  # of noise-free images formed at a time
@@ -42,21 +55,6 @@ _Result = TypeVar("_Result")
 
 Show = Callable[[str, float], None]
 """Told what is being done and which fraction of the whole is done."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What was drawn for every image.
-
-    Attributes:
-        state: (n,) int64, number of the conformation.
-        pose: n poses.
-        ctf: n CTFs.
-    """
-
-    state: Tensor
-    pose: Pose
-    ctf: CTFParams
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,8 @@ class Measured:
     """What the finished images hold.
 
     Attributes:
-        clean_rms: root mean square of the noise-free images over all pixels of the set.
+        clean_rms: root mean square of the noise-free images over all pixels of the set, before
+            contrast and junk.
         noise_rms: of the noise that was added.
         snr_dB: 20 log10 of their ratio, in the box for which the settings state it; None
             without noise.
@@ -116,19 +115,32 @@ def prepare(settings: SimulationSettings) -> Prepared:
 
 
 def draw_truth(prepared: Prepared) -> Truth:
-    """States, poses and CTFs of all images, each from a stream of its own."""
+    """What is true of every image; each thing is drawn from a stream of its own."""
     settings = prepared.settings
-    n = settings.images
-    return Truth(
-        torch.multinomial(
-            prepared.conformations.population, n, True, generator=_generator(settings, _STATES)
-        ),
-        prepared.poses.sample(n, _generator(settings, _POSES)),
-        draw(settings.ctf, n, _generator(settings, _CTFS)),
-    )
+    n, shifts, ctf = settings.images, settings.shifts, settings.ctf
+    micrograph = micrographs(settings)
+    named = None if settings.particles_per_micrograph is None else micrograph
+    pose = prepared.poses.sample(n, _generator(settings, _POSES))
+    if shifts.picking_share > 0:
+        error_A = picking_errors_A(
+            shifts.picking_share, shifts.picking_error_A, n, _generator(settings, "picking")
+        )
+        pose = Pose(pose.rotation, pose.shift_A + error_A)
+    with _one_thread():
+        return Truth(
+            torch.multinomial(
+                prepared.conformations.population, n, True, generator=_generator(settings, _STATES)
+            ),
+            pose,
+            draw(ctf, n, _generator(settings, _CTFS), named),
+            log_normal(settings.contrast.spread, n, _generator(settings, "contrast")),
+            noise_levels(settings.noise.spread, micrograph, _generator(settings, "noise level")),
+            defocus_errors_A(ctf.wrong_share, ctf.wrong_by_A, n, _generator(settings, "defocus")),
+            draw_junk(settings.junk, n, settings.seed),
+        )
 
 
-def _generator(settings: SimulationSettings, *stream: int) -> torch.Generator:
+def _generator(settings: SimulationSettings, *stream: int | str) -> torch.Generator:
     return generator_for(settings.seed, *stream)
 
 
@@ -210,15 +222,17 @@ def write_dataset(
                 f"The mean square of the noise-free images is {power:g}, so that no "
                 "signal-to-noise ratio can be reached; correct the map's grey values or the CTF."
             )
-        measured = _write_noisy(prepared, folder, clean, math.sqrt(power), pool, show)
-    _write_states(prepared, truth, folder)
+        measured = _write_noisy(prepared, truth, folder, clean, math.sqrt(power), pool, show)
+    write_states(folder, prepared.conformations, truth)
     write_stars(
         folder,
         truth.pose,
         truth.ctf,
         box_size=prepared.settings.box_size,
         pixel_size_A=prepared.settings.pixel_size_A,
-        extra=_class_and_latent(prepared, truth),
+        recorded_ctf=truth.recorded_ctf,
+        common=micrograph_names(prepared.settings),
+        extra=truth_columns(prepared.conformations, prepared.settings, truth),
     )
     return measured
 
@@ -257,39 +271,89 @@ def _write_clean(
 ) -> float:
     """Noise-free images into a scratch file, conformation by conformation; their mean square."""
     settings = prepared.settings
+    total, done = 0.0, 0
+    made = prepared.conformations
+    for number in range(len(made)):
+        volume = made.volume(number)
+        write_map(folder / "truth" / map_name(made, number), volume, settings.pixel_size_A)
+        shown = truth.state == number
+        for count, power in _write_images(prepared, truth, volume, shown, clean, pool):
+            total += power
+            done += count
+            show("images", 0.7 * done / settings.images)
+        for half in range(HALVES):
+            broken = shown & (truth.junk.kind == BROKEN) & (truth.junk.half == half)
+            if not bool(broken.any()):
+                continue
+            cut = half_map(volume, truth.junk.normal[half])
+            for _ in _write_images(prepared, truth, cut, broken, clean, pool):
+                pass  # in the place of the whole molecules, whose power counts
+    return total / (settings.images * settings.box_size**2)
+
+
+def _write_images(
+    prepared: Prepared,
+    truth: Truth,
+    volume: Tensor,
+    shown: Tensor,
+    clean: IO[bytes],
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[int, float]]:
+    """Noise-free images of one map into a scratch file.
+
+    Args:
+        prepared: the set.
+        truth: of it.
+        volume: (D, D, D).
+        shown: (n,) bool, in which images.
+        clean: the scratch file.
+        pool: threads.
+
+    Yields:
+        Number of images written, and the sum of the squares of their pixels before contrast and
+        junk.
+    """
+    settings = prepared.settings
     box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
     image_bytes = 4 * box_size**2
     batch = max(1, BATCH_PIXELS // round(box_size * settings.resolved_padding) ** 2)
-    total, done = 0.0, 0
-    for number in range(len(prepared.conformations)):
-        volume = prepared.conformations.volume(number)
-        write_map(folder / "truth" / _map_name(prepared, number), volume, pixel_size_A)
-        spectrum = volume_spectrum(volume, settings.resolved_padding)
+    chosen = shown.nonzero()[:, 0]
+    if len(chosen) == 0:
+        return
+    spectrum = volume_spectrum(volume, settings.resolved_padding)
+    diameter_A = diameter_A_of(volume, pixel_size_A)
 
-        def form(index: Tensor, spectrum: Tensor = spectrum) -> tuple[Tensor, Tensor]:
-            images = form_images(
-                spectrum,
-                truth.pose[index],
-                ctf_of(truth.ctf[index], box_size, pixel_size_A),
-                box_size=box_size,
-                pixel_size_A=pixel_size_A,
-            )
-            return index, images
+    def form(index: Tensor) -> tuple[Tensor, Tensor, float]:
+        images = form_images(
+            spectrum,
+            truth.pose[index],
+            ctf_of(truth.ctf[index], box_size, pixel_size_A),
+            box_size=box_size,
+            pixel_size_A=pixel_size_A,
+        )
+        power = float(images.square().sum(dtype=torch.float64))
+        spoilt = spoil(
+            images,
+            index,
+            truth.junk,
+            spectrum,
+            truth.pose,
+            truth.ctf,
+            diameter_A=diameter_A,
+            pixel_size_A=pixel_size_A,
+        )
+        return index, truth.contrast[index, None, None] * spoilt, power
 
-        chosen = (truth.state == number).nonzero()[:, 0]
-        parts = torch.split(chosen, batch) if len(chosen) > 0 else ()
-        for index, images in _in_order(pool, form, parts):
-            total += float(images.square().sum(dtype=torch.float64))
-            for place, image in zip(index.tolist(), images.numpy(), strict=True):
-                clean.seek(place * image_bytes)
-                clean.write(image.tobytes())
-            done += len(index)
-            show("images", 0.7 * done / settings.images)
-    return total / (settings.images * box_size**2)
+    for index, images, power in _in_order(pool, form, torch.split(chosen, batch)):
+        for place, image in zip(index.tolist(), images.numpy(), strict=True):
+            clean.seek(place * image_bytes)
+            clean.write(image.tobytes())
+        yield len(index), power
 
 
 def _write_noisy(
     prepared: Prepared,
+    truth: Truth,
     folder: Path,
     clean: IO[bytes],
     clean_rms: float,
@@ -308,7 +372,8 @@ def _write_noisy(
 
     def noise(start: int) -> Tensor:
         generator = _generator(settings, _NOISE, start // chunk)
-        return factor * prepared.noise.model.sample(min(chunk, n - start), generator)
+        drawn = factor * prepared.noise.model.sample(min(chunk, n - start), generator)
+        return drawn * truth.noise_level[start : start + chunk, None, None]
 
     total, done = 0.0, 0
     clean.seek(0)
@@ -325,59 +390,3 @@ def _write_noisy(
         return Measured(clean_rms, 0.0, None)
     reference_rms = noise_rms * prepared.noise.reference_rms / prepared.noise.rms
     return Measured(clean_rms, noise_rms, 20.0 * math.log10(clean_rms / reference_rms))
-
-
-def _map_name(prepared: Prepared, number: int) -> str:
-    return "map.mrc" if len(prepared.conformations) == 1 else f"map_{number:03d}.mrc"
-
-
-def _write_states(prepared: Prepared, truth: Truth, folder: Path) -> None:
-    """One row a conformation: class number, map, latent, share requested, number of images."""
-    made = prepared.conformations
-    axes = range(1, made.latent.shape[1] + 1)
-    counts = torch.bincount(truth.state, minlength=len(made)).tolist()
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("class", "map", "what", *(f"latent_{a}" for a in axes), "share", "images"))
-    for number, name in enumerate(made.names):
-        latent = (f"{value:.6f}" for value in made.latent[number].tolist())
-        share = f"{float(made.population[number]):.6f}"
-        cells = (number + 1, _map_name(prepared, number), name, *latent, share)
-        table.writerow((*cells, counts[number]))
-    write_text(folder / "truth" / "states.csv", text.getvalue())
-
-
-def _class_and_latent(prepared: Prepared, truth: Truth) -> dict[str, list[str]]:
-    latent = prepared.conformations.latent[truth.state]
-    return {"rlnClassNumber": [str(state + 1) for state in truth.state.tolist()]} | {
-        f"cryoganLatent{axis + 1}": [f"{value:.6f}" for value in latent[:, axis].tolist()]
-        for axis in range(latent.shape[1])
-    }
-
-
-def write_stars(
-    folder: Path,
-    pose: Pose,
-    ctf: CTFParams,
-    *,
-    box_size: int,
-    pixel_size_A: float,
-    extra: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """`truth/poses.star` with poses and `extra` columns; then `particles.star` without.
-
-    Both name the stack relative to `folder`: programs that read the former are to run there.
-    """
-    for name, known, columns in (
-        ("truth/poses.star", pose, extra),
-        ("particles.star", None, None),
-    ):
-        write_particles(
-            folder / name,
-            image_names="particles.mrcs",
-            ctf=ctf,
-            pixel_size_A=pixel_size_A,
-            box_size=box_size,
-            pose=known,
-            extra=columns,
-        )

@@ -383,4 +383,5 @@ def is_same(path: Path, settings: SimulationSettings, inputs: Mapping[str, Any])
     """Whether a `simulation.yaml` describes this very set."""
     other = read_description(str(path))
     digests = [{key: item["sha256"] for key, item in d.items()} for d in (other.inputs, inputs)]
-    return other.settings == _plain(settings) and digests[0] == digests[1]
+    same = _plain(settings_of(other)) == _plain(settings)
+    return same and digests[0] == digests[1]

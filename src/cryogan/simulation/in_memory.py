@@ -13,10 +13,11 @@ from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
-from cryogan.simulation.dataset import make_folders, write_stars
+from cryogan.simulation.dataset import make_folders
 from cryogan.simulation.microscope import perfect_ctf
 from cryogan.simulation.noise import gain, open_noise
 from cryogan.simulation.settings import NoiseSettings, accurate_padding
+from cryogan.simulation.truth import write_stars
 
 
 @dataclass(frozen=True)

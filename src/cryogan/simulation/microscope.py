@@ -22,8 +22,20 @@ _TABLE_COLUMNS = (
 )
 
 
-def draw(settings: MicroscopeSettings, n: int, generator: torch.Generator) -> CTFParams:
+def draw(
+    settings: MicroscopeSettings,
+    n: int,
+    generator: torch.Generator,
+    micrograph: Tensor | None = None,
+) -> CTFParams:
     """CTFs of n particles.
+
+    Args:
+        settings: of the microscope.
+        n: number of particles.
+        generator: source of the draws.
+        micrograph: (n,) int64, numbers of their micrographs from 0, each of which has one CTF up
+            to the spread of defocus; None: every particle has a CTF of its own.
 
     Raises:
         InputError: the table cannot be read or used.
@@ -39,7 +51,10 @@ def draw(settings: MicroscopeSettings, n: int, generator: torch.Generator) -> CT
     """
     if settings.kind == "none":
         return perfect_ctf(n)
-    ctf = _drawn(settings, n, generator)
+    if micrograph is None:
+        ctf = _drawn(settings, n, generator)
+    else:
+        ctf = _drawn(settings, int(micrograph.max()) + 1, generator)[micrograph]
     if settings.defocus_spread_A > 0:
         deviation = settings.defocus_spread_A * torch.randn(n, generator=generator)
         ctf = replace(

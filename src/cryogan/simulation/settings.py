@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from cryogan.errors import InputError
 from cryogan.io.ranges import require_possible
 from cryogan.registry import Registry
+from cryogan.simulation.flaw_settings import (
+    ContrastSettings,
+    JunkSettings,
+    require_both,
+    require_share,
+    require_spread,
+)
 from cryogan.simulation.sources import Kind, expanded, kind_of
 
 if TYPE_CHECKING:
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 _SMALLEST_BOX, _LARGEST_BOX = 16, 2048
 _LARGEST_PADDING = 8.0
 _MAX_DB = 200
+_LARGEST_DEFOCUS_ERROR_A = 20_000.0
 _AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
 NOISE_KINDS: "Registry[NoiseOpener | type[NoiseModel]]" = Registry(
@@ -295,26 +303,37 @@ class ShiftSettings:
         kind: "none"; "triangular" (density 1 - |x|); "gaussian".
         percent: for "triangular": the half width, in percent of the box, 0 to 50.
         sigma_A: for "gaussian": the standard deviation in Å, at most half of the box.
+        picking_share: share of the particles that are picked badly, from 0 to 1.
+        picking_error_A: standard deviation in Å of their further shift, at most half of the box.
 
     Raises:
-        InputError: a value is out of range, or has no meaning for its kind.
+        InputError: a value is out of range, has no meaning for its kind, or lacks its partner.
     """
 
     kind: Literal["none", "triangular", "gaussian"] = "none"
     percent: float = 0.0
     sigma_A: float = 0.0
+    picking_share: float = 0.0
+    picking_error_A: float = 0.0
 
     def __post_init__(self) -> None:
         _refuse_unused("shifts", self, _SHIFT_USES)
         _require_range("shifts.percent", self.percent, 50.0, "percent of the box")
+        require_share("shifts.picking_share", self.picking_share)
+        require_both(
+            *("shifts.picking_share", self.picking_share),
+            *("shifts.picking_error_A", self.picking_error_A),
+        )
 
     def check(self, width_A: float) -> None:
         """Refuse shifts that leave images of this width.
 
         Raises:
-            InputError: `sigma_A` is negative or above half of the width.
+            InputError: `sigma_A` or `picking_error_A` is negative or above half of the width.
         """
-        _require_range("shifts.sigma_A", self.sigma_A, width_A / 2, "Å, half of the box")
+        for name in ("sigma_A", "picking_error_A"):
+            value = getattr(self, name)
+            _require_range(f"shifts.{name}", value, width_A / 2, "Å, half of the box")
 
 
 _ORIENTATION_USES: dict[str, tuple[str, ...]] = {
@@ -325,9 +344,9 @@ _ORIENTATION_USES: dict[str, tuple[str, ...]] = {
     "healpix": ("file",),
 }
 _SHIFT_USES: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "triangular": ("percent",),
-    "gaussian": ("sigma_A",),
+    "none": ("picking_share", "picking_error_A"),
+    "triangular": ("percent", "picking_share", "picking_error_A"),
+    "gaussian": ("sigma_A", "picking_share", "picking_error_A"),
 }
 
 
@@ -372,9 +391,11 @@ class MicroscopeSettings:
         phase_shift_deg: range: lowest and highest phase shift of a phase plate in degrees,
             uniform between; a table has its own.
         b_factor_A2: B in Å² of an envelope exp(-B k² / 4), on top of what a .star or .cs table has.
+        wrong_share: share of the particles whose defocus in particles.star is wrong, from 0 to 1.
+        wrong_by_A: by how much, in Å; too high or too low at random.
 
     Raises:
-        InputError: a number is out of its range, or `table` and `kind` contradict each other.
+        InputError: a number is out of its range, or settings contradict each other.
     """
 
     kind: Literal["none", "range", "table"] = "range"
@@ -387,6 +408,8 @@ class MicroscopeSettings:
     amplitude_contrast: float = 0.1
     phase_shift_deg: tuple[float, float] = (0.0, 0.0)
     b_factor_A2: float = 0.0
+    wrong_share: float = 0.0
+    wrong_by_A: float = 0.0
 
     def __post_init__(self) -> None:
         for name, unit in (("defocus_A", "Å"), ("phase_shift_deg", "degrees")):
@@ -405,6 +428,17 @@ class MicroscopeSettings:
             raise InputError(
                 f"ctf.amplitude_contrast is {self.amplitude_contrast:g}; give a fraction from 0 "
                 "to below 1, such as 0.1."
+            )
+        require_share("ctf.wrong_share", self.wrong_share)
+        _require_range("ctf.wrong_by_A", self.wrong_by_A, _LARGEST_DEFOCUS_ERROR_A, "Å")
+        require_both(
+            *("ctf.wrong_share", self.wrong_share),
+            *("ctf.wrong_by_A", self.wrong_by_A),
+        )
+        if self.kind == "none" and self.wrong_share > 0:
+            raise InputError(
+                "ctf.wrong_share is given but ctf.kind is none, so that there is no defocus; "
+                "leave it out."
             )
         self._check_table()
 
@@ -443,6 +477,8 @@ class NoiseSettings:
         file: coloured: .csv with the columns spatial_frequency_per_A and power (in any unit), or
             a stack of patches whose spectrum is measured. background: a stack of patches; every
             second one is used and the others are kept for reconstruction.
+        spread: relative standard deviation of the noise level (its root mean square) from
+            micrograph to micrograph, log-normal; over the set it is that of snr_dB.
 
     Raises:
         InputError: a number is out of its range, `file` and `kind` contradict each other, or the
@@ -453,9 +489,11 @@ class NoiseSettings:
     snr_dB: float = -10.0
     snr_box_size: int | None = None
     file: str | None = None
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         NOISE_KINDS.check(self.kind)
+        require_spread("noise.spread", self.spread)
         if not abs(self.snr_dB) <= _MAX_DB:
             raise InputError(
                 f"noise.snr_dB is {self.snr_dB:g}; give a number from -{_MAX_DB} to {_MAX_DB}, or "
@@ -498,9 +536,14 @@ class SimulationSettings:
         shifts: distribution of the in-plane shifts.
         ctf: distribution of the CTFs.
         noise: what is added.
+        contrast: how the contrast differs from particle to particle.
+        junk: images that do not show the one whole molecule.
+        particles_per_micrograph: number of consecutive images that are of one micrograph, which
+            is named (rlnMicrographName), has one CTF up to ctf.defocus_spread_A and one noise
+            level; None: every image has its own, and no micrograph is named.
         padding: padding of the maps whose Fourier transforms are sliced; None for the most accurate
             that keeps the padded box within 384 px, from 2 to 4.
-        seed: seed of all random numbers; poses, CTFs, states and noise have streams of their own.
+        seed: seed of all random numbers; each thing drawn has a stream of its own.
 
     Example:
         >>> from cryogan.simulation.settings import SimulationSettings
@@ -517,6 +560,9 @@ class SimulationSettings:
     shifts: ShiftSettings = field(default_factory=ShiftSettings)
     ctf: MicroscopeSettings = field(default_factory=MicroscopeSettings)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+    junk: JunkSettings = field(default_factory=JunkSettings)
+    particles_per_micrograph: int | None = None
     padding: float | None = None
     seed: int = 0
 
@@ -530,8 +576,9 @@ class SimulationSettings:
             ("box_size", self.box_size, _SMALLEST_BOX),
             ("images", self.images, 1),
             ("seed", self.seed, 0),
+            ("particles_per_micrograph", self.particles_per_micrograph, 1),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise InputError(f"{name} is {value}, but the least is {least}; choose more.")
         if self.box_size > _LARGEST_BOX:
             raise InputError(

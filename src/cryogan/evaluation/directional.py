@@ -1,0 +1,236 @@
+"""Resolution by direction: conical FSC and its area ratio; sampling of Fourier space by the views.
+
+Directions are unit vectors (x, y, z); a direction and its opposite are the same, because maps are
+real.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.errors import InputError
+
+CONE_AXES = 256
+CONE_HALF_ANGLE_DEG = 20.0
+ANISOTROPIC_CFAR = 0.5
+"""A conical FSC area ratio below this points to preferred orientation (cryoSPARC's guide)."""
+
+_FEWEST_COEFFICIENTS = 10
+_SCF_DIRECTIONS = 4096
+_PRODUCTS = 1 << 24  # in memory at once
+
+
+def fibonacci_hemisphere(count: int) -> Tensor:
+    """(count, 3) unit vectors of z > 0, spread evenly: each stands for the same solid angle."""
+    number = torch.arange(count, dtype=torch.float64)
+    z = (number + 0.5) / count
+    longitude = number * math.pi * (3.0 - math.sqrt(5.0))
+    radius = (1.0 - z.square()).sqrt()
+    return torch.stack((radius * longitude.cos(), radius * longitude.sin(), z), dim=-1).float()
+
+
+def conical_fsc(
+    half1: Tensor,
+    half2: Tensor,
+    axes: Tensor,
+    *,
+    mask: Tensor | None = None,
+    half_angle_deg: float = CONE_HALF_ANGLE_DEG,
+) -> Tensor:
+    """FSC inside double cones in Fourier space (Tan et al., Nat. Methods 14, 2017).
+
+    Where a cone holds fewer than ten independent coefficients of a shell (of 20°, up to shell 5),
+    whose correlation means little, it has the FSC of the whole shell.
+
+    Args:
+        half1: (D, D, D).
+        half2: (D, D, D), in the frame of `half1`.
+        axes: (n, 3) unit vectors.
+        mask: (D, D, D) that multiplies both maps first, or None.
+        half_angle_deg: between the axis and the side of a cone.
+
+    Returns:
+        (n, D // 2 + 1) correlations of shells 0 ... D // 2; 0 where a map has no power.
+
+    Raises:
+        InputError: the maps are not cubes of one box size.
+    """
+    if half1.shape != half2.shape or half1.ndim != 3 or len(set(half1.shape)) != 1:
+        raise InputError(
+            f"Two maps of {tuple(half1.shape)} and {tuple(half2.shape)} voxels cannot be "
+            "compared; give cubes of one box size."
+        )
+    if mask is not None:
+        half1, half2 = half1 * mask, half2 * mask
+    size, axes = half1.shape[-1], axes.to(half1)
+    a, b = fourier.rfft(half1, 3), fourier.rfft(half2, 3)
+    weight = fourier.half_weights(size, half1.device)
+    power_a, power_b = a.abs().square(), b.abs().square()
+    parts = torch.stack(((a * b.conj()).real, power_a, power_b, torch.full_like(power_a, 0.5)))
+    parts = (parts * weight).flatten(1)
+    shells, order = fourier.shell_index(size, 3, half1.device).flatten().sort()
+    frequency = fourier.frequency_grid(size, 3, half1.device).reshape(-1, 3)
+    ends = torch.searchsorted(shells, torch.arange(size // 2 + 1, device=shells.device), right=True)
+    smallest_cosine = math.cos(math.radians(half_angle_deg))
+    curves = half1.new_zeros(len(axes), size // 2 + 1)
+    start = 0
+    for shell, end in enumerate(ends.tolist()):
+        sums = half1.new_zeros(4, len(axes))
+        for chosen in torch.split(order[start:end], max(_PRODUCTS // len(axes), 1)):
+            direction = torch.nn.functional.normalize(frequency[chosen], dim=-1)
+            inside = (direction @ axes.T).abs() >= smallest_cosine
+            sums += parts[:, chosen] @ inside.to(parts.dtype)
+        whole = parts[:, order[start:end]].sum(1, keepdim=True)
+        cross, power1, power2, _ = torch.where(sums[3] >= _FEWEST_COEFFICIENTS, sums, whole)
+        norm = (power1 * power2).sqrt()
+        curves[:, shell] = torch.where(norm > 0, cross / norm.clamp_min(1e-30), 0.0)
+        start = end
+    return curves
+
+
+@dataclass(frozen=True)
+class DirectionalFSC:
+    """Conical FSC curves of two half-maps.
+
+    Attributes:
+        axes: (n, 3) of the cones.
+        curves: (n, D // 2 + 1), NaN beyond the band of the maps.
+    """
+
+    axes: Tensor
+    curves: Tensor
+
+    @property
+    def lowest(self) -> Tensor:
+        """(D // 2 + 1,) least value of each shell."""
+        return self.curves.amin(0)
+
+    @property
+    def mean(self) -> Tensor:
+        """(D // 2 + 1,) mean over the directions."""
+        return self.curves.mean(0)
+
+    @property
+    def highest(self) -> Tensor:
+        """(D // 2 + 1,) largest value of each shell."""
+        return self.curves.amax(0)
+
+    @property
+    def areas(self) -> Tensor:
+        """(n,) areas under the curves (`conical_areas`)."""
+        return conical_areas(self.curves)
+
+    @property
+    def cfar(self) -> float:
+        """Conical FSC area ratio (`conical_fsc_area_ratio`)."""
+        return conical_fsc_area_ratio(self.curves)
+
+
+def directional_fsc(
+    half1: Tensor, half2: Tensor, mask: Tensor | None = None, *, last_shell: int | None = None
+) -> DirectionalFSC:
+    """Conical FSC about 256 axes spread over the hemisphere, cones of half-angle 20°.
+
+    Args:
+        half1: (D, D, D), without filter.
+        half2: (D, D, D), in the frame of `half1`.
+        mask: (D, D, D) that multiplies both, or None.
+        last_shell: of the band of the maps; the curves are NaN beyond.
+
+    Raises:
+        InputError: the maps are not cubes of one box size.
+    """
+    axes = fibonacci_hemisphere(CONE_AXES).to(half1)
+    curves = conical_fsc(half1, half2, axes, mask=mask)
+    if last_shell is not None:
+        curves[:, last_shell + 1 :] = math.nan
+    return DirectionalFSC(axes, curves)
+
+
+def conical_areas(curves: Tensor, threshold: float = 0.143) -> Tensor:
+    """Σ s² cFSC(s) over shells s = 1, 2 ... before the first one at or below the threshold.
+
+    Args:
+        curves: (n, D // 2 + 1); a curve ends where it is NaN.
+        threshold: of the FSC.
+
+    Returns:
+        (n,).
+    """
+    shell = torch.arange(1, curves.shape[-1], device=curves.device)
+    resolved = (curves[:, 1:] > threshold).cumprod(-1).bool()
+    return torch.where(resolved, shell.square() * curves[:, 1:], 0.0).sum(-1)
+
+
+def conical_fsc_area_ratio(curves: Tensor, threshold: float = 0.143) -> float:
+    """cFAR: least area under a conical FSC curve over the largest (cryoSPARC 4.4, its guide).
+
+    Args:
+        curves: (n, D // 2 + 1), one a direction.
+        threshold: at which a curve ends.
+
+    Returns:
+        From 0 to 1, 1 for maps resolved alike in all directions; NaN if none is resolved.
+    """
+    areas = conical_areas(curves, threshold)
+    largest = float(areas.max())
+    return float(areas.min()) / largest if largest > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How evenly views sample a Fourier shell.
+
+    Attributes:
+        scf: sampling compensation factor, over the sampled directions only.
+        scf_star: SCF*, which counts the unsampled directions as one view each.
+        unsampled: fraction of directions that no view samples.
+    """
+
+    scf: float
+    scf_star: float
+    unsampled: float
+
+
+def sampling_compensation(
+    views: Tensor, weights: Tensor | None = None, *, fourier_radius: float = 50.0
+) -> Sampling:
+    """SCF and SCF* (Baldwin & Lyumkis, Prog. Biophys. Mol. Biol. 150, 2020).
+
+    A view v samples the plane through the origin perpendicular to it, one pixel thick: S(n), the
+    sampling at direction n of a shell of radius R, is the weight of the views of |v · n| R < 1/2.
+    `SCF = 1 / (<1/S> <S>)`, <1/S> over directions of S > 0, <S> over all; with a fraction f of
+    directions of S = 0, `SCF* = SCF / (1 + f / (1 - f) <S> SCF)`. Evenly spread views have 1, side
+    views (all perpendicular to one axis) 8 / π² = 0.81. Few views leave gaps by chance: 300
+    random ones have an SCF* of 0.69 at R = 50 and 0.97 at R = 5.
+
+    Args:
+        views: (n, 3) viewing directions in the molecule's frame: `rotation[:, :, 2]` of a `Pose`.
+            Symmetry mates count as views of their own.
+        weights: (n,) of the views, scaled to a mean of 1; alike by default.
+        fourier_radius: R in Fourier pixels.
+
+    Raises:
+        InputError: there is no view, or no weight.
+    """
+    weights = torch.ones(len(views)) if weights is None else weights
+    if len(views) == 0 or not float(weights.sum()) > 0:
+        raise InputError("The sampling of no views has no meaning; give viewing directions.")
+    views = torch.nn.functional.normalize(views.float(), dim=-1)
+    weights = (weights / weights.mean()).to(views)
+    directions = fibonacci_hemisphere(_SCF_DIRECTIONS).to(views)
+    sampling = views.new_zeros(len(directions))
+    step = max(_PRODUCTS // len(directions), 1)
+    for some, weight in zip(torch.split(views, step), torch.split(weights, step), strict=True):
+        near = (directions @ some.T).abs() * fourier_radius < 0.5
+        sampling += near.to(views.dtype) @ weight
+    sampled = sampling[sampling > 0]
+    unsampled = 1.0 - len(sampled) / len(directions)
+    if len(sampled) == 0:
+        return Sampling(0.0, 0.0, 1.0)
+    mean = float(sampling.double().mean())
+    scf = 1.0 / (float(sampled.double().reciprocal().mean()) * mean)
+    return Sampling(scf, scf / (1.0 + unsampled / (1.0 - unsampled) * mean * scf), unsampled)

@@ -1,0 +1,75 @@
+"""The figures of validation: conical FSC, local resolution, Guinier plot (plotly)."""
+
+import numpy as np
+import plotly.graph_objects as go
+
+from cryogan.report.figures import COLOURS, LEGEND_ABOVE, fsc_axes, style, threshold_line
+from cryogan.run.contents import FloatArray, FSCTable
+
+
+def directional_figure(table: FSCTable) -> go.Figure:
+    """Mean conical FSC of each shell, within the range over the directions."""
+    figure = go.Figure()
+    curves = (("highest", 1.0, "dot"), ("lowest", 1.0, "dot"), ("mean", 2.2, "solid"))
+    for name, width, dash in curves:
+        figure.add_scatter(
+            x=table.spatial_frequency_per_A[1:],
+            y=table.curves[name][1:],
+            name=f"{name} over all directions",
+            mode="lines",
+            line={"color": COLOURS[0], "width": width, "dash": dash},
+            fill="tonexty" if name == "lowest" else None,
+            fillcolor="rgba(31,106,165,0.14)",
+            customdata=table.resolution_A[1:],
+            hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
+        )
+    threshold_line(figure, 0.143)
+    style(figure, 380, hovermode="x unified", legend=LEGEND_ABOVE)
+    fsc_axes(figure, table)
+    return figure
+
+
+def local_resolution_figure(columns: dict[str, FloatArray]) -> go.Figure:
+    """Volume of the mask at each local resolution."""
+    figure = go.Figure()
+    low, high = columns["from_A"], columns["to_A"]
+    figure.add_bar(
+        x=0.5 * (low + high),
+        y=columns["volume_A3"] / 1000,
+        width=high - low,
+        marker={"color": COLOURS[0], "line": {"color": "white", "width": 1}},
+        customdata=np.stack((low, high), axis=-1),
+        hovertemplate="%{customdata[0]:.2f} to %{customdata[1]:.2f} Å: %{y:.3g}<extra></extra>",
+    )
+    style(figure, 340, showlegend=False, bargap=0)
+    figure.update_xaxes(title_text="local resolution (Å)")
+    figure.update_yaxes(title_text="volume in the mask (1,000 Å³)", rangemode="tozero")
+    return figure
+
+
+def guinier_figure(columns: dict[str, FloatArray]) -> go.Figure:
+    """Logarithm of the amplitude over 1 / d², as it is and weighted, with the fitted line."""
+    figure = go.Figure()
+    x = columns["inverse_d2_per_A2"]
+    curves = (
+        ("ln_amplitude", "mean of the half-maps", COLOURS[0], 1.4, "dot"),
+        ("ln_signal", "weighted by √(2 FSC / (1 + FSC))", COLOURS[0], 2.0, "solid"),
+        ("fit", "fit", COLOURS[1], 2.4, "solid"),
+    )
+    for name, label, colour, width, dash in curves:
+        if not np.isfinite(columns[name]).any():
+            continue
+        figure.add_scatter(
+            x=x,
+            y=columns[name],
+            name=label,
+            mode="lines",
+            line={"color": colour, "width": width, "dash": dash},
+            customdata=1 / np.sqrt(x),
+            hovertemplate="%{customdata:.2f} Å: %{y:.2f}",
+        )
+    style(figure, 360, hovermode="x unified", legend=LEGEND_ABOVE)
+    figure.update_xaxes(title_text="1 / d² (1/Å²)", rangemode="tozero")
+    figure.update_xaxes(unifiedhovertitle={"text": ""})
+    figure.update_yaxes(title_text="ln amplitude")
+    return figure
