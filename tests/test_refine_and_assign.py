@@ -489,7 +489,7 @@ def test_what_the_likelihood_cannot_do_is_refused_before_anything_is_written(
 def test_an_unknown_symmetry_is_refused_before_particles_are_read(
     name: str, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    star, output = tmp_path / "particles.star", tmp_path / "out"
+    star, output = tmp_path / "particles.star", tmp_path / "out.star"
     star.write_text("no particles")
     arguments = {
         "refine": ["refine", str(begun), "--particles", str(star), "-o", str(output)],
