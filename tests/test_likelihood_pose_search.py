@@ -227,7 +227,9 @@ def test_astigmatism_is_exact_where_images_are_filtered(generator: torch.Generat
 
 def test_the_finest_level_follows_from_the_band() -> None:
     harmonics = CircularHarmonics(64, 24, 28.0, CPU)
-    levels = levels_for(harmonics, 28.0, 3.0)
+    of_shifts, *levels = levels_for(harmonics, 28.0, 3.0)
+    assert of_shifts.of_shifts
+    assert not any(level.of_shifts for level in levels)
     assert [level.nside for level in levels] == [8 * 2**i for i in range(len(levels))]
     bands = [level.rings for level in levels]
     assert bands == sorted(bands)
@@ -238,9 +240,8 @@ def test_the_finest_level_follows_from_the_band() -> None:
         )
         assert radians < 3.7
     assert radians <= 3.0
-    first, *finer = levels
-    assert first.shift_steps * first.shift_step_px >= 3.0
-    assert all(level.shift_steps == 1 for level in finer)
+    assert of_shifts.shift_steps * of_shifts.shift_step_px >= 3.0
+    assert all(level.shift_steps == 1 for level in levels)
     assert all(level.shift_steps == 0 for level in levels_for(harmonics, 28.0, 0.0))
     assert levels_for(harmonics, 28.0, 0.0, 9)[-1].rings == 9
 

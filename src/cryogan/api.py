@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from torch import Tensor
 
 from cryogan.conformations.folder import (
     conformations_folder,
@@ -16,6 +17,7 @@ from cryogan.conformations.folder import (
     read_true_conformations,
 )
 from cryogan.conformations.series import Series
+from cryogan.data.centring import centred
 from cryogan.data.halves import halves_of
 from cryogan.data.images import cropped
 from cryogan.data.normalisation import normalised
@@ -217,6 +219,10 @@ def reconstruct(
     if launch is None or not objective.together:  # else refused for another reason
         _check(objective, cropped(particles, box_size, resolution_A))
     whole, _ = normalised(particles)
+    if sources["max_shift_percent"] == "default" or objective.config.assumptions.centred:
+        whole, remaining, _ = _centred(whole, objective.config.assumptions)
+        objective = _assuming(objective, remaining)
+        sources = sources | dict.fromkeys(_SHIFTS, "measured")
     work = cropped(whole, box_size, resolution_A)
     if launch is None:
         _check(objective, work)
@@ -250,6 +256,26 @@ def _looked_at(particles: Particles) -> Particles:
         return particles
     summary = "\n".join((particles.source.summary, *notes))
     return replace(particles, source=replace(particles.source, summary=summary))
+
+
+_SHIFTS = ("max_shift_percent", "shift_sd_percent", "centred")
+
+
+def _centred(
+    particles: Particles, assumptions: Assumptions
+) -> tuple[Particles, Assumptions, Tensor]:
+    """The particles, centred; the shifts that remain as assumptions; those removed, (n, 2) in Å."""
+    found, displacements = centred(particles)
+    width_A = particles.box_size * particles.pixel_size_A
+    remaining = assumptions.with_shifts(100.0 * displacements.remaining_sd_A / width_A)
+    return found, remaining, displacements.centre_px * particles.pixel_size_A
+
+
+def _assuming(objective: Objective, assumptions: Assumptions) -> Objective:
+    """The objective with other assumptions."""
+    make: Any = type(objective)
+    made: Objective = make(replace(objective.config, assumptions=assumptions))
+    return made
 
 
 def _check(objective: Objective, particles: Particles) -> None:
@@ -320,6 +346,9 @@ def refine(
         basis_volumes,
     )
     assumptions, sources = inherited_assumptions(given, record, width_A)
+    if assumptions.centred:
+        whole, assumptions, _ = _centred(whole, assumptions)
+        work = cropped(whole, record.box_size)
     objective = likelihood_of(record, assumptions, settings)
     objective.check(work)
     maps, populations = half_basis(record.folder, work, assumptions)
@@ -385,6 +414,10 @@ def assign(
     width_A = work.box_size * work.pixel_size_A
     given = GivenAssumptions(symmetry=symmetry, max_shift=max_shift)
     assumptions, _ = inherited_assumptions(given, record, width_A)
+    centre_A = torch.zeros(len(particles), 2)
+    if assumptions.centred:
+        particles, assumptions, centre_A = _centred(particles, assumptions)
+        work = cropped(particles, record.box_size) if own else particles
     config = likelihood_of(record, assumptions).config
     noise, _ = noise_of_run(record, noise, particles)
     noise = cropped_noise(noise, particles, work)
@@ -402,6 +435,7 @@ def assign(
         noise=noise,
         show=show,
     )
+    result = result.displaced(centre_A)
     drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))
     number, columns = latent_columns(result, config, basis.shape[1])
     if scores is not None:

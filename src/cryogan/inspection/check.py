@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.data.extent import Extent, measure_extent
 from cryogan.data.statistics import measure
 from cryogan.errors import InputError
-from cryogan.inspection.extent import Extent, measure_extent
 from cryogan.inspection.images_needed import ImagesNeeded, images_needed, signal_to_noise
 from cryogan.inspection.metadata import (
     Outlier,

@@ -35,6 +35,9 @@ class Assumptions:
         mask_file: soft mask (.mrc) in place of the ball, or None.
         max_shift_percent: largest shift along x and y, in percent of the box. Shifts are drawn
             from, or searched in, ± this; the adversarial objective assumes a triangular density.
+        shift_sd_percent: standard deviation of shifts along x and y, in percent of the box, of a
+            Gaussian density in the likelihood; 0 for a flat one.
+        centred: images are centred first (`data.centring`); shifts are those that remain.
         view_sigma: viewing directions are assumed to be N(0, diag(1, 1, σ²)), normalised (angular
             central Gaussian), and the in-plane angle uniform; 1 for uniform orientations. The
             likelihood assumes uniform ones.
@@ -50,6 +53,8 @@ class Assumptions:
     mask_edge: float = 0.15
     mask_file: str | None = None
     max_shift_percent: float = 0.0
+    shift_sd_percent: float = 0.0
+    centred: bool = False
     view_sigma: float = 1.0
     latent: str | None = None
     classes: int = 2
@@ -107,6 +112,14 @@ class Assumptions:
         """Where there may be molecule in an image, shifts included; same unit."""
         return self.mask_radius + self.mask_edge + self.max_shift_percent / 50.0
 
+    def with_shifts(self, sd_percent: float) -> Assumptions:
+        """The same of centred images whose Gaussian shifts have this standard deviation.
+
+        Both objectives go as far: a triangular density of that standard deviation ends there.
+        """
+        most = min(math.sqrt(6.0) * sd_percent, 50.0)
+        return replace(self, centred=True, shift_sd_percent=sd_percent, max_shift_percent=most)
+
     @property
     def volumes(self) -> int:
         """Number of basis volumes, the mean included; 1 for one structure."""
@@ -146,6 +159,7 @@ class Assumptions:
             mask_radius=self.mask_radius * share,
             mask_edge=self.mask_edge * share,
             max_shift_percent=self.max_shift_percent * share,
+            shift_sd_percent=self.shift_sd_percent * share,
         )
 
 
@@ -228,6 +242,7 @@ class GivenAssumptions:
             raise InputError("The run's mask has its own edge; give --mask-edge with --diameter.")
         if self.max_shift is not None:
             given["max_shift_percent"] = percent_of_box(self.max_shift, width_A)
+            given |= {"shift_sd_percent": 0.0, "centred": False}
         if "latent" in given and given["latent"] != kept.get("latent"):
             for name in ("classes", "basis_volumes"):  # these belong to a latent
                 kept.pop(name, None)

@@ -80,6 +80,10 @@ class Assignment:
             put(self.latent, other.latent),
         )
 
+    def displaced(self, by_A: Tensor) -> "Assignment":
+        """Of images that were moved back by (n, 2) beforehand."""
+        return replace(self, pose=Pose(self.pose.rotation, self.pose.shift_A + by_A))
+
 
 def unassigned(n: int, latent_grid: LatentGrid) -> Assignment:
     """n particles before anything is known of them."""

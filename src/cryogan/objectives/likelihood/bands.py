@@ -1,6 +1,7 @@
 """What follows from a band: the working box, its circular harmonics, the levels of pose search."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,7 +41,17 @@ def search_for(
     """The levels of a search on these rings; see `pose_search.levels_for`."""
     half, assumptions = harmonics.box_size / 2, config.assumptions
     shift_px = assumptions.max_shift_percent / 50.0 * half
-    return levels_for(harmonics, assumptions.molecule * half, shift_px, rings, assumptions.symmetry)
+    sd_px = assumptions.shift_sd_percent / 50.0 * half or math.inf
+    return levels_for(
+        harmonics, assumptions.molecule * half, shift_px, rings, assumptions.symmetry, sd_px
+    )
+
+
+def coarse_search_for(harmonics: CircularHarmonics, config: LikelihoodConfig) -> list[Level]:
+    """The levels of a search on all rings that ends at 7.3°."""
+    levels = search_for(harmonics, config)
+    last = next(number for number, level in enumerate(levels) if level.nside >= 8)
+    return [*levels[:last], replace(levels[last], rings=harmonics.rings)]
 
 
 def mask_for(

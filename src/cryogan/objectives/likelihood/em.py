@@ -11,9 +11,9 @@ a motion that the half-sets do not share is suppressed.
 """
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ from cryogan.objectives.likelihood.em_step import (
     signal_prior_of,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.image_model import ImageModel
 from cryogan.objectives.likelihood.initial_model import (
     InitialStep,
     initial_model,
@@ -51,8 +52,11 @@ from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
 from cryogan.randomness import generator_for
+from cryogan.symmetry import symmetry_matrices
 
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
+_BLUR = 0.25  # radians in the finest ring that a standard deviation of shifts must make
+_CONTRAST_SD, _JUNK_SHARE = 0.2, 0.05  # before they are estimated
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -72,6 +76,9 @@ class EMState:
         finished: whether nothing is left to do.
         unfiltered: as `halves`, of the last iteration, without prior and mask; None before it.
         band: last shell of the maps.
+        shift_sd_percent: of the Gaussian prior of shifts, in percent of the padded box.
+        contrast_sd: standard deviation of the images' contrast.
+        junk_share: share of images without a particle.
     """
 
     done: int
@@ -85,6 +92,9 @@ class EMState:
     finished: bool
     unfiltered: Tensor | None = None
     band: int = 0
+    shift_sd_percent: float = 0.0
+    contrast_sd: float = _CONTRAST_SD
+    junk_share: float = _JUNK_SHARE
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -159,7 +169,10 @@ def expectation_maximisation(
             fsc = fsc_of_basis(maps)
             fsc[1:] = 0.0  # these began alike in both halves, so that their FSC means nothing
             width_px = halves[0].particles.box_size
-            state = EMState(0, 0, whole, maps, width_px, fsc, prior, seen, False)
+            sd_percent = config.assumptions.shift_sd_percent
+            state = EMState(
+                0, 0, whole, maps, width_px, fsc, prior, seen, False, shift_sd_percent=sd_percent
+            )
         while not state.finished:
             state, record = _iteration(state, halves, config, seed, device, pool)
             yield Step(record, state, finished=state.finished, milestone=True, live=state)
@@ -251,7 +264,7 @@ def _iteration(
     size = box_for(finest, box_size)
     pixel_size_A = halves[0].stack(size).pixel_size_A
     harmonics = harmonics_for(size, finest, config, device)
-    levels = search_for(harmonics, config, rings)
+    levels = search_for(harmonics, _with_shifts(config, state, rings), rings)
     mask = mask_for(size, pixel_size_A, config, device)
     latent_grid = latent_grid_of(config, basis_volumes, state.prior)
 
@@ -261,7 +274,11 @@ def _iteration(
         index = torch.randperm(len(half), generator=generator)
         index = index if state.whole else index[: config.subset_size * basis_volumes]
         maps = rescale_volume(state.halves[number].to(device), size)
-        found = e_step(half, index.sort().values, maps, latent_grid, levels, rings, harmonics)
+        image_model = ImageModel(state.contrast_sd, state.junk_share)
+        chosen = index.sort().values
+        found = e_step(
+            half, chosen, maps, latent_grid, levels, rings, harmonics, image_model=image_model
+        )
         prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
         return found, len(index), solve(found.equations, prior, mask, maps)
 
@@ -280,16 +297,19 @@ def _iteration(
     late = done >= config.iterations - config.last_iterations
     latent = None if basis_volumes == 1 else config.assumptions.latent_space
     learnt = latent is not None and latent.is_discrete
+    shift_sd_percent, offset_px = _shifts_of([each for each, _, _ in found], state, config, size)
+    images_model = _image_model_of([each for each, _, _ in found])
     finished = full >= config.last_iterations or done >= config.iterations
     unfiltered = None
     if finished:
         one, two = (_unfiltered(each.equations, volumes, finest) for each, _, volumes in found)
         unfiltered = torch.stack((one, _moved(two, drift, pixel_size_A)))
+        unfiltered = _translated(unfiltered, -offset_px)
     after = EMState(
         done,
         full,
         state.whole or late or not better,
-        torch.stack((maps[0], _moved(maps[1], drift, pixel_size_A))),
+        _translated(torch.stack((maps[0], _moved(maps[1], drift, pixel_size_A))), -offset_px),
         box_size,
         fsc,
         0.5 * (found[0][0].latent + found[1][0].latent).cpu() if learnt else state.prior,
@@ -297,6 +317,9 @@ def _iteration(
         finished,
         unfiltered,
         finest,
+        shift_sd_percent,
+        images_model.contrast_sd,
+        images_model.junk_share,
     )
     log_likelihood = 0.5 * (found[0][0].log_likelihood + found[1][0].log_likelihood)
     return after, _record("refinement", after.images_seen, rings, log_likelihood) | {
@@ -307,8 +330,55 @@ def _iteration(
         "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
         "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
         "latent_change": change,
+        "contrast_sd": images_model.contrast_sd,
+        "junk_share": images_model.junk_share,
+        "shift_sd_A": shift_sd_percent / 100.0 * width_A,
         "effective_poses": 0.5 * sum(each.effective_poses for each, _, _ in found),
     }
+
+
+def _with_shifts(config: LikelihoodConfig, state: EMState, rings: int) -> LikelihoodConfig:
+    """The settings with the shifts of the state; without any if these blur nothing in the band."""
+    if config.assumptions.shift_sd_percent == 0.0:
+        return config
+    radians = 2.0 * math.pi * rings * state.shift_sd_percent / 100.0
+    sd_percent = state.shift_sd_percent if radians > _BLUR else 0.0
+    return replace(config, assumptions=config.assumptions.with_shifts(sd_percent))
+
+
+def _shifts_of(
+    found: Sequence[EStep], state: EMState, config: LikelihoodConfig, size: int
+) -> tuple[float, Tensor]:
+    """The next standard deviation of shifts, and the offset (3,) of half-map 1 in pixels."""
+    moments = [each.shifts for each in found if each.shifts is not None]
+    if not moments or config.assumptions.shift_sd_percent == 0.0:
+        return state.shift_sd_percent, torch.zeros(3)
+    operators = symmetry_matrices(config.assumptions.symmetry)
+    offsets = [each.offset_px(operators) for each in moments]
+    sd_px = sum(each.sd_px(own) for each, own in zip(moments, offsets, strict=True)) / len(moments)
+    most = config.assumptions.shift_sd_percent
+    return min(100.0 * sd_px / size, most), offsets[0].float()
+
+
+def _image_model_of(found: Sequence[EStep]) -> ImageModel:
+    """The next image model, of both half-sets; none is left out while most do not fit the maps."""
+    first, second = (each.images for each in found)
+    assert first is not None
+    assert second is not None
+    both = first + second
+    return both.model if both.are_particles else replace(both.model, junk_share=0.0)
+
+
+def _translated(maps: Tensor, by_px: Tensor) -> Tensor:
+    """Maps (..., D, D, D) moved by (x, y, z)."""
+    if not by_px.any():
+        return maps
+    size = maps.shape[-1]
+    frequency = fourier.frequency_grid(size, 3, maps.device)
+    phase = -2.0 * math.pi * (frequency @ by_px.to(maps))
+    return fourier.irfft(
+        fourier.rfft(maps, 3) * torch.polar(torch.ones_like(phase), phase), size, 3
+    )
 
 
 def _aligned(

@@ -5,7 +5,7 @@ that map is compared with that given maps of the same spectrum and symmetry whos
 and that given its spherical average. A map fitted to noise explains them no better than these.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.objectives.likelihood.bands import (
     box_for,
+    coarse_search_for,
     harmonics_for,
     mask_for,
-    search_for,
     symmetrised,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
@@ -89,7 +89,7 @@ def held_out(
     size = box_for(rings, half.particles.box_size)
     rings = min(rings, size // 2 - 1)
     harmonics = harmonics_for(size, rings, config, device)
-    levels = [replace(search_for(harmonics, config)[0], rings=rings)]
+    levels = coarse_search_for(harmonics, config)
     mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
     band = fourier.band_mask(size, rings + 0.5, 3, device)
     spectrum = fourier.rfft(rescale_volume(volume.to(device), size), 3) * band

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.objectives.likelihood.bands import (
     box_for,
+    coarse_search_for,
     harmonics_for,
     mask_for,
     search_for,
@@ -89,7 +90,7 @@ def initial_model(
     volumes = [volume[None] * mask for volume in starts]
     for rings in range(max(first, start_rings), last + 1):
         harmonics = harmonics_for(size, rings, config, device)
-        levels = [replace(search_for(harmonics, config)[0], rings=rings)]
+        levels = coarse_search_for(harmonics, config)
         prior = signal_prior_of(half, size, rings, 1, config).to(device)
         low, high = config.annealing
         max_log_likelihood = low * (high / low) ** min(1.0, (rings - first) / 5)

@@ -74,11 +74,14 @@ class _Iteration:
 
     @cached_property
     def trial_levels(self) -> list[Level]:
-        """Two, with as many cells and as long slices as the last two of the run."""
-        if len(self.levels) < 3:
+        """Two of orientations, with cells and slices as in the last two of the run."""
+        of_shifts = [level for level in self.levels if level.of_shifts]
+        levels = self.levels[len(of_shifts) :]
+        if len(levels) < 3:
             return self.levels
-        first, *_, before, last = self.levels
+        first, *_, before, last = levels
         return [
+            *of_shifts,
             replace(first, keep=before.keep, most=before.most),
             replace(last, nside=2 * first.nside),
         ]
@@ -125,7 +128,7 @@ class _Iteration:
         last, before = self.levels[-1], self.levels[-2:][0]
         cells = 8 * max(before.keep, before.most)
         if last.shift_steps:
-            cells = max(cells, max(last.keep, last.most) * (2 * last.shift_steps + 1) ** 2)
+            cells = max(last.keep, last.most)
         image = 64.0 * cells
         if self.basis_volumes > 1:
             points = len(latent_grid_of(self.config, self.basis_volumes).latent)

@@ -18,10 +18,13 @@ class Observations:
     Attributes:
         a: (n, M) coefficients of C y / N, times the weights of `CircularHarmonics.weight`.
         b: (n, R) ring means of C² / N, times `CircularHarmonics.ring_weight`.
+        blobs: (n, kinds, R) from `image_model.blob_gains`; None if images without a particle are
+            of no concern.
     """
 
     a: Tensor
     b: Tensor
+    blobs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.a)
@@ -29,10 +32,16 @@ class Observations:
     @classmethod
     def joined(cls, parts: Sequence["Observations"]) -> "Observations":
         """Those of all parts."""
-        return cls(torch.cat([part.a for part in parts]), torch.cat([part.b for part in parts]))
+        blobs = [part.blobs for part in parts if part.blobs is not None]
+        return cls(
+            torch.cat([part.a for part in parts]),
+            torch.cat([part.b for part in parts]),
+            torch.cat(blobs) if blobs else None,
+        )
 
     def __getitem__(self, index: Tensor | slice) -> "Observations":
-        return Observations(self.a[index], self.b[index])
+        blobs = None if self.blobs is None else self.blobs[index]
+        return Observations(self.a[index], self.b[index], blobs)
 
 
 def observations_of(

@@ -22,6 +22,9 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
+_NEAR = 0.15  # share of the best log-likelihood that cells may lack
+_KEPT = {4: (6, 6), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
+_SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
 
 
@@ -34,11 +37,14 @@ class Level:
         rings: the band in which poses are scored.
         keep: the most cells of an image that are handed on.
         shift_step_px: distance of neighbouring shifts.
-        shift_steps: shifts up to this many steps along x and y, about that of the best cell of
-            the level before.
+        shift_steps: shifts up to this many steps along x and y, about that of each cell of the
+            level before.
         most: as `keep`, where posteriors are broad (`Cells.promising`); no more than elsewhere
             by default.
         symmetry: the first level's directions are those of one asymmetric unit.
+        shift_sd_px: standard deviation of the Gaussian prior of shifts along x and y; the prior is
+            flat by default.
+        of_shifts: the level chooses `keep` shifts, for any orientation.
     """
 
     nside: int
@@ -48,11 +54,20 @@ class Level:
     shift_steps: int = 0
     most: int = 0
     symmetry: str = "C1"
+    shift_sd_px: float = math.inf
+    of_shifts: bool = False
 
     def shifts_px(self, device: torch.device) -> Tensor:
-        """((2 shift_steps + 1)², 2) shifts (x, y)."""
+        """(S, 2) shifts (x, y): of a square, or of a disc under a Gaussian prior."""
         line = torch.arange(-self.shift_steps, self.shift_steps + 1, device=device)
-        return torch.cartesian_prod(line, line).flip(1) * self.shift_step_px
+        steps = torch.cartesian_prod(line, line).flip(1)
+        if self.shift_sd_px < math.inf and self.shift_steps > 1:
+            steps = steps[steps.square().sum(dim=1) <= (self.shift_steps + 0.5) ** 2]
+        return steps * self.shift_step_px
+
+    def log_prior(self, shift_px: Tensor) -> Tensor:
+        """(...) log-density of shifts (..., 2), that of no shift being 0."""
+        return -0.5 * shift_px.square().sum(-1) / self.shift_sd_px**2
 
 
 def levels_for(
@@ -61,11 +76,14 @@ def levels_for(
     shift_px: float,
     rings: int | None = None,
     symmetry: str = "C1",
+    shift_sd_px: float = math.inf,
 ) -> list[Level]:
     """From coarse to as fine as the band asks for.
 
     A turn by one step of the grid moves the edge of the molecule by a fraction of the finest
-    wavelength, 3 radians at the finest level; other levels use the rings where it is 3.6.
+    wavelength, 3 radians at the finest level; other levels use the rings where it is 3.6. Where
+    shifts are searched, all of them are compared on a coarser grid first, where it is 6.4: it has
+    an eighth of the orientations, and chooses shifts only.
 
     Args:
         harmonics: the rings.
@@ -73,21 +91,24 @@ def levels_for(
         shift_px: largest shift from those that are known, along x and y; 0 for none.
         rings: the band; by default all rings.
         symmetry: of the molecule.
+        shift_sd_px: of the Gaussian prior of shifts; flat by default.
     """
     rings = rings or harmonics.rings
     levels: list[Level] = []
-    nside = 8
+    nside = 8 if shift_px == 0 else 4
     while True:
         spacing = math.sqrt(4.0 * math.pi / 12) / nside
         radians_per_ring = 2.0 * math.pi * molecule_px / harmonics.box_size * spacing
-        last = radians_per_ring * rings <= 3.0 or nside >= 256
-        band = rings if last else min(rings, math.floor(3.6 / radians_per_ring))
+        last = nside >= 8 and (radians_per_ring * rings <= 3.0 or nside >= 256)
+        radians = 6.4 if nside < 8 else 3.6
+        band = rings if last else min(rings, math.floor(radians / radians_per_ring))
         step_px = harmonics.box_size / (2.7 * band)
         if levels:  # finer than before, also where the band is the same
             step_px = min(step_px, 0.7 * levels[-1].shift_step_px)
         steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
-        keep, most = (24, 192) if nside == 8 else (8, 64)
-        levels.append(Level(nside, band, keep, step_px, steps, most, symmetry))
+        keep, most = _KEPT.get(nside, (8, 64))
+        level = Level(nside, band, keep, step_px, steps, most, symmetry, shift_sd_px, nside < 8)
+        levels.append(level)
         if last:
             return levels
         nside *= 2
@@ -110,6 +131,15 @@ class Reference:
     spectrum: Tensor
     plane: Tensor | None
     power: Tensor | None
+
+    def power_of(self, direction: Tensor, b: Tensor) -> Tensor:
+        """(n, K) Σ |P|² B of directions (n, K) and images (n, R)."""
+        if self.power is not None:
+            power = self.power[direction]
+        else:
+            needed, place = torch.unique(direction, return_inverse=True)
+            power = _slices(self.spectrum, self.band, self.grid.frame[needed])[1][place]
+        return torch.einsum("nr,nkr->nk", b[:, : self.band.rings], power)
 
     def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (..., M') and powers (..., R') of directions (...)."""
@@ -169,7 +199,7 @@ class Cells:
         """
         best = self.best(max(keep, most))
         top = best.score[:, :1]
-        near = (best.score >= top - 10.0 - 0.15 * top.clamp_min(0.0)).sum(dim=1)
+        near = (best.score >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
         needed = min(keep, int(near.max()))
         if most > keep and float(top.median()) < _FAINT:
             held = torch.softmax(best.score, dim=1).cumsum(dim=1)
@@ -202,7 +232,6 @@ def search(
     observations: Observations,
     references: Sequence[Reference],
     levels: Sequence[Level],
-    shift_px: Tensor | None = None,
     chunk: int = 16,
 ) -> Cells:
     """The cells of the finest level that descend from those kept, with their scores.
@@ -211,17 +240,21 @@ def search(
         observations: n images.
         references: slices of the map at every level.
         levels: see `levels_for`.
-        shift_px: (n, 2) where the first level's shifts are centred; the origin by default.
         chunk: images at a time.
     """
-    if shift_px is None:
-        shift_px = observations.b.new_zeros(len(observations), 2)
     found = []
+    # where many shifts are compared, as many scores as without any of twelve times the directions
+    first = 2 if levels[0].of_shifts else 1
+    at_once = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
     for start in range(0, len(observations), chunk):
         part = observations[start : start + chunk]
-        cells = _coarse(part, shift_px[start : start + chunk], references[0], levels[0])
-        for number in range(1, len(levels)):
-            cells = cells.promising(levels[number - 1].keep, levels[number - 1].most)
+        few = [part[k : k + at_once] for k in range(0, len(part), at_once)]
+        kept = [_first(each, references, levels) for each in few]
+        most = max(cells.score.shape[1] for cells in kept)
+        cells = joined([cells.padded(most) for cells in kept], 0)
+        for number in range(first, len(levels)):
+            before = levels[number - 1]
+            cells = cells.promising(before.keep, before.most)
             cells = _finer(part, cells, references[number], levels[number])
         found.append(cells)
     most = max(cells.score.shape[1] for cells in found)
@@ -233,12 +266,13 @@ def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
 
     Cells that were not kept count nothing.
     """
-    first, finest = levels[0], levels[-1]
+    first, finest = levels[int(levels[0].of_shifts)], levels[-1]
     searched = len(asymmetric_directions(first.nside, first.symmetry, CPU)) / (12 * first.nside**2)
-    shifts = 1.0
-    for level in levels:
+    shifts = 1.0  # of the finest level, each counted with its prior
+    for level in levels if finest.shift_sd_px > 0 else []:
         refinement = (level.shift_step_px / finest.shift_step_px) ** 2
-        shifts = max(shifts, refinement * (2 * level.shift_steps + 1) ** 2)
+        prior = level.log_prior(level.shifts_px(cells.score.device)).exp()
+        shifts = max(shifts, refinement * float(prior.sum()))
     angles = len(in_plane_angles(finest.nside, cells.score.device))
     poses = searched * 12 * finest.nside**2 * angles * shifts
     return torch.logsumexp(cells.score, dim=1) - math.log(poses)
@@ -250,47 +284,98 @@ def in_plane_angles(nside: int, device: torch.device) -> Tensor:
     return torch.arange(count, device=device) * (2.0 * math.pi / count)
 
 
-def _coarse(part: Observations, base_px: Tensor, ref: Reference, level: Level) -> Cells:
-    """The best cells of the first level, all of which are scored, order by order."""
-    searched = asymmetric_directions(level.nside, level.symmetry, base_px.device)
+def _first(part: Observations, references: Sequence[Reference], levels: Sequence[Level]) -> Cells:
+    """The best cells of the first level on which orientations are kept."""
+    first = levels[0]
+    shifts_px = first.shifts_px(part.a.device).expand(len(part), -1, -1)
+    scores = _scores(part, shifts_px, references[0], first)
+    if not first.of_shifts:
+        return _best(scores, first)
+    best = (scores.of_angles.amax(dim=0) + scores.same).view(*shifts_px.shape[:2], -1).amax(dim=2)
+    top = best.amax(dim=1, keepdim=True)
+    near = (best >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
+    best = best.topk(min(int(near.max()), first.keep), dim=1).indices
+    few_px = shifts_px.gather(1, best[..., None].expand(-1, -1, 2))
+    ref, level = references[1], levels[1]
+    cells = _best(_scores(part, few_px, ref, level), level)
+    return _shifted(part, cells.promising(_SHIFTED[level.nside], level.most), ref, level)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores of S shifts, V directions and T in-plane angles.
+
+    Attributes:
+        shift_px: (n, S, 2).
+        direction: (V,).
+        psi: (T,).
+        of_angles: (T, n, S V) what depends on the angle.
+        same: (n, S V) the rest.
+    """
+
+    shift_px: Tensor
+    direction: Tensor
+    psi: Tensor
+    of_angles: Tensor
+    same: Tensor
+
+
+def _scores(part: Observations, shift_px: Tensor, ref: Reference, level: Level) -> _Scores:
+    """All directions and in-plane angles of a level at shifts (n, S, 2), order by order."""
+    searched = asymmetric_directions(level.nside, level.symmetry, part.a.device)
     n, directions, band = len(part), len(searched), ref.band
     plane, ref_power = ref.take(searched)
     top = max(band.highest_orders)
-    psi = in_plane_angles(level.nside, base_px.device)
+    psi = in_plane_angles(level.nside, part.a.device)
     phase = psi[:, None] * torch.arange(top + 1, device=psi.device)
     turn = torch.cat((phase.cos(), phase.sin()), dim=1)  # Re(exp(-i m ψ) c)
-    power = 0.5 * part.b[:, : level.rings] @ ref_power.T
-    cross = power.new_empty(2, top + 1, n, directions)
-    p = [torch.view_as_real(plane[:, band.order == m]).flatten(1).T for m in range(top + 1)]
-    found = []
-    for shift_px in level.shifts_px(psi.device):
-        shift_px = (base_px + shift_px)[:, None]
-        a = moved(part.a, shift_px, band)[:, 0]
-        for m in range(top + 1):
-            mine = a[:, band.order == m]
-            torch.mm(torch.view_as_real(mine).flatten(1), p[m], out=cross[0, m])
-            torch.mm(torch.view_as_real(-1j * mine).flatten(1), p[m], out=cross[1, m])
-        score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, directions) - power
-        score = score.permute(1, 2, 0).reshape(n, -1)
-        best = score.topk(min(max(level.keep, level.most), score.shape[1]), dim=1)
-        direction, angle = searched[best.indices // len(psi)], psi[best.indices % len(psi)]
-        found.append(Cells(direction, angle, shift_px.expand(*direction.shape, 2), best.values))
-    return joined(found, 1).best(max(level.keep, level.most))
+    a = moved(part.a, shift_px, band).flatten(0, 1)
+    cross = ref_power.new_empty(2, top + 1, len(a), directions)
+    for m in range(top + 1):
+        mine = a[:, band.order == m]
+        theirs = torch.view_as_real(plane[:, band.order == m]).flatten(1).T
+        torch.mm(torch.view_as_real(mine).flatten(1), theirs, out=cross[0, m])
+        torch.mm(torch.view_as_real(-1j * mine).flatten(1), theirs, out=cross[1, m])
+    score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, -1)
+    power = 0.5 * part.b[:, None, : level.rings] @ ref_power.T
+    same = (level.log_prior(shift_px)[..., None] - power).flatten(1)
+    return _Scores(shift_px, searched, psi, score, same)
+
+
+def _best(scores: _Scores, level: Level) -> Cells:
+    """The best cells: they have the best shifts and directions, so that the rest is not sorted."""
+    keep = max(level.keep, level.most)
+    pair = scores.of_angles.amax(dim=0) + scores.same
+    pair = pair.topk(min(keep, pair.shape[1]), dim=1).indices
+    score = scores.of_angles.gather(2, pair.expand(len(scores.psi), -1, -1)).permute(1, 2, 0)
+    score = (score + scores.same.gather(1, pair)[..., None]).flatten(1)
+    best = score.topk(min(keep, score.shape[1]), dim=1)
+    pair = pair.gather(1, best.indices // len(scores.psi))
+    shift = pair // len(scores.direction)
+    return Cells(
+        scores.direction[pair % len(scores.direction)],
+        scores.psi[best.indices % len(scores.psi)],
+        scores.shift_px.gather(1, shift[..., None].expand(-1, -1, 2)),
+        best.values,
+    )
 
 
 def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
-    """The children of cells: four directions, two in-plane angles, then shifts about the best."""
+    """The children of cells, then shifts about those of the best of them."""
+    children = _children(part, cells, ref, level)
+    if level.shift_steps == 0:
+        return children
+    return _shifted(part, children.promising(_SHIFTED.get(level.nside, 16), level.most), ref, level)
+
+
+def _children(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
+    """Four directions and two in-plane angles of each cell, at its own shift."""
     device = part.a.device
     band = ref.band
-    base_px = cells.best(1).shift_px  # (n, 1, 2)
-    offset_px = level.shifts_px(device)
-    a = moved(part.a, base_px + offset_px, band)  # (n, S, M')
-    apart = (cells.shift_px - base_px)[:, :, None] - offset_px
-    nearest = apart.square().sum(-1).argmin(-1)  # (n, K) number of each cell's shift
-    image = torch.arange(len(part), device=device)[:, None]
+    a, row = _moved_to(part.a, cells.shift_px, band)
     child = 4 * cells.direction[..., None] + torch.arange(4, device=device)  # (n, K, 4)
     psi = cells.psi[..., None] + ref.grid.twist[child]
-    mine = band.turned(a[image, nearest][:, :, None], -psi)
+    mine = band.turned(a[row][:, :, None], -psi)
     # Re(conj P A exp(i m step)), by real products: complex ones would be copied to be conjugated
     plane, power = ref.take(child)
     p, mine = torch.view_as_real(plane), torch.view_as_real(mine)
@@ -301,24 +386,47 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     phase = band.order[:, None] * step
     power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], power)
     score = real @ phase.cos() + imaginary @ phase.sin() - power[..., None]  # (n, K, 4, 2)
-    shape = score.shape
-    finer = Cells(
-        child[..., None].expand(shape).flatten(1),
-        (psi[..., None] + step).flatten(1),
-        (base_px + offset_px[nearest])[:, :, None, None].expand(*shape, 2).flatten(1, 3),
-        score.flatten(1),
-    )
-    if level.shift_steps == 0:
-        return finer
-    finer = finer.promising(level.keep, level.most)
-    plane, power = ref.take(finer.direction)
-    plane = torch.view_as_real(band.turned(plane, finer.psi)).flatten(2)
-    power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)
-    score = plane @ torch.view_as_real(a).flatten(2).mT - power[..., None]  # (n, K, S)
+    score = score + level.log_prior(cells.shift_px)[..., None, None]
     shape = score.shape
     return Cells(
-        finer.direction[..., None].expand(shape).flatten(1),
-        finer.psi[..., None].expand(shape).flatten(1),
-        (base_px + offset_px)[:, None].expand(*shape, 2).flatten(1, 2),
+        child[..., None].expand(shape).flatten(1),
+        (psi[..., None] + step).flatten(1),
+        cells.shift_px[:, :, None, None].expand(*shape, 2).flatten(1, 3),
         score.flatten(1),
     )
+
+
+def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
+    """Shifts about those of each cell: sums of conj P A exp(2πi k·offset) over the rings."""
+    band = ref.band
+    a, row = _moved_to(part.a, cells.shift_px, band)
+    plane, power = ref.take(cells.direction)
+    plane = band.turned(plane, cells.psi)
+    power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)
+    offset_px = level.shifts_px(part.a.device)
+    values = band.to_samples(a / band.weight)[row].flatten(0, 1)
+    values = values * band.to_samples(plane.flatten(0, 1)).conj() * band.sample_weight
+    wave = 2.0 * math.pi * band.frequency @ offset_px.T
+    score = values.real @ wave.cos() - values.imag @ wave.sin()
+    shift_px = cells.shift_px[:, :, None] + offset_px
+    score = score.view(*cells.score.shape, -1) - power[..., None] + level.log_prior(shift_px)
+    shape = score.shape
+    return Cells(
+        cells.direction[..., None].expand(shape).flatten(1),
+        cells.psi[..., None].expand(shape).flatten(1),
+        shift_px.flatten(1, 2),
+        score.flatten(1),
+    ).best(max(level.keep, level.most))
+
+
+def _moved_to(a: Tensor, shift_px: Tensor, band: CircularHarmonics) -> tuple[Tensor, Tensor]:
+    """Coefficients of A (n, M) moved back by distinct shifts, and which are those of (n, K, 2)."""
+    n, device = len(a), a.device
+    image = torch.arange(n, device=device)[:, None].expand(shift_px.shape[:2])
+    place = (shift_px * 4096).round().long()  # cells of one shift differ by rounding at most
+    key = torch.stack((image, place[..., 0], place[..., 1]), dim=-1)
+    _, row = torch.unique(key.flatten(0, 1), dim=0, return_inverse=True)
+    first = torch.empty(int(row.max()) + 1, dtype=torch.long, device=device)
+    first[row] = torch.arange(len(row), device=device)
+    shifts = shift_px.flatten(0, 1)[first]
+    return moved(a[image.flatten()[first]], shifts[:, None], band)[:, 0], row.view(n, -1)

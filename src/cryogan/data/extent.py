@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.data.statistics import at_box
+from cryogan.data.statistics import Measurement, at_box
 from cryogan.particles import ArrayStack, Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
@@ -52,6 +52,14 @@ class Extent:
         """Half the width of the triangular density of that standard deviation, or of its bound."""
         sd = self.shift_below_A if self.shift_sd_A is None else self.shift_sd_A
         return math.sqrt(6.0) * sd
+
+
+def diameter_of(particles: Particles, measured: Measurement) -> float | None:
+    """Diameter (Å) of the particle in flat images, by the radius of their power; or None."""
+    size = min(_LARGEST_BOX, particles.box_size)
+    spectra = measured.spectra.scaled(1.0 / measured.gain)
+    spectra = PowerSpectra(at_box(spectra.signal, size), at_box(spectra.noise, size))
+    return _diameter(*power_profile(_cropped(particles, size), spectra))
 
 
 def measure_extent(particles: Particles, spectra: PowerSpectra) -> Extent:

@@ -1,0 +1,207 @@
+"""Where particles are in their images, measured without poses, and images centred on them.
+
+At wavelengths above the particle's diameter all its projections look much the same: like their mean
+over all in-plane angles, a blob. That mean and the displacements of the images from it are
+estimated together, by expectation-maximisation with a Gaussian density of displacements. What the
+particle's own shape adds to a projection acts as further noise: of the signal's power, so that each
+image's uncertainty is neither too small nor too large. (Finer wavelengths would centre images on
+the densest part of the molecule.)
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryogan import fourier
+from cryogan.data.extent import diameter_of
+from cryogan.data.statistics import Measurement, at_box, measure
+from cryogan.particles import ImageStack, Particles
+from cryogan.physics.ctf import ctf
+from cryogan.physics.imaging import Preprocessing, preprocess
+
+_CHUNK = 512
+_SAMPLE = 2000
+_ITERATIONS = 12
+_RINGS = 1.25  # of the box over the diameter
+_LARGEST_BOX = 32
+_FARTHEST = 0.35  # of the box
+_START = 0.15  # of the box: the first standard deviation
+_LEAST = 0.4  # pixels of that box: a narrower density would fall between them
+
+
+@dataclass(frozen=True)
+class Displacements:
+    """Where the particles of a set are in their images.
+
+    Attributes:
+        centre_px: (n, 2) int64 (x, y), the posterior mean of each image, in whole pixels.
+        sd_A: standard deviation of the displacements along an axis.
+        remaining_sd_A: the same once images are centred: of the posteriors.
+        diameter_A: of the particle, on which the wavelengths depend.
+    """
+
+    centre_px: Tensor
+    sd_A: float
+    remaining_sd_A: float
+    diameter_A: float
+
+
+@dataclass(frozen=True)
+class CentredStack:
+    """The images of `parent`, rolled by whole pixels: an `ImageStack`.
+
+    What leaves the box on one side comes in on the other, so that noise stays what it was.
+    """
+
+    parent: ImageStack
+    centre_px: Tensor
+
+    @property
+    def box_size(self) -> int:
+        return self.parent.box_size
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    def read(self, index: Tensor) -> Tensor:
+        images, size = self.parent.read(index), self.box_size
+        pixel = torch.arange(size)
+        x, y = self.centre_px[index].T
+        row = (pixel + y[:, None]) % size
+        column = (pixel + x[:, None]) % size
+        number = torch.arange(len(images))[:, None, None]
+        return images[number, row[:, :, None], column[:, None, :]]
+
+
+def centred(particles: Particles) -> tuple[Particles, Displacements]:
+    """The particles (normalised) with centred images, and where they were.
+
+    What was found is added to the summary of the particles' source.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    found = measure_displacements(particles, measure(particles))
+    source = particles.source
+    if source is not None:
+        words = (
+            f"images centred on reading: particles are {found.sd_A:.1f} Å off centre along each "
+            f"axis, {found.remaining_sd_A:.1f} Å once centred (standard deviations)"
+        )
+        source = replace(source, summary=f"{source.summary}\n{words}")
+    stack = CentredStack(particles.stack, found.centre_px)
+    return replace(particles, stack=stack, source=source), found
+
+
+def measure_displacements(particles: Particles, measured: Measurement) -> Displacements:
+    """Displacements of flat images; their density and the mean image are learnt on 2,000 of them.
+
+    Args:
+        particles: the images.
+        measured: their spectra and unit.
+    """
+    sample = torch.linspace(0, len(particles) - 1, min(_SAMPLE, len(particles))).round().long()
+    width_A = particles.box_size * particles.pixel_size_A
+    diameter_A = diameter_of(particles.subset(sample), measured) or 0.5 * width_A
+    size = min(_LARGEST_BOX, particles.box_size - particles.box_size % 2)
+    rings = min(max(2, round(_RINGS * width_A / diameter_A)), size // 2 - 1)
+    model = _Blob.first(measured, size, rings, width_A)
+    few = list(_filtered(particles, measured, sample, size, rings))
+    for _ in range(_ITERATIONS):
+        model = model.better(few)
+    found = [
+        model.posterior(*part)[:2]
+        for part in _filtered(particles, measured, torch.arange(len(particles)), size, rings)
+    ]
+    mean, variance = (torch.cat(column) for column in zip(*found, strict=True))
+    pixels_A = width_A / particles.box_size
+    return Displacements(
+        (mean * width_A / pixels_A).round().long(),
+        float(model.variance.sqrt()) * width_A,
+        float((variance.mean() / 2.0).sqrt()) * width_A,
+        diameter_A,
+    )
+
+
+def _filtered(
+    particles: Particles, measured: Measurement, index: Tensor, size: int, rings: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Per chunk C y / P and C² / P (n, D, D // 2 + 1), P the expected power; in some rings only.
+
+    Fourier coefficients are unitary, so that noise has the power of `measured`.
+    """
+    shells = fourier.shell_index(size)
+    inside = (shells > 0) & (shells <= rings)
+    signal, noise = (
+        at_box(each, size)[shells.clamp_max(size // 2)]
+        for each in (measured.spectra.signal.clamp_min(0.0), measured.spectra.noise)
+    )
+    pixel_size_A = particles.pixel_size_A * particles.box_size / size
+    for part in torch.split(index, _CHUNK):
+        images = preprocess(particles.stack.read(part) * measured.gain, Preprocessing(size))
+        transfer = ctf(particles.ctf[part], size, pixel_size_A)
+        power = (noise + transfer.square() * signal).clamp_min(1e-20)
+        weight = transfer * inside / power
+        yield fourier.rfft(images) / size * weight, transfer * weight
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """The mean image and the density of its displacements.
+
+    Attributes:
+        profile: (size // 2 + 1,) real Fourier coefficients of the mean image by shell.
+        middle: (2,) mean displacement (x, y), in units of the box.
+        variance: of displacements along an axis, same unit.
+    """
+
+    profile: Tensor
+    middle: Tensor
+    variance: Tensor
+
+    @classmethod
+    def first(cls, measured: Measurement, size: int, rings: int, width_A: float) -> "_Blob":
+        """A blob of the signal's power."""
+        profile = at_box(measured.spectra.signal, size).clamp_min(0.0).sqrt()
+        profile = torch.where(torch.arange(len(profile)) <= rings, profile, 0.0)
+        return cls(profile, torch.zeros(2), torch.tensor(_START**2))
+
+    @property
+    def size(self) -> int:
+        return 2 * (len(self.profile) - 1)
+
+    def posterior(self, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means (n, 2) and variances (n,), of x and y together, and densities (n, D, D)."""
+        size = self.size
+        mean_image = self.profile[fourier.shell_index(size).clamp_max(size // 2)]
+        half = fourier.half_weights(size)
+        x = (torch.arange(size) - size // 2) / size
+        apart = (x[:, None] - self.middle[1]).square() + (x - self.middle[0]).square()
+        score = fourier.irfft(image * mean_image, size) * size**2
+        score = score - 0.5 * (weight * half * mean_image.square()).sum((-2, -1))[:, None, None]
+        score = score - 0.5 * apart / self.variance
+        score = torch.where(x[:, None].square() + x.square() <= _FARTHEST**2, score, -math.inf)
+        density = torch.softmax(score.flatten(1), dim=1).view_as(score)
+        mean = torch.stack(((density.sum(1) * x).sum(1), (density.sum(2) * x).sum(1)), dim=1)
+        second = (density * (x[:, None].square() + x.square())).sum((-2, -1))
+        return mean, second - mean.square().sum(1), density
+
+    def better(self, chunks: list[tuple[Tensor, Tensor]]) -> "_Blob":
+        """After an iteration of expectation-maximisation."""
+        size = self.size
+        moved, total = torch.zeros(size, size // 2 + 1), torch.zeros(size, size // 2 + 1)
+        means, variances = [], []
+        for image, weight in chunks:
+            mean, variance, density = self.posterior(image, weight)
+            moved += (image * fourier.rfft(density).conj()).real.sum(0)
+            total += weight.sum(0)
+            means.append(mean)
+            variances.append(variance)
+        mean, variance = torch.cat(means), torch.cat(variances)
+        middle = mean.mean(0)
+        profile = fourier.shell_sum(moved, size) / fourier.shell_sum(total, size).clamp_min(1e-20)
+        spread = ((mean - middle).square().sum(1) + variance).mean() / 2.0
+        return _Blob(profile, middle, spread.clamp_min((_LEAST / size) ** 2))

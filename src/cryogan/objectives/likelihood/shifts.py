@@ -1,0 +1,71 @@
+"""What posteriors say of the shifts: their spread, and how far the map is from its origin.
+
+A map that is v away from its origin moves the particle of orientation R by the x and y of `Rᵀ v`
+in its image. The offset v that explains most of the shifts is removed from the map; what is left of
+their second moment is the variance of the Gaussian prior (Scheres, J. Struct. Biol. 180, 2012).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryogan.objectives.likelihood.orientation_grid import OrientationGrid
+from cryogan.objectives.likelihood.pose_search import Cells
+
+
+@dataclass(frozen=True)
+class ShiftMoments:
+    """Sums over images, in pixels of their box.
+
+    Attributes:
+        images: how many.
+        second: posterior mean of |t|².
+        normal: (3, 3) sum of Mᵀ M, where M (2, 3) takes an offset of the map to a shift.
+        right: (3,) sum of Mᵀ t.
+    """
+
+    images: int
+    second: float
+    normal: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, cells: Cells, probability: Tensor, grid: OrientationGrid) -> "ShiftMoments":
+        """Of posteriors (n, K); orientations are those of the best cells."""
+        best = probability.argmax(dim=1, keepdim=True)
+        frame = grid.frame[cells.direction.gather(1, best)[:, 0]]
+        psi = cells.psi.gather(1, best)
+        x, y = frame[:, :, 0], frame[:, :, 1]
+        cosine, sine = psi.cos(), psi.sin()
+        operator = torch.stack((cosine * x + sine * y, cosine * y - sine * x), dim=1)
+        mean = (probability[..., None] * cells.shift_px).sum(dim=1)
+        return cls(
+            len(mean),
+            float((probability * cells.shift_px.square().sum(-1)).sum()),
+            torch.einsum("nai,naj->ij", operator, operator).double().cpu(),
+            torch.einsum("nai,na->i", operator, mean).double().cpu(),
+        )
+
+    def __add__(self, other: "ShiftMoments") -> "ShiftMoments":
+        return ShiftMoments(
+            self.images + other.images,
+            self.second + other.second,
+            self.normal + other.normal,
+            self.right + other.right,
+        )
+
+    def offset_px(self, operators: Tensor) -> Tensor:
+        """(3,) offset of the map that a molecule of these symmetry operators (G, 3, 3) may have."""
+        allowed = operators.double().cpu().mean(dim=0)  # projects on what all of them leave alone
+        ridge = 1e-6 * self.normal.trace() * torch.eye(3, dtype=torch.float64)
+        normal = allowed @ self.normal @ allowed + ridge
+        found: Tensor = allowed @ torch.linalg.solve(normal, allowed @ self.right)
+        return found
+
+    def sd_px(self, offset_px: Tensor) -> float:
+        """Standard deviation along an axis of shifts that the offset does not explain."""
+        explained = 2.0 * self.right @ offset_px - offset_px @ self.normal @ offset_px
+        left = max(self.second - float(explained), 0.0)
+        return math.sqrt(left / (2.0 * self.images))
