@@ -349,6 +349,7 @@ def test_the_star_file_keeps_its_source_and_gains_poses(dataset: Path, assigned:
     before, after = particle_table(dataset / "particles.star"), particle_table(assigned)
     own = {"rlnRandomSubset", "rlnClassNumber", "rlnLogLikeliContribution", "cryoganAngleSpread"}
     own |= {"cryoganShiftSpreadAngst", "cryoganPeakProbability"}
+    own |= {"cryoganParticleProbability", "cryoganContrast"}
     posed = {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"}
     assert set(after.columns) == set(before.columns) | own | posed
     for label in set(before.columns) - posed - own - {"rlnImageName"}:

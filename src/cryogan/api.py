@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from torch import Tensor
 
 from cryogan.conformations.folder import (
     conformations_folder,
@@ -17,7 +16,7 @@ from cryogan.conformations.folder import (
     read_true_conformations,
 )
 from cryogan.conformations.series import Series
-from cryogan.data.centring import centred
+from cryogan.data.centring import Displacements, centred
 from cryogan.data.halves import halves_of
 from cryogan.data.images import cropped
 from cryogan.data.normalisation import normalised
@@ -60,7 +59,7 @@ from cryogan.run.reconstruction import (
     device_named,
     run_objective,
 )
-from cryogan.run.starting_maps import half_basis
+from cryogan.run.starting_maps import half_basis, image_model_of
 from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
 from cryogan.simulation.description import write_description
 from cryogan.simulation.plan import Source, plan
@@ -168,10 +167,11 @@ def reconstruct(
         objective: "adversarial", "likelihood", one of your own as "package.module:Class", or an
             `Objective` with settings.
         symmetry: point group (RELION's name); C1 by default.
-        diameter_A: diameter of the particle; by default the mask fills 0.85 of the box.
+        diameter_A: diameter of the particle; measured by default, at most 0.85 of the box.
         mask: soft mask (.mrc) in its place.
         mask_edge: width of the mask's edge as a fraction of half the box; 0.15 by default.
-        max_shift: largest shift along x and y: in Å, or "5%" of the box; 0 by default.
+        max_shift: largest shift along x and y: in Å, or "5%" of the box. By default the spread is
+            measured, images are centred, and what remains is searched.
         view_sigma: of assumed viewing directions (adversarial objective); 1, uniform, by default.
         latent: of conformations: "uniform", "uniform2d", "circle", "discrete", or one of your own
             as "package.module:Class"; none by default.
@@ -220,9 +220,12 @@ def reconstruct(
         _check(objective, cropped(particles, box_size, resolution_A))
     whole, _ = normalised(particles)
     if sources["max_shift_percent"] == "default" or objective.config.assumptions.centred:
-        whole, remaining, _ = _centred(whole, objective.config.assumptions)
-        objective = _assuming(objective, remaining)
+        whole, measured, found = _centred(whole, objective.config.assumptions)
         sources = sources | dict.fromkeys(_SHIFTS, "measured")
+        if sources["mask_radius"] == "default" and found.diameter_A is not None:
+            measured = measured.with_diameter(found.diameter_A, width_A)
+            sources["mask_radius"] = "measured"
+        objective = _assuming(objective, measured)
     work = cropped(whole, box_size, resolution_A)
     if launch is None:
         _check(objective, work)
@@ -263,12 +266,12 @@ _SHIFTS = ("max_shift_percent", "shift_sd_percent", "centred")
 
 def _centred(
     particles: Particles, assumptions: Assumptions
-) -> tuple[Particles, Assumptions, Tensor]:
-    """The particles, centred; the shifts that remain as assumptions; those removed, (n, 2) in Å."""
-    found, displacements = centred(particles)
+) -> tuple[Particles, Assumptions, Displacements]:
+    """The particles, centred; the shifts that remain as assumptions; and what was measured."""
+    after, found = centred(particles)
     width_A = particles.box_size * particles.pixel_size_A
-    remaining = assumptions.with_shifts(100.0 * displacements.remaining_sd_A / width_A)
-    return found, remaining, displacements.centre_px * particles.pixel_size_A
+    remaining = assumptions.with_shifts(100.0 * found.remaining_sd_A / width_A)
+    return after, remaining, found
 
 
 def _assuming(objective: Objective, assumptions: Assumptions) -> Objective:
@@ -416,7 +419,9 @@ def assign(
     assumptions, _ = inherited_assumptions(given, record, width_A)
     centre_A = torch.zeros(len(particles), 2)
     if assumptions.centred:
-        particles, assumptions, centre_A = _centred(particles, assumptions)
+        pixel_size_A = particles.pixel_size_A
+        particles, assumptions, found = _centred(particles, assumptions)
+        centre_A = found.centre_px * pixel_size_A
         work = cropped(particles, record.box_size) if own else particles
     config = likelihood_of(record, assumptions).config
     noise, _ = noise_of_run(record, noise, particles)
@@ -434,6 +439,7 @@ def assign(
         device=where,
         noise=noise,
         show=show,
+        image_model=image_model_of(record.folder),
     )
     result = result.displaced(centre_A)
     drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))
@@ -476,6 +482,8 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         log_likelihood=found.log_likelihood,
         columns={
             "cryoganAngleSpread": found.spread_deg,
+            "cryoganParticleProbability": found.particle,
+            "cryoganContrast": found.contrast,
             "cryoganShiftSpreadAngst": found.shift_spread_A,
             "cryoganPeakProbability": found.peak,
         }

@@ -82,7 +82,7 @@ def add_assumptions(parser: CommandParser, default: str) -> None:
         "--diameter",
         type=float,
         metavar="Å",
-        help=f"particle diameter (default: {default or 'the mask fills 0.85 of the box'})",
+        help=f"particle diameter (default: {default or 'measured, with a mask a quarter wider'})",
     )
     add("--mask", type=str, metavar="FILE", help="soft mask (.mrc) instead of the ball")
     add(
@@ -95,7 +95,8 @@ def add_assumptions(parser: CommandParser, default: str) -> None:
         "--max-shift",
         type=str,
         metavar="Å|%",
-        help=f"largest shift along x and y: 12 (Å) or 5%% of the box (default: {default or '0'})",
+        help="largest shift along x and y: 12 (Å) or 5%% of the box (default: "
+        f"{default or 'measured, and images centred'})",
     )
     add(
         "--latent",

@@ -19,6 +19,7 @@ from cryogan.objectives.likelihood.bands import (
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
 from cryogan.objectives.likelihood.pose_search import Level, log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import (
@@ -51,6 +52,8 @@ class Assignment:
         log_likelihood: (n,) log of the mean likelihood over all poses and conformations, over that
             of noise alone.
         latent: (n, L) posterior probability of each point of the latent grid.
+        particle: (n,) posterior probability that the image shows a particle.
+        contrast: (n,) posterior mean of its contrast; 1 where there are conformations.
     """
 
     pose: Pose
@@ -59,6 +62,8 @@ class Assignment:
     peak: Tensor
     log_likelihood: Tensor
     latent: Tensor
+    particle: Tensor
+    contrast: Tensor
 
     def scattered(self, index: Tensor, other: "Assignment") -> "Assignment":
         """With the particles of `index` replaced by those of `other`."""
@@ -78,6 +83,8 @@ class Assignment:
             put(self.peak, other.peak),
             put(self.log_likelihood, other.log_likelihood),
             put(self.latent, other.latent),
+            put(self.particle, other.particle),
+            put(self.contrast, other.contrast),
         )
 
     def displaced(self, by_A: Tensor) -> "Assignment":
@@ -89,7 +96,8 @@ def unassigned(n: int, latent_grid: LatentGrid) -> Assignment:
     """n particles before anything is known of them."""
     pose = Pose(torch.eye(3).repeat(n, 1, 1), torch.zeros(n, 2))
     zero = torch.zeros(n)
-    return Assignment(pose, zero, zero, zero, zero, latent_grid.prior.repeat(n, 1))
+    prior = latent_grid.prior.repeat(n, 1)
+    return Assignment(pose, zero, zero, zero, zero, prior, zero, zero)
 
 
 def levels_of_assignment(
@@ -120,6 +128,7 @@ def assign(
     config: LikelihoodConfig,
     device: torch.device,
     show: Callable[[int], None] = lambda count: None,
+    image_model: ImageModel = ALIKE,
 ) -> Assignment:
     """Assign poses, and conformations if there are any, to all particles of a set.
 
@@ -132,6 +141,7 @@ def assign(
         config: mask, shifts and symmetry.
         device: where it is computed.
         show: called with the number of particles just done.
+        image_model: contrast, and images without a particle.
     """
     size, levels = levels_of_assignment(rings, config, half.particles.box_size)
     harmonics = harmonics_for(size, levels[-1].rings, config, device)
@@ -142,7 +152,8 @@ def assign(
     searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
     result = unassigned(len(half), latent_grid)
     for part in torch.split(torch.arange(len(half)), _CHUNK):
-        posterior = posterior_of(half.observed(part, harmonics, device), references)
+        seen = half.observed(part, harmonics, device)
+        posterior = posterior_of(seen, references, image_model=image_model)
         finest = orientation_grid(levels[-1].nside, device)
         found = _summary(posterior, levels, finest, operators, searched_px, pixel_size_A)
         result = result.scattered(part, found)
@@ -185,6 +196,8 @@ def _summary(
         peak.cpu(),
         log_marginal_likelihood(posterior.cells, levels).cpu(),
         posterior.latent.cpu(),
+        posterior.particle.cpu(),
+        posterior.contrast.cpu(),
     )
 
 
@@ -199,6 +212,7 @@ def assign_halves(
     device: torch.device,
     noise: NoiseModel | None = None,
     show: Callable[[float], None] = lambda fraction: None,
+    image_model: ImageModel = ALIKE,
 ) -> Assignment:
     """Assign particles with the maps of the half-set that each belongs to, or with the average.
 
@@ -216,6 +230,7 @@ def assign_halves(
         device: where it is computed.
         noise: as for the likelihood.
         show: called with the fraction that is done.
+        image_model: contrast, and images without a particle.
     """
     latent_grid = latent_grid_of(config, len(groups[0][1]), populations)
     padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
@@ -245,7 +260,7 @@ def assign_halves(
             continue
         half = HalfSet.of(particles.subset(rows), noise, padded)
         basis = half.basis_scaled_to_images(basis)
-        found = assign(half, basis, latent_grid, rings, inside, device, count_up)
+        found = assign(half, basis, latent_grid, rings, inside, device, count_up, image_model)
         result = result.scattered(rows, found)
     return result
 

@@ -41,7 +41,7 @@ from cryogan.objectives.likelihood.em_step import (
     signal_prior_of,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
-from cryogan.objectives.likelihood.image_model import ImageModel
+from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
 from cryogan.objectives.likelihood.initial_model import (
     InitialStep,
     initial_model,
@@ -56,7 +56,6 @@ from cryogan.symmetry import symmetry_matrices
 
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _BLUR = 0.25  # radians in the finest ring that a standard deviation of shifts must make
-_CONTRAST_SD, _JUNK_SHARE = 0.2, 0.05  # before they are estimated
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -93,8 +92,8 @@ class EMState:
     unfiltered: Tensor | None = None
     band: int = 0
     shift_sd_percent: float = 0.0
-    contrast_sd: float = _CONTRAST_SD
-    junk_share: float = _JUNK_SHARE
+    contrast_sd: float = FIRST.contrast_sd
+    junk_share: float = FIRST.junk_share
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""

@@ -38,6 +38,9 @@ class ImageModel:
 ALIKE = ImageModel()
 """Images of one contrast, all of which show a particle."""
 
+FIRST = ImageModel(contrast_sd=0.2, junk_share=0.05)
+"""Before it is estimated."""
+
 
 def with_contrast(
     score: Tensor, power: Tensor, contrast_sd: float

@@ -23,7 +23,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
-_KEPT = {4: (6, 6), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
+_KEPT = {4: (3, 3), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
 _SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
 
