@@ -211,23 +211,24 @@ def assign_halves(
     populations: Tensor | None = None,
     device: torch.device,
     noise: NoiseModel | None = None,
-    own: bool = True,
     show: Callable[[float], None] = lambda fraction: None,
     image_model: ImageModel = ALIKE,
 ) -> Assignment:
     """Assign particles with the maps of the half-set that each belongs to, or with the average.
 
+    Each particle is assigned with the map of its own half-set, so that the half-sets stay
+    independent; those in neither with the average.
+
     Args:
         particles: the set.
-        groups: of both half-sets: rows of its particles, and basis volumes (C, D, D, D).
+        groups: of both half-sets: rows of its particles, which may be none, and basis volumes
+            (C, D, D, D).
         average: (D, D, D) map of all particles.
         config: mask, shifts, symmetry.
         resolution_A: up to which poses are searched; by default that of the maps' FSC at 0.143.
         populations: (classes,) of a discrete latent; equal by default.
         device: where it is computed.
         noise: as for the likelihood.
-        own: each particle is assigned with the map of its own half-set, so that the half-sets
-            stay independent; otherwise all with the average.
         show: called with the fraction that is done.
         image_model: contrast, and images without a particle.
     """
@@ -242,11 +243,11 @@ def assign_halves(
         rings = max(5, int(width_A / resolution_A))
     rings = limited(rings, width_A, config)
     work = [(rows, basis) for (rows, _), basis in zip(groups, maps, strict=True)]
-    if not own:
-        basis = maps.mean(0)
-        mean = torch.einsum("c,czyx->zyx", latent_grid.average, basis)
-        basis[0] += padded.pad(average) - mean
-        work = [(torch.arange(len(particles)), basis)]
+    neither = torch.ones(len(particles), dtype=torch.bool)
+    neither[torch.cat([rows for rows, _ in groups])] = False
+    joined = maps.mean(0)
+    joined[0] += padded.pad(average) - torch.einsum("c,czyx->zyx", latent_grid.average, joined)
+    work.append((neither.nonzero()[:, 0], joined))
     result, done = unassigned(len(particles), latent_grid), 0
 
     def count_up(more: int) -> None:
@@ -255,6 +256,8 @@ def assign_halves(
         show(done / len(particles))
 
     for rows, basis in work:
+        if len(rows) == 0:
+            continue
         half = HalfSet.of(particles.subset(rows), noise, padded)
         basis = half.basis_scaled_to_images(basis)
         found = assign(half, basis, latent_grid, rings, inside, device, count_up, image_model)
