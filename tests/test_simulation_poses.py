@@ -196,7 +196,7 @@ def test_bad_weights_are_refused(tmp_path, text, message):
     [
         (np.ones((4, 3)), "is no list of numbers"),
         (np.array(["1"] * 12), "is no list of numbers"),
-        (np.array([None] * 12), "is no whole .npy file"),
+        (np.array([None] * 12), "holds Python objects"),
         (np.ones(13), "holds 13 weights"),
     ],
 )

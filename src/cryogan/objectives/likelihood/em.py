@@ -407,6 +407,7 @@ def _unfiltered(equations: NormalEquations, start: Tensor, finest: int) -> Tenso
     """(C, D, D, D) maps without a mask, whose prior costs them next to nothing of their power."""
     shell = torch.arange(start.shape[-1] // 2 + 1, device=start.device)
     prior = torch.where(shell <= finest, _NO_PRIOR / shell_weight(equations), 0.0)
+    prior[:, 0] = prior[:, 1]  # images hold no information on the mean
     return solve(equations, prior, torch.ones_like(start[0]), start, iterations=24)
 
 
