@@ -357,7 +357,7 @@ HETEROGENEOUS = ["--model", "heterogeneous"]
 
 def reconstructing(dataset: Path, output: Path, *more: str) -> list[str]:
     star = str(dataset / "particles.star")
-    likelihood = ["--objective", "likelihood", "--seed", str(SEED), *QUICK]
+    likelihood = ["--objective", "likelihood", "--seed", str(SEED), "--max-shift", "0", *QUICK]
     return ["reconstruct", star, "-o", str(output), *likelihood, *more]
 
 

@@ -66,7 +66,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(dataset: Path, output: Path, *more: str) -> list[str]:
     star = str(dataset / "particles.star")
-    likelihood = ["--objective", "likelihood", "--seed", str(SEED), *QUICK]
+    likelihood = ["--objective", "likelihood", "--seed", str(SEED), "--max-shift", "0", *QUICK]
     return ["reconstruct", star, "-o", str(output), *likelihood, *more]
 
 

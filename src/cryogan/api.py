@@ -270,7 +270,8 @@ def _centred(
     """The particles, centred; the shifts that remain as assumptions; and what was measured."""
     after, found = centred(particles)
     width_A = particles.box_size * particles.pixel_size_A
-    remaining = assumptions.with_shifts(100.0 * found.remaining_sd_A / width_A)
+    # rounded, so that a run resumed with other threads is the same run
+    remaining = assumptions.with_shifts(round(100.0 * found.remaining_sd_A / width_A, 2))
     return after, remaining, found
 
 

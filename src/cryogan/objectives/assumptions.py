@@ -128,7 +128,9 @@ class Assumptions:
         """
         if diameter_A is None:
             return self
-        return replace(self, mask_radius=min(self.mask_radius, 1.25 * diameter_A / width_A))
+        return replace(
+            self, mask_radius=min(self.mask_radius, round(1.25 * diameter_A / width_A, 3))
+        )
 
     @property
     def volumes(self) -> int:
