@@ -39,7 +39,7 @@ def image_model_of(folder: Path) -> ImageModel:
     if "image_model" not in result:
         return FIRST
     contrast_sd, junk_share = result["image_model"].tolist()
-    return ImageModel(contrast_sd, max(junk_share, 0.01))
+    return ImageModel(contrast_sd, junk_share)
 
 
 def half_basis(

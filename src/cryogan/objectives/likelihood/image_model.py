@@ -17,6 +17,7 @@ from torch import Tensor
 from cryogan import fourier
 
 _LEAST = 0.05  # mean contrast of an image that has some weight
+_LEAST_PROBABILITY = 1e-6
 _BLOBS = (1.0, 4.0)  # power, in units of the particle's
 _MOST_JUNK = 0.5  # beyond it the map, not the images, is what does not fit
 _MOST_SPREAD = 0.6
@@ -28,7 +29,7 @@ class ImageModel:
 
     Attributes:
         contrast_sd: standard deviation of the contrast; 0 for images alike.
-        junk_share: share of images without a particle; 0 if there is none.
+        junk_share: share of images without a particle; 0 if none is to count less.
     """
 
     contrast_sd: float = 0.0
@@ -38,8 +39,11 @@ class ImageModel:
 ALIKE = ImageModel()
 """Images of one contrast, all of which show a particle."""
 
-FIRST = ImageModel(contrast_sd=0.2, junk_share=0.05)
+FIRST = ImageModel(contrast_sd=0.2)
 """Before it is estimated."""
+
+SUPPOSED_JUNK = 0.05
+"""Share of images without a particle that is supposed where none is known."""
 
 
 def with_contrast(
@@ -89,17 +93,15 @@ def junk_log_likelihood(blobs: Tensor, rings: int) -> Tensor:
 
 
 def particle_probability(particle: Tensor, junk: Tensor, junk_share: float) -> Tensor:
-    """(n,) posterior probability that an image shows a particle.
+    """(n,) posterior probability that an image shows a particle; never quite 0.
 
     Args:
         particle: (n,) log marginal likelihood given the map.
         junk: (n,) log-likelihood without a particle.
-        junk_share: prior share of such images.
+        junk_share: prior share of such images, above 0.
     """
-    if junk_share <= 0.0:
-        return torch.ones_like(particle)
     odds = math.log((1.0 - junk_share) / junk_share)
-    return torch.sigmoid(particle - junk + odds)
+    return torch.sigmoid(particle - junk + odds).clamp_min(_LEAST_PROBABILITY)
 
 
 @dataclass(frozen=True)

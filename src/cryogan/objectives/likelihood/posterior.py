@@ -17,6 +17,7 @@ from cryogan.errors import InputError
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.image_model import (
     ALIKE,
+    SUPPOSED_JUNK,
     ImageModel,
     junk_log_likelihood,
     particle_probability,
@@ -201,7 +202,7 @@ class Posterior:
         product: (n, K, C (C + 1) / 2) the same of products of coefficients.
         latent: (n, L) posterior probability of each point of the latent grid.
         particle: (n,) posterior probability that the image shows a particle; coefficients and
-            products are times it.
+            products are times it if the image model has a share of others.
         contrast: (n,) posterior mean of the contrast, by which they are multiplied too.
         contrast2: (n,) of its square.
     """
@@ -257,13 +258,14 @@ def posterior_of(
         weight = torch.softmax(
             _inverse_temperature(cells.score, max_log_likelihood) * cells.score, dim=1
         )
-        particle = _particle(observations, cells, references, image_model)[:, None]
+        particle = _particle(observations, cells, references, image_model)
+        counts = (particle if image_model.junk_share > 0.0 else torch.ones_like(particle))[:, None]
         return Posterior(
             cells,
-            (particle * weight * mean)[..., None],
-            (particle * weight * square)[..., None],
+            (counts * weight * mean)[..., None],
+            (counts * weight * square)[..., None],
             weight.sum(dim=1, keepdim=True),
-            particle[:, 0],
+            particle,
             (weight * mean).sum(dim=1),
             (weight * square).sum(dim=1),
         )
@@ -288,8 +290,8 @@ def posterior_of(
     marginal = torch.logsumexp(score + log_prior, dim=2)
     cells = replace(cells, score=marginal)
     particle = _particle(observations, cells, references, image_model)
-    weighted = particle[:, None, None] * probability
     one = torch.ones_like(particle)
+    weighted = (particle if image_model.junk_share > 0.0 else one)[:, None, None] * probability
     return Posterior(
         cells,
         weighted @ latent_grid.coefficients.to(score),
@@ -309,7 +311,7 @@ def _particle(
     if observations.blobs is None:
         return torch.ones_like(found)
     junk = junk_log_likelihood(observations.blobs, references.levels[-1].rings)
-    return particle_probability(found, junk, image_model.junk_share)
+    return particle_probability(found, junk, image_model.junk_share or SUPPOSED_JUNK)
 
 
 def _inverse_temperature(score: Tensor, max_log_likelihood: float) -> float:
