@@ -69,9 +69,14 @@ def particles() -> Particles:
     ).particles
 
 
-def run(particles: Particles, folder: Path) -> cg.Reconstruction:
+def run(particles: Particles, folder: Path, max_shift: str | None = None) -> cg.Reconstruction:
     return cg.reconstruct(
-        particles, objective="likelihood", settings=SHORT, folder=folder, device="cpu"
+        particles,
+        objective="likelihood",
+        settings=SHORT,
+        max_shift=max_shift,
+        folder=folder,
+        device="cpu",
     )
 
 
@@ -90,5 +95,5 @@ def test_noise_has_no_structure(particles, colour, tmp_path):
 
 @pytest.mark.slow
 def test_particles_have(particles, tmp_path):
-    found = run(particles, tmp_path / "run")
+    found = run(particles, tmp_path / "run", "0")
     assert found.verdict == "structure found"

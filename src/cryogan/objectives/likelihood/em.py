@@ -55,6 +55,7 @@ from cryogan.randomness import generator_for
 from cryogan.symmetry import symmetry_matrices
 
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
+_WEAKEST = 1e4  # prior of the mean, in units of the first shell's
 _BLUR = 0.25  # radians in the finest ring that a standard deviation of shifts must make
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
@@ -407,7 +408,8 @@ def _unfiltered(equations: NormalEquations, start: Tensor, finest: int) -> Tenso
     """(C, D, D, D) maps without a mask, whose prior costs them next to nothing of their power."""
     shell = torch.arange(start.shape[-1] // 2 + 1, device=start.device)
     prior = torch.where(shell <= finest, _NO_PRIOR / shell_weight(equations), 0.0)
-    prior[:, 0] = prior[:, 1]  # images hold no information on the mean
+    # images hold next to no information on the mean; a limit keeps the equations within float32
+    prior[:, 0] = torch.minimum(prior[:, 0], _WEAKEST * prior[:, 1])
     return solve(equations, prior, torch.ones_like(start[0]), start, iterations=24)
 
 
