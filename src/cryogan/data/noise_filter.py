@@ -194,13 +194,18 @@ def _sums_of(particles: Particles) -> PowerSums:
 
 
 def _expected(sums: PowerSums) -> tuple[Tensor, Tensor]:
-    """Power of radial signal and noise at every coefficient, and the noise's share of it."""
+    """Power of radial signal and noise at every coefficient, and the noise's share of it.
+
+    The share is the median of 5 shells: where one stands out, the fit takes a part for signal.
+    """
     size = sums.power.shape[-2]
     spectra = fit_spectra(sums)
     shells = fourier.shell_index(size).clamp_max(size // 2)
     noise, signal = spectra.noise.double()[shells], spectra.signal.double()[shells]
     expected = noise + sums.ctf2 / sums.count * signal
-    return expected, noise / expected.clamp_min(1e-30)
+    part = spectra.noise.double() / fourier.shell_mean(expected, size).clamp_min(1e-30)
+    wide = torch.nn.functional.pad(part[None], (2, 2), mode="replicate")[0]
+    return expected, wide.unfold(0, 5, 1).median(dim=1).values[shells]
 
 
 def _relative_error(sums: PowerSums) -> Tensor:
@@ -214,8 +219,8 @@ def _relative_error(sums: PowerSums) -> Tensor:
 def _within_shells(values: Tensor) -> Tensor:
     """Positive values (D, D // 2 + 1) over their trend with |k| in the shell, less 1.
 
-    The logarithm of the trend is quadratic and fitted to all values but peaks and gaps: those beyond
-    four times or a quarter of the median. If most are such, there is no trend.
+    The logarithm of the trend is quadratic and fitted to all values but peaks and gaps, those
+    beyond four times or a quarter of the median. If most are such, there is no trend.
     """
     size = len(values)
     shells = fourier.shell_index(size)
