@@ -70,6 +70,7 @@ def test_centred_particles_stay_where_they_are() -> None:
     particles, _ = normalised(displaced(0.0).particles)
     after, found = centred(particles)
     assert found.sd_A < 0.03 * BOX * PIXEL_A
+    assert found.diameter_A is not None
     assert float((found.centre_px != 0).float().mean()) < 0.1
     same = (found.centre_px == 0).all(dim=1).nonzero()[:20, 0]
     assert torch.equal(after.stack.read(same), particles.stack.read(same))

@@ -2,26 +2,31 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import cryogan
 from cryogan import fourier
+from cryogan.api import settings_for
 from cryogan.cli import main
 from cryogan.inspection.images_needed import images_needed, signal_to_noise
 from cryogan.inspection.page import write_page
 from cryogan.inspection.text import page_of_text
 from cryogan.io.mrc import write_stack
 from cryogan.io.relion import write_particles
-from cryogan.particles import ArrayStack, CTFParams, Particles
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.particles import ArrayStack, CTFParams, Particles, ParticleSource
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.spectra import PowerSpectra
+from cryogan.registry import OBJECTIVES
+from cryogan.run.memory import memory_bound_GB
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
 
@@ -65,7 +70,8 @@ def with_images(particles: Particles, images: torch.Tensor) -> Particles:
 def test_a_good_set_is_ready(good: Particles) -> None:
     found = cryogan.check(good)
     assert found.ready
-    assert found.problems == found.notes == found.bad_images == found.ctf_outliers == ()
+    assert found.problems == found.bad_images == found.ctf_outliers == ()
+    assert all("adversarial run: 400 particles are fewer" in note for note in found.notes)
     assert found.contrast.verdict == "bright"
     assert found.normalisation.normalised
     assert found.extent.diameter_A == pytest.approx(DIAMETER_A, rel=0.15)
@@ -88,10 +94,30 @@ def test_diameter_and_shifts_are_those_of_the_simulation(symmetry: str, shift_A:
         assert not found.is_centred
 
 
+@pytest.mark.parametrize(("n", "objectives"), [(60, ()), (250, ("likelihood",)), (512, None)])
+def test_what_no_run_takes_is_to_be_mended(
+    n: int, objectives: tuple[str, ...] | None, good: Particles
+) -> None:
+    """What some run takes is ready; memory is that of the runs that take it."""
+    index = torch.arange(n) % N
+    found = cryogan.check(good.subset(index))
+    takes = ("adversarial", "likelihood") if objectives is None else objectives
+    assert tuple(each.objective for each in found.memory) == takes
+    assert found.ready == bool(takes)
+    refused = found.notes if takes else found.problems
+    assert len([words for words in refused if " run: " in words]) == 2 - len(takes)
+    for each in found.memory:
+        objective = OBJECTIVES[each.objective]()
+        bound_GB = memory_bound_GB(objective, good.subset(index))
+        assert bound_GB == each.at_most_GB > 0
+        assert f"{each.objective} {bound_GB:.3g} GB" in page_of_text(found)
+
+
 def test_noise_alone_has_no_signal(good: Particles, generator: torch.Generator) -> None:
     found = cryogan.check(with_images(good, torch.randn(N, BOX, BOX, generator=generator)))
     assert not found.ready
     assert any("no signal" in problem for problem in found.problems)
+    assert "too weak to tell (z" in page_of_text(found)
     assert found.images_needed == ()
     assert found.extent.diameter_A is None
 
@@ -271,3 +297,27 @@ def test_refusals(star: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(["check", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_run_begins_with_what_the_columns_tell(good: Particles, tmp_path: Path) -> None:
+    """No image is read for it; the same words as in a check."""
+    source = ParticleSource(Path("p.star"), None, None, None, None, False, "400 particles")
+    said: list[str] = []
+
+    def started(about: Mapping[str, Any]) -> None:
+        said.append(about["particles"]["summary"])
+        raise KeyboardInterrupt
+
+    def run(defocus_A: torch.Tensor) -> None:
+        ctf = replace(good.ctf, defocus_u_A=defocus_A, defocus_v_A=defocus_A)
+        particles = replace(good, ctf=ctf, source=source)
+        objective = settings_for("simple_objective:Together", Assumptions())
+        cryogan.reconstruct(
+            particles, objective=objective, folder=tmp_path / "run", device="cpu", started=started
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run(torch.where(torch.arange(N) == 7, 90_000.0, 15_000.0))
+    assert "warning: 1 particle has a CTF that stands out (row 7, defocus 90,000 Å)" in said[0]
+    with pytest.raises(cryogan.InputError, match=r"defocus of 1\.5: .* µm or nm\?"):
+        run(torch.full((N,), 1.5))

@@ -239,7 +239,7 @@ def test_files_with_python_objects_are_refused_unloaded(tmp_path):
     for array in (records, np.array([Detonator(trace)], dtype=object)):
         with path.open("wb") as file:
             np.save(file, array)
-        with pytest.raises(InputError, match="no whole cryoSPARC particle file"):
+        with pytest.raises(InputError, match="holds Python objects, which are never loaded"):
             read_poses(path)
     path.write_bytes(pickle.dumps(Detonator(trace)))
     with pytest.raises(InputError, match="no whole cryoSPARC particle file"):

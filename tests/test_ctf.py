@@ -7,7 +7,7 @@ import torch
 from torch_ctf import calculate_ctf_2d
 
 from cryogan.particles import CTFParams
-from cryogan.physics.ctf import ctf, wavelength_A
+from cryogan.physics.ctf import ctf
 
 
 def by_hand(u, v, angle_deg, kV, cs_mm, w, phase_deg, kx, ky):
@@ -24,7 +24,9 @@ def by_hand(u, v, angle_deg, kV, cs_mm, w, phase_deg, kx, ky):
 
 @pytest.mark.parametrize(("kV", "expected"), [(200.0, 0.0250793), (300.0, 0.0196875)])
 def test_wavelength_of_the_common_microscopes(kV, expected):
-    assert float(wavelength_A(torch.tensor(kV))) == pytest.approx(expected, rel=2e-5)
+    assert float(
+        CTFParams.constant(1, defocus_u_A=1e4, voltage_kV=kV).wavelength_A
+    ) == pytest.approx(expected, rel=2e-5)
 
 
 @pytest.mark.parametrize("box_size", [32, 33])

@@ -153,6 +153,8 @@ def test_noise_keeps_its_variance_and_dark_images_stay_dark(
         (["-o", "no/small", "--box", "32"], "folder above it does not exist"),
         (["-o", "full", "--box", "32"], "full/particles.star exists"),
         (["--box", "32"], "give it with -o"),
+        (["-o", "small", "--box", "32", "--sign", "dark"], "has no option --sign"),
+        (["-o", "small", "--box", "32", "--no-ctf"], "has no option --no-ctf"),
     ],
 )
 def test_refusals(
@@ -176,3 +178,26 @@ def test_nothing_is_left_where_an_image_cannot_be_used(
     assert main(["downsample", "p.star", "-o", "small", "--box", "32", "--recentre"]) == 2
     assert "has no origins" in capsys.readouterr().err
     assert not Path("small").exists()
+
+
+def test_a_set_of_several_pixel_sizes_is_refused_and_one_of_them_taken(
+    star: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = star.read_text()
+    (group,) = [line for line in text.splitlines() if "opticsGroup1" in line]
+    other = group.replace("opticsGroup1", "opticsGroup2").replace("1 ", "2 ", 1)
+    other = other.replace("4.000000", "5.000000")
+    text = text.replace(group, f"{group}\n{other}")
+    for number in (1, 3):
+        row = next(line for line in text.splitlines() if f"{number:06d}@" in line)
+        text = text.replace(row, row.replace("a.mrcs 1 ", "a.mrcs 2 "))
+    star.write_text(text)
+    assert main(["downsample", "p.star", "-o", "small", "--box", "24"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "cryogan select --where 'rlnOpticsGroup==1'" in said
+    assert main(["select", "p.star", "-o", "one.star", "--where", "rlnOpticsGroup==2"]) == 0
+    assert main(["downsample", "one.star", "-o", "small", "--box", "24"]) == 0
+    small = cryogan.read_particles("small/particles.star")
+    assert len(small) == 2
+    assert small.pixel_size_A == pytest.approx(10.0)

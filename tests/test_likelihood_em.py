@@ -131,12 +131,14 @@ def test_rows_of_an_assignment_are_replaced() -> None:
     prior = torch.tensor([0.25, 0.75])
     before = unassigned(5, LatentGrid(torch.zeros(2, 1), torch.ones(2, 1), prior, torch.ones(1, 1)))
     pose = Pose(2.0 * torch.eye(3).repeat(2, 1, 1), torch.ones(2, 2))
-    some = Assignment(pose, *torch.full((4, 2), 3.0), torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    latent = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    some = Assignment(pose, *torch.full((4, 2), 3.0), latent, *torch.full((2, 2), 4.0))
     after = before.scattered(torch.tensor([4, 1]), some)
     assert after.spread_deg.tolist() == [0.0, 3.0, 0.0, 0.0, 3.0]
     assert after.pose.rotation[1, 0, 0] == 2.0
     assert after.pose.shift_A.sum(1).tolist() == [0.0, 2.0, 0.0, 0.0, 2.0]
     assert after.latent[:, 0].tolist() == [0.25, 0.5, 0.25, 0.25, 1.0]
+    assert after.particle.tolist() == after.contrast.tolist() == [0.0, 4.0, 0.0, 0.0, 4.0]
     assert before.spread_deg.tolist() == [0.0] * 5
     assert before.latent.tolist() == [[0.25, 0.75]] * 5
 

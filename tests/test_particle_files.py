@@ -12,10 +12,13 @@ from torch import Tensor
 
 import cryogan as cg
 from cryogan.cli import main
-from cryogan.io import cryosparc
+from cryogan.cli.check import make_parser
+from cryogan.cli.options import read_particles as read_as_told
+from cryogan.io import cryosparc, relion
 from cryogan.io.mrc import write_stack
 from cryogan.io.particle_files import write_assigned
 from cryogan.io.relion import read_poses
+from cryogan.io.result_groups import write_group
 from cryogan.io.star import read_star
 from cryogan.particles import Pose
 from cryogan.physics.ctf import ctf
@@ -114,7 +117,9 @@ def test_a_whole_file(job: tuple[Path, Tensor]) -> None:
     summary = particles.source.summary
     assert "2.5 Å (from blob/psize_A; warning: header of a.mrc says 1 Å" in summary
     assert "2 optics groups" in summary
-    assert "ignored, though not zero: ctf/tilt_A" in summary
+    assert (
+        "ctf/tilt_A is not used: beam tilt times Cs (Å), up to 0.5; phase error of up to" in summary
+    )
     assert "shift_A" not in summary  # zero in most files
     chosen = cg.read_particles(cs, index=torch.tensor([4, 0]), sign="bright")
     assert torch.equal(chosen.stack.read(torch.arange(2)), images[[4, 0]])
@@ -331,6 +336,7 @@ def test_bare_stacks(job: tuple[Path, Tensor], tmp_path: Path) -> None:
     stack = folder / "a.mrc"
     for options in ({}, {"no_ctf": True, "ctf_table": stack}):
         refused(lambda o=options: cg.read_particles(stack, **o), "a.mrc", "--ctf-table", "--no-ctf")
+    refused(lambda: cg.read_particles(stack, **options), "leave out one of the two")
     refused(lambda: cg.read_particles(tmp_path / "p.star", no_ctf=True), "--no-ctf goes with")
     particles = cg.read_particles(stack, no_ctf=True, pixel_size_A=SIZE_A, sign="bright")
     assert len(particles) == 3
@@ -434,3 +440,51 @@ def test_the_star_and_cs_file_of_one_real_set(shared_data: Path) -> None:
     first, second = (ctf(each.ctf, 320, each.pixel_size_A) for each in (cs, star))
     assert float((first - second).abs().max()) < 1e-2
     assert cs.pixel_size_A == pytest.approx(star.pixel_size_A, rel=1e-5)
+
+
+def read_first(path, *, datadir=None, **options):  # type: ignore[no-untyped-def]
+    """A reader of one's own."""
+    return cg.read_particles(path.with_suffix(".star"), **options)
+
+
+@pytest.mark.parametrize("kind", ["star", "cs", "csg", "mrc", "txt", "reader"])
+def test_rows_are_chosen_alike_in_files_of_any_kind(
+    kind: str, job: tuple[Path, Tensor], tmp_path: Path
+) -> None:
+    """--first N is no more than N; a mask has a value for each row."""
+    folder, _ = job
+    cs = write_cs(folder / "p.cs", BLOB, CTF)
+    write_group(folder / "p.csg", cs, ["blob", "ctf"], N)
+    (folder / "p.txt").write_text("a.mrc\nJ1/extract/b.mrc\n")
+    some = cg.read_particles(cs, sign="bright")
+    relion.write_particles(
+        folder / "p.star",
+        image_names=[*(f"{n}@{folder}/a.mrc" for n in (1, 2, 3)), f"1@{tmp_path}/J1/extract/b.mrc"],
+        ctf=some.ctf[:4],
+        pixel_size_A=SIZE_A,
+        box_size=BOX,
+    )
+    path, count, options = folder / f"p.{kind}", N, ["--sign", "bright"]
+    if kind == "mrc":
+        path, count = folder / "a.mrc", 3
+    if kind in ("mrc", "txt"):
+        options += ["--no-ctf", "--apix", "2"]
+    if kind == "reader":
+        path = cs
+        options += ["--reader", "test_particle_files:read_first"]
+    if kind in ("star", "reader"):
+        count = 4
+    (tmp_path / "mask.txt").write_text("1\n" + "0\n" * (count - 2) + "1\n")
+
+    def read(*chosen: str) -> cg.Particles:
+        return read_as_told(path, make_parser().given([str(path), *options, *chosen]))
+
+    for n in (2, count, count + 7):
+        assert len(read("--first", str(n))) == min(n, count)
+    chosen = read("--ind", str(tmp_path / "mask.txt"))
+    assert torch.equal(
+        chosen.stack.read(torch.arange(2)),
+        read().stack.read(torch.tensor([0, count - 1])),
+    )
+    (tmp_path / "mask.txt").write_text("1\n" * (count + 1))
+    refused(lambda: read("--ind", str(tmp_path / "mask.txt")), f"{count} particles")

@@ -349,6 +349,7 @@ def test_the_star_file_keeps_its_source_and_gains_poses(dataset: Path, assigned:
     before, after = particle_table(dataset / "particles.star"), particle_table(assigned)
     own = {"rlnRandomSubset", "rlnClassNumber", "rlnLogLikeliContribution", "cryoganAngleSpread"}
     own |= {"cryoganShiftSpreadAngst", "cryoganPeakProbability"}
+    own |= {"cryoganParticleProbability", "cryoganContrast"}
     posed = {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"}
     assert set(after.columns) == set(before.columns) | own | posed
     for label in set(before.columns) - posed - own - {"rlnImageName"}:
@@ -389,11 +390,13 @@ def test_the_cs_file_says_the_same(assigned: Path) -> None:
 def test_other_particles_are_assigned_with_the_map_of_all(
     dataset: Path, refined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A part of the set: no half-sets, no .cs file; rows in the order asked for."""
+    """Of a copy, which is another stack: no half-sets, no .cs file; in the order asked for."""
     rows = list(range(200, 0, -4))
+    for path in dataset.glob("particles.*"):
+        shutil.copy(path, tmp_path)
     (tmp_path / "rows.txt").write_text("".join(f"{row}\n" for row in rows))
     star = tmp_path / "poses.star"
-    arguments = ["assign", str(dataset / "particles.star"), str(refined), "-o", str(star)]
+    arguments = ["assign", str(tmp_path / "particles.star"), str(refined), "-o", str(star)]
     assert main([*arguments, "--ind", str(tmp_path / "rows.txt"), "--device=cpu"]) == 0
     assert "not the particles of the run" in capsys.readouterr().out
     table = particle_table(star)
@@ -487,7 +490,7 @@ def test_what_the_likelihood_cannot_do_is_refused_before_anything_is_written(
 def test_an_unknown_symmetry_is_refused_before_particles_are_read(
     name: str, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    star, output = tmp_path / "particles.star", tmp_path / "out"
+    star, output = tmp_path / "particles.star", tmp_path / "out.star"
     star.write_text("no particles")
     arguments = {
         "refine": ["refine", str(begun), "--particles", str(star), "-o", str(output)],

@@ -361,3 +361,21 @@ def test_undecided_contrast_is_left_alone(tmp_path: Path, generator: torch.Gener
     read = read_particles(star)
     assert not read.source.inverted
     assert "too weak to tell" in read.source.summary
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("rlnCtfDataArePhaseFlipped", "30 images with flipped phases: the transfer function is"),
+        ("rlnCtfDataAreCtfPremultiplied", "30 images multiplied by the CTF: divided by |CTF|, of"),
+    ],
+)
+def test_what_was_done_to_the_images_is_said(
+    label: str, words: str, tmp_path: Path, generator: torch.Generator
+) -> None:
+    write_stack(tmp_path / "a.mrcs", torch.randn(30, 8, 8, generator=generator), 1.5)
+    star = tmp_path / "particles.star"
+    ctf = CTFParams.constant(30, defocus_u_A=10000.0)
+    write_particles(star, image_names="a.mrcs", ctf=ctf, pixel_size_A=1.5, box_size=8)
+    star.write_text(star.read_text().replace("rlnImageDimensionality", label))
+    assert words in read_particles(star).source.summary

@@ -136,6 +136,24 @@ def test_bad_row_numbers_are_refused(text: str, tmp_path: Path) -> None:
         read_row_numbers(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty: it holds no row number"),
+        ("# nothing\n", "is empty: it holds no row number"),
+        ("1\n2 3\n", "line 2 holds 2 values"),
+        ("1\n\nx\n", "line 3 holds 'x', which is no number"),
+    ],
+)
+def test_what_is_wrong_with_a_text_file_is_said(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_row_numbers(tmp_path / "a.txt")
+    assert "usecols" not in str(caught.value)
+    (tmp_path / "a.txt").write_text("4 0 2 # in one line\n")
+    assert read_row_numbers(tmp_path / "a.txt").tolist() == [4, 0, 2]
+
+
 def test_first_holds_wherever_particles_are_read(star: Path) -> None:
     from cryogan.cli.downsample import make_parser
     from cryogan.cli.options import read_particles
@@ -171,6 +189,15 @@ def test_first_holds_wherever_particles_are_read(star: Path) -> None:
 def test_conditions(arguments: list[str], expected: list[int], star: Path) -> None:
     assert main(["select", "p.star", "-o", "o.star", *arguments]) == 0
     assert numbers_in(Path("o.star")) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("p.csg", "names its .cs files"), ("p.mrcs", "neither")]
+)
+def test_files_without_columns_to_choose_by(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("whatever")
+    with pytest.raises(InputError, match=words):
+        cryogan.select(tmp_path / name, tmp_path / "o.cs", half=1)
 
 
 def test_all_tables_and_columns_stay(star: Path) -> None:
@@ -250,3 +277,39 @@ def test_cryosparc_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     Path("p.cs").write_bytes(Path("p.cs").read_bytes()[:-5])
     with pytest.raises(InputError, match="no whole cryoSPARC"):
         cryogan.select("p.cs", "o.cs", half=1)
+
+
+@pytest.mark.parametrize("name", ["a.mrcs", ">a.mrcs", "J1/a.mrcs", ">J1/a.mrcs", "J9/a.mrcs"])
+@pytest.mark.parametrize("target", ["J9", "J9/deep", "other/place"])
+def test_chosen_records_lead_to_their_stacks_from_any_folder(
+    name: str, target: str, tmp_path: Path, generator: torch.Generator
+) -> None:
+    """Beside the file, below it, or below the project; with the fields of a passthrough file."""
+    project, out = tmp_path / "project", tmp_path / target
+    if target.startswith("J9"):
+        out = project / target
+    job = project / "J9"
+    for folder in (out, job / "J1"):
+        folder.mkdir(parents=True, exist_ok=True)
+    images = torch.randn(N, 8, 8, generator=generator)
+    bare = name.removeprefix(">")
+    write_stack(project / bare if bare.startswith("J9") else job / bare, images, 1.5)
+    blob = [("uid", "<u8"), ("blob/path", "S12"), ("blob/idx", "<u4"), ("blob/psize_A", "<f4")]
+    numbers = ("accel_kv", "cs_mm", "amp_contrast", "df1_A", "df2_A", "df_angle_rad")
+    ctf = [("uid", "<u8"), *((f"ctf/{each}", "<f4") for each in numbers)]
+    main_records, passthrough = np.zeros(N, dtype=blob), np.zeros(N, dtype=ctf)
+    for records in (main_records, passthrough):
+        records["uid"] = np.arange(N)
+    main_records["blob/path"], main_records["blob/psize_A"] = name.encode(), 1.5
+    main_records["blob/idx"] = np.arange(N)
+    values = (300.0, 2.7, 0.1, 10_000.0 + np.arange(N), 10_000.0, 0.0)
+    for each, value in zip(numbers, values, strict=True):
+        passthrough[f"ctf/{each}"] = value
+    for file, records in (("J9_p.cs", main_records), ("J9_passthrough.cs", passthrough)):
+        with (job / file).open("wb") as stream:
+            np.save(stream, records)
+    chosen = ["--where", "ctf/df1_A>10003"]
+    assert main(["select", str(job / "J9_p.cs"), "-o", str(out / "good.cs"), *chosen]) == 0
+    particles = cryogan.read_particles(out / "good.cs", sign="bright")
+    assert torch.equal(particles.stack.read(torch.arange(2)), images[4:])
+    assert particles.ctf.defocus_u_A.tolist() == [10_004.0, 10_005.0]

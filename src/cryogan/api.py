@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from torch import Tensor
 
 from cryogan.conformations.folder import (
     conformations_folder,
@@ -17,7 +16,7 @@ from cryogan.conformations.folder import (
     read_true_conformations,
 )
 from cryogan.conformations.series import Series
-from cryogan.data.centring import centred
+from cryogan.data.centring import Displacements, centred
 from cryogan.data.halves import halves_of
 from cryogan.data.images import cropped
 from cryogan.data.noise_filter import with_isotropic_noise
@@ -26,6 +25,7 @@ from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.inspection.check import ParticleCheck, check
+from cryogan.inspection.metadata import metadata_notes, metadata_problems
 from cryogan.io.mrc import Map, read_header, read_map, write_map
 from cryogan.io.particle_files import read_particles, write_assigned
 from cryogan.objectives.adversarial.config import preset
@@ -38,11 +38,11 @@ from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.preparation.downsampling import Downsampled, downsample
 from cryogan.preparation.selection import choose_rows, select
+from cryogan.randomness import generator_for
 from cryogan.registry import OBJECTIVES
 from cryogan.run.contents import read_run_contents
 from cryogan.run.continuation import (
     Assigned,
-    are_of,
     critic_scores_of,
     inherited_assumptions,
     latent_columns,
@@ -51,6 +51,7 @@ from cryogan.run.continuation import (
 )
 from cryogan.run.folder import add_truth
 from cryogan.run.folder import read_run as read_record
+from cryogan.run.half_sets import half_of, has_other_contrast, inverted
 from cryogan.run.halves import Show
 from cryogan.run.noise_input import cropped_noise, noise_of_run, opened_noise, read_noise
 from cryogan.run.reconstruction import (
@@ -59,7 +60,7 @@ from cryogan.run.reconstruction import (
     device_named,
     run_objective,
 )
-from cryogan.run.starting_maps import half_basis
+from cryogan.run.starting_maps import half_basis, image_model_of
 from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
 from cryogan.simulation.description import write_description
 from cryogan.simulation.plan import Source, plan
@@ -167,10 +168,11 @@ def reconstruct(
         objective: "adversarial", "likelihood", one of your own as "package.module:Class", or an
             `Objective` with settings.
         symmetry: point group (RELION's name); C1 by default.
-        diameter_A: diameter of the particle; by default the mask fills 0.85 of the box.
+        diameter_A: diameter of the particle; measured by default, at most 0.85 of the box.
         mask: soft mask (.mrc) in its place.
         mask_edge: width of the mask's edge as a fraction of half the box; 0.15 by default.
-        max_shift: largest shift along x and y: in Å, or "5%" of the box; 0 by default.
+        max_shift: largest shift along x and y: in Å, or "5%" of the box. By default the spread is
+            measured, images are centred, and what remains is searched.
         view_sigma: of assumed viewing directions (adversarial objective); 1, uniform, by default.
         latent: of conformations: "uniform", "uniform2d", "circle", "discrete", or one of your own
             as "package.module:Class"; none by default.
@@ -213,14 +215,18 @@ def reconstruct(
         raise InputError("An objective with settings has its assumptions; change them there.")
     else:
         sources = {field.name: "given" for field in fields(Assumptions)}
+    particles = _looked_at(particles)
     noise, noise_name = opened_noise(noise, particles)
     if launch is None or not objective.together:  # else refused for another reason
         _check(objective, cropped(particles, box_size, resolution_A))
     whole, _ = normalised(particles)
     if sources["max_shift_percent"] == "default" or objective.config.assumptions.centred:
-        whole, remaining, _ = _centred(whole, objective.config.assumptions)
-        objective = _assuming(objective, remaining)
+        whole, measured, found = _centred(whole, objective.config.assumptions)
         sources = sources | dict.fromkeys(_SHIFTS, "measured")
+        if sources["mask_radius"] == "default" and found.diameter_A is not None:
+            measured = measured.with_diameter(found.diameter_A, width_A)
+            sources["mask_radius"] = "measured"
+        objective = _assuming(objective, measured)
     work = cropped(whole, box_size, resolution_A)
     if launch is None:
         _check(objective, work)
@@ -241,17 +247,33 @@ def reconstruct(
     )
 
 
+def _looked_at(particles: Particles) -> Particles:
+    """The particles, whose summary says what `check` finds in their columns.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    problems = metadata_problems(particles)
+    if problems:
+        raise InputError(f"These particles cannot be used: {'; '.join(problems)}.")
+    notes = [f"warning: {note}" for note in metadata_notes(particles)]
+    if particles.source is None or not notes:
+        return particles
+    summary = "\n".join((particles.source.summary, *notes))
+    return replace(particles, source=replace(particles.source, summary=summary))
+
+
 _SHIFTS = ("max_shift_percent", "shift_sd_percent", "centred")
 
 
 def _centred(
     particles: Particles, assumptions: Assumptions
-) -> tuple[Particles, Assumptions, Tensor]:
-    """The particles, centred; the shifts that remain as assumptions; those removed, (n, 2) in Å."""
-    found, displacements = centred(particles)
+) -> tuple[Particles, Assumptions, Displacements]:
+    """The particles, centred; the shifts that remain as assumptions; and what was measured."""
+    after, found = centred(particles)
     width_A = particles.box_size * particles.pixel_size_A
-    remaining = assumptions.with_shifts(100.0 * displacements.remaining_sd_A / width_A)
-    return found, remaining, displacements.centre_px * particles.pixel_size_A
+    remaining = assumptions.with_shifts(100.0 * found.remaining_sd_A / width_A)
+    return after, remaining, found
 
 
 def _assuming(objective: Objective, assumptions: Assumptions) -> Objective:
@@ -368,8 +390,9 @@ def assign(
 ) -> Assigned:
     """Estimate every particle's orientation, shift and latent, with their uncertainty.
 
-    Particles of the run are assigned with the map of their own half-set, so that the half-sets
-    stay independent; others with the map of all particles.
+    Particles of the run, known by stack and number of their images, are assigned with the map of
+    their own half-set, so that the half-sets stay independent; others with the map of all
+    particles.
 
     Args:
         particles: the set.
@@ -377,31 +400,38 @@ def assign(
         symmetry, max_shift, noise: as for `reconstruct`; those of the run by default.
         device: as for `reconstruct`.
         show: called with the fraction that is done.
-        started: called once with `particles`, as described in `config.json`, and `own`, whether
-            they are those of the run.
+        started: called once with `particles`, as described in `config.json`, and `in_halves`, how
+            many are in no half-set of the run, in the first and in the second.
 
     Raises:
         InputError: the maps do not fit the particles, or an image cannot be used.
     """
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = torch.device(device_named(device))
+    flipped = has_other_contrast(particles, record)
+    if flipped:
+        particles = inverted(particles, record)
     particles, kept = normalised(particles)
-    own = are_of(particles, record)
+    half = half_of(particles, record)
+    in_halves = half.bincount(minlength=3).tolist()
+    own = in_halves[0] < len(particles)
     work = cropped(particles, record.box_size) if own else particles
-    started({"particles": describe_particles(work, None), "own": own})
+    started({"particles": describe_particles(work, None), "in_halves": in_halves})
     width_A = work.box_size * work.pixel_size_A
     given = GivenAssumptions(symmetry=symmetry, max_shift=max_shift)
     assumptions, _ = inherited_assumptions(given, record, width_A)
     centre_A = torch.zeros(len(particles), 2)
     if assumptions.centred:
-        particles, assumptions, centre_A = _centred(particles, assumptions)
+        pixel_size_A = particles.pixel_size_A
+        particles, assumptions, found = _centred(particles, assumptions)
+        centre_A = found.centre_px * pixel_size_A
         work = cropped(particles, record.box_size) if own else particles
     config = likelihood_of(record, assumptions).config
     noise, _ = noise_of_run(record, noise, particles)
     work, noise = with_isotropic_noise(work, cropped_noise(noise, particles, work))
-    scores = critic_scores_of(work, record, noise, own=own, device=where)
+    scores = critic_scores_of(work, record, noise, half=half, device=where)
     basis, populations = half_basis(record.folder, work, assumptions)
-    groups = list(zip(halves_of(work, record.seed, record.halves), basis, strict=True))
+    groups = [((half == number).nonzero()[:, 0], basis[number - 1]) for number in (1, 2)]
     result = assign_halves(
         work,
         groups,
@@ -411,18 +441,16 @@ def assign(
         populations=populations,
         device=where,
         noise=noise,
-        own=own,
         show=show,
+        image_model=image_model_of(record.folder),
     )
     result = result.displaced(centre_A)
-    half = None
-    if own:
-        half = torch.ones(len(work), dtype=torch.int64)
-        half[groups[1][0]] = 2
+    drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))
     number, columns = latent_columns(result, config, basis.shape[1])
     if scores is not None:
         columns["cryoganCriticScore"] = scores
-    return Assigned(result, half, number, columns, assumptions.symmetry, kept)
+    halves = torch.where(half > 0, half, drawn) if own else None
+    return Assigned(result, halves, number, columns, assumptions.symmetry, kept, flipped)
 
 
 def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> list[Path]:
@@ -442,6 +470,9 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         InputError: the particles were not read from a file, or a file cannot be written.
     """
     found = poses.assignment
+    if poses.inverted:
+        stack: Any = particles.stack
+        particles = replace(particles, stack=replace(stack, sign=-stack.sign))
     return write_assigned(
         path,
         particles,
@@ -454,6 +485,8 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
         log_likelihood=found.log_likelihood,
         columns={
             "cryoganAngleSpread": found.spread_deg,
+            "cryoganParticleProbability": found.particle,
+            "cryoganContrast": found.contrast,
             "cryoganShiftSpreadAngst": found.shift_spread_A,
             "cryoganPeakProbability": found.peak,
         }

@@ -111,6 +111,12 @@ class CTFParams:
             torch.as_tensor(correction, dtype=torch.int64).expand(n).clone(),
         )
 
+    @property
+    def wavelength_A(self) -> Tensor:
+        """(n,) relativistic: 12.2643 / sqrt(V + 0.97845e-6 V²), V in volts."""
+        volts = self.voltage_kV * 1e3
+        return 12.2643 / torch.sqrt(volts + 0.97845e-6 * volts**2)
+
     def __len__(self) -> int:
         return self.defocus_u_A.shape[0]
 
@@ -177,6 +183,27 @@ class SubsetStack:
 
 
 @dataclass(frozen=True)
+class UnusedColumn:
+    """What a particle file says of the images that no objective uses.
+
+    Attributes:
+        column: label or labels.
+        what: it describes.
+        values: in words.
+        effect: of leaving it out, in words; empty where it is not known.
+    """
+
+    column: str
+    what: str
+    values: str
+    effect: str = ""
+
+    def __str__(self) -> str:
+        effect = f"; {self.effect}" if self.effect else ""
+        return f"{self.column} is not used: {self.what}, {self.values}{effect}"
+
+
+@dataclass(frozen=True)
 class ParticleSource:
     """The file that particles were read from, and how.
 
@@ -189,6 +216,9 @@ class ParticleSource:
         summary: a few lines for people: what was read, and what was decided on the way.
         reader: name of the reader in `registry.READERS`; None for that of the suffix.
         options: further keyword arguments of the reader.
+        sign: contrast of the protein on disk that the user gave; "auto" if it was detected.
+        index: (m,) int64 the rows that were asked for; None for all.
+        unused: what the file says and is not used.
     """
 
     path: Path
@@ -200,6 +230,33 @@ class ParticleSource:
     summary: str
     reader: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sign: str = "auto"
+    index: Tensor | None = None
+    unused: tuple[UnusedColumn, ...] = ()
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Keyword arguments of `read_particles` that were given, without reader and rows.
+
+        Plain values with absolute paths, so that they can be stored.
+        """
+        given = {
+            "datadir": _absolute(self.datadir),
+            "strip_prefix": self.strip_prefix,
+            "pixel_size_A": self.pixel_size_A,
+            "sign": None if self.sign == "auto" else self.sign,
+            "passthrough": _absolute(self.options.get("passthrough")),
+            "ctf_table": _absolute(self.options.get("ctf_table")),
+            "no_ctf": self.options.get("no_ctf") or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _absolute(path: Any) -> Any:
+    """A path, or several, as absolute names; None as it is."""
+    if path is None or isinstance(path, str | Path):
+        return None if path is None else str(Path(path).absolute())
+    return [_absolute(each) for each in path]
 
 
 @dataclass(frozen=True)

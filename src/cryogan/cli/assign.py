@@ -8,6 +8,7 @@ from cryogan.cli.options import (
     add_reading_options,
     assumptions_of,
     read_particles,
+    reading_of_run,
     require_device,
     require_file,
     require_run,
@@ -27,15 +28,16 @@ def make_parser() -> CommandParser:
         "the maps of a run. Writes a RELION star file with all columns of the source, and a "
         "cryoSPARC .cs file with its group file (.csg) beside it. Particles of the run are "
         "assigned with the map of their own half-set, and the half-sets are written as "
-        "rlnRandomSubset; others with the map of all particles. If the run has critics, "
-        "their scores are written too.",
+        "rlnRandomSubset; others with the map of all particles. The run's own particle file is "
+        "read as then, where no option is given. If the run has critics, their scores are "
+        "written too.",
         "cryogan assign particles.star run -o poses.star",
         _MATTER,
     )
     add = parser.add_argument
     add("particles", type=str, help="RELION .star or cryoSPARC .cs file, or stack")
     add("run", type=str, help="folder of cryogan reconstruct or refine")
-    add("-o", "--output", type=str, help="star file to write")
+    add("-o", "--output", type=str, help=".star file to write, or the .cs file beside it")
     add_reading_options(parser)
     add("--sym", type=str, help="point group (default: that of the run)")
     add(
@@ -56,6 +58,11 @@ def run(arguments: Sequence[str]) -> int:
     output = Path(options.output)
     if not output.parent.is_dir():
         raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
+    if output.suffix not in (".star", ".cs", ".csg"):
+        raise InputError(
+            f"{output} has to end in .star (RELION) or .cs (cryoSPARC): one is written beside the "
+            "other; choose such a name."
+        )
     if Path(options.particles).suffix not in _KINDS:
         raise InputError(
             f"{options.particles} is no star file, .cs file or stack, whose columns poses are "
@@ -72,17 +79,23 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.cli.display import bar, console
     from cryogan.io.particle_files import refuse_inputs
 
-    particles = read_particles(options.particles, options)
+    reader, reading = reading_of_run(options.run, options.particles)
+    particles = read_particles(options.particles, options, reader, reading)
     refuse_inputs([output, output.with_suffix(".cs"), output.with_suffix(".csg")], particles)
     out = console()
 
     def started(about: Mapping[str, Any]) -> None:
         out.print(about["particles"]["summary"])
-        out.print(
-            "each particle against the map of its own half-set"
-            if about["own"]
-            else "not the particles of the run: all against map.mrc"
-        )
+        neither, *own = about["in_halves"]
+        if not any(own):
+            out.print("not the particles of the run: all against map.mrc")
+        elif neither == 0:
+            out.print("each particle against the map of its own half-set")
+        else:
+            out.print(
+                f"{sum(own):,} particles against the map of their own half-set; {neither:,} are in "
+                "neither, against map.mrc (rlnRandomSubset drawn)"
+            )
 
     with bar(out, f"{len(particles):,} particles") as show:
         poses = cryogan.assign(

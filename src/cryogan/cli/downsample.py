@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryogan.cli.options import add_reading_options, read_particles, require_file
+from cryogan.cli.options import add_star_options, read_particles, require_file
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
@@ -38,7 +38,7 @@ def make_parser() -> CommandParser:
         help="move images by their origins (rlnOriginXAngst ...) in whole old pixels, with "
         "wrapping; the rest stays in the columns",
     )
-    add_reading_options(parser)
+    add_star_options(parser)
     return parser
 
 

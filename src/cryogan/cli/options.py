@@ -1,6 +1,7 @@
 """Options that several commands share, in users' units; what is not given is not there."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,23 @@ from cryogan.registry import LATENTS, OBJECTIVES
 
 _MOST_SEEDS = 2**63
 _ANY_WIDTH_A = 1e9  # of a box, for what does not depend on it
+_READING = {
+    "datadir": "datadir",
+    "strip_prefix": "strip_prefix",
+    "apix": "pixel_size_A",
+    "sign": "sign",
+    "passthrough": "passthrough",
+    "ctf_table": "ctf_table",
+    "no_ctf": "no_ctf",
+}
+"""Option -> keyword argument of `cryogan.read_particles`."""
 
 
 def add_reading_options(parser: CommandParser) -> None:
     """How to read a particle file."""
     add = parser.add_argument
     add("--reader", type=str, help="reader of the particle file, as module:function")
-    add("--datadir", type=str, help="folder that image names are relative to")
-    add("--strip-prefix", type=str, help="leading part of image names to drop")
+    add_star_options(parser)
     add(
         "--passthrough",
         type=str,
@@ -31,6 +41,18 @@ def add_reading_options(parser: CommandParser) -> None:
     )
     add("--ctf-table", type=str, metavar="FILE", help="CTFs of a bare stack, a row an image")
     add("--no-ctf", action="store_true", help="the images of a bare stack have no CTF")
+    add(
+        "--sign",
+        choices=["auto", "bright", "dark"],
+        help="contrast of the protein in the images; dark images are inverted (default: detected)",
+    )
+
+
+def add_star_options(parser: CommandParser) -> None:
+    """How to read a star file whose contrast does not matter."""
+    add = parser.add_argument
+    add("--datadir", type=str, help="folder that image names are relative to")
+    add("--strip-prefix", type=str, help="leading part of image names to drop")
     add_row_options(parser)
     add(
         "--apix",
@@ -39,11 +61,6 @@ def add_reading_options(parser: CommandParser) -> None:
         help="pixel size in Å; goes before that of the particle file (rlnImagePixelSize, "
         "rlnPixelSize, or rlnDetectorPixelSize and rlnMagnification), and this before that in the "
         "headers of its stacks, where 0 and 1 mean that it is not set",
-    )
-    add(
-        "--sign",
-        choices=["auto", "bright", "dark"],
-        help="contrast of the protein in the images; dark images are inverted (default: detected)",
     )
 
 
@@ -65,7 +82,7 @@ def add_assumptions(parser: CommandParser, default: str) -> None:
         "--diameter",
         type=float,
         metavar="Å",
-        help=f"particle diameter (default: {default or 'the mask fills 0.85 of the box'})",
+        help=f"particle diameter (default: {default or 'measured, with a mask a quarter wider'})",
     )
     add("--mask", type=str, metavar="FILE", help="soft mask (.mrc) instead of the ball")
     add(
@@ -78,7 +95,8 @@ def add_assumptions(parser: CommandParser, default: str) -> None:
         "--max-shift",
         type=str,
         metavar="Å|%",
-        help=f"largest shift along x and y: 12 (Å) or 5%% of the box (default: {default or '0'})",
+        help="largest shift along x and y: 12 (Å) or 5%% of the box (default: "
+        f"{default or 'measured, and images centred'})",
     )
     add(
         "--latent",
@@ -227,7 +245,9 @@ def row_numbers(options: Namespace) -> Any:
     return read_row_numbers(Path(options.ind))
 
 
-def _chosen_rows(path: str | Path, options: Namespace, reader: str | None) -> Any:
+def _chosen_rows(
+    path: str | Path, options: Namespace, reader: str | None, reading: Mapping[str, Any]
+) -> Any:
     """The rows of a file that --ind and --first choose ((n,) int64), or None for all."""
     first = options.get("first")
     if first is not None and first < 1:
@@ -240,16 +260,24 @@ def _chosen_rows(path: str | Path, options: Namespace, reader: str | None) -> An
         return None
     from cryogan.api import choose_rows
 
-    return choose_rows(path, numbers, first, reader=reader)
+    return choose_rows(path, numbers, first, reader=reader, **reading)
 
 
-def read_particles(path: str | Path, options: Namespace, reader: str | None = None) -> Any:
+def read_particles(
+    path: str | Path,
+    options: Namespace,
+    reader: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    default_rows: Any = None,
+) -> Any:
     """The particles of a file, read as the options say (`cryogan.Particles`).
 
     Args:
         path: of the file.
         options: given.
         reader: name of the reader, unless the options have one.
+        reading: keyword arguments of `cryogan.read_particles` that hold where no option is given.
+        default_rows: (m,) int64 rows to use where no option chooses any; all if None.
 
     Raises:
         InputError: with file, row and column at fault.
@@ -258,18 +286,32 @@ def read_particles(path: str | Path, options: Namespace, reader: str | None = No
         raise InputError(f"There is no file {path}; give a particle file.")
     require_pixel_size(options)
     reader = options.get("reader") or reader
-    rows = _chosen_rows(path, options, reader)
+    given = {
+        name: value
+        for option, name in _READING.items()
+        if (value := options.get(option)) is not None and value is not False
+    }
+    kept = dict(reading or {})
+    if "ctf_table" in given or "no_ctf" in given:  # one takes the place of the other
+        kept.pop("ctf_table", None)
+        kept.pop("no_ctf", None)
+    rows = _chosen_rows(path, options, reader, kept | given)
+    if options.get("ind") is None and options.get("first") is None:
+        rows = default_rows
     import cryogan
 
-    return cryogan.read_particles(
-        path,
-        reader=reader,
-        datadir=options.get("datadir"),
-        strip_prefix=options.get("strip_prefix"),
-        index=rows,
-        pixel_size_A=options.get("apix"),
-        sign=options.get("sign") or "auto",
-        passthrough=options.get("passthrough"),
-        ctf_table=options.get("ctf_table"),
-        no_ctf=options.get("no_ctf") or False,
-    )
+    return cryogan.read_particles(path, reader=reader, index=rows, **(kept | given))
+
+
+def reading_of_run(run: str, path: str | Path) -> tuple[str | None, dict[str, Any]]:
+    """Reader and reading options of a run, if a file is the one that its particles come from.
+
+    Raises:
+        InputError: the folder holds no finished run.
+    """
+    from cryogan.run.folder import read_run
+
+    record = read_run(Path(run))
+    if record.star is None or record.star.resolve() != Path(path).resolve():
+        return None, {}
+    return record.reader, dict(record.reading)

@@ -110,7 +110,7 @@ class CommandParser(ArgumentParser):
         """The short or the whole help."""
         if everything:
             text: str = self.format_help()
-            return text
+            return text.replace("%%", "%")  # a % as argparse wants it
         lines = [self.description or "", ""]
         lines.append(" ".join(("usage:", self.prog, *self._positional(), "[options]")))
         lines.append("")

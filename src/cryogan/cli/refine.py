@@ -12,6 +12,7 @@ from cryogan.cli.options import (
     require_run,
 )
 from cryogan.cli.parser import CommandParser, plain
+from cryogan.errors import InputError
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 
 _MATTER = (
@@ -26,7 +27,8 @@ def make_parser() -> CommandParser:
         "refine",
         "Refine the half-maps of a run by maximum likelihood over all poses, each with its own "
         "half-set; only their FSC is shared. Poor half-maps go through an initial model first. "
-        "What is not given is taken from the run. The same command run again resumes.",
+        "What is not given is taken from the run, reading options too. The same command run again "
+        "resumes.",
         "cryogan refine run --sym D2",
         _MATTER,
     )
@@ -53,11 +55,25 @@ def run(arguments: Sequence[str]) -> int:
     import cryogan
     from cryogan.cli.display import console, run_display
     from cryogan.cli.results import print_results
+    from cryogan.io.particle_files import count_rows
     from cryogan.run.folder import read_run
+    from cryogan.run.half_sets import asked_rows
 
     record = read_run(Path(options.run))
     star = options.get("particles") or record.star
-    particles = None if star is None else read_particles(star, options, record.reader)
+    particles = None
+    if star == record.star and star is not None and not Path(star).is_file():
+        raise InputError(
+            f"The particle file of the run, {star}, is not there any more; say where it is with "
+            "--particles."
+        )
+    if star is not None:
+        rows = asked_rows(record.folder)
+        if rows is not None and options.get("particles") is not None:
+            reader = options.get("reader") or record.reader
+            count = count_rows(star, reader=reader, **record.reading)
+            rows = rows if count > int(rows.max()) else None  # a file of the chosen rows alone
+        particles = read_particles(star, options, record.reader, record.reading, rows)
     out = console()
     with run_display(out) as display:
         result = cryogan.refine(

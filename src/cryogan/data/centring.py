@@ -40,13 +40,13 @@ class Displacements:
         centre_px: (n, 2) int64 (x, y), the posterior mean of each image, in whole pixels.
         sd_A: standard deviation of the displacements along an axis.
         remaining_sd_A: the same once images are centred: of the posteriors.
-        diameter_A: of the particle, on which the wavelengths depend.
+        diameter_A: of the particle in the centred images; None if their power has no bounds.
     """
 
     centre_px: Tensor
     sd_A: float
     remaining_sd_A: float
-    diameter_A: float
+    diameter_A: float | None
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,21 @@ def centred(particles: Particles) -> tuple[Particles, Displacements]:
     Raises:
         InputError: an image cannot be read.
     """
-    found = measure_displacements(particles, measure(particles))
+    measured = measure(particles)
+    found = measure_displacements(particles, measured)
+    stack = CentredStack(particles.stack, found.centre_px)
+    after = replace(particles, stack=stack)
+    found = replace(found, diameter_A=diameter_of(after.subset(_sample(after)), measured))
     source = particles.source
     if source is not None:
         words = (
             f"images centred on reading: particles are {found.sd_A:.1f} Å off centre along each "
             f"axis, {found.remaining_sd_A:.1f} Å once centred (standard deviations)"
         )
+        if found.diameter_A is not None:
+            words += f"; their diameter is about {found.diameter_A:.0f} Å"
         source = replace(source, summary=f"{source.summary}\n{words}")
-    stack = CentredStack(particles.stack, found.centre_px)
-    return replace(particles, stack=stack, source=source), found
+    return replace(after, source=source), found
 
 
 def measure_displacements(particles: Particles, measured: Measurement) -> Displacements:
@@ -103,9 +108,10 @@ def measure_displacements(particles: Particles, measured: Measurement) -> Displa
         particles: the images.
         measured: their spectra and unit.
     """
-    sample = torch.linspace(0, len(particles) - 1, min(_SAMPLE, len(particles))).round().long()
+    sample = _sample(particles)
     width_A = particles.box_size * particles.pixel_size_A
-    diameter_A = diameter_of(particles.subset(sample), measured) or 0.5 * width_A
+    found_A = diameter_of(particles.subset(sample), measured)
+    diameter_A = found_A or 0.5 * width_A
     size = min(_LARGEST_BOX, particles.box_size - particles.box_size % 2)
     rings = min(max(2, round(_RINGS * width_A / diameter_A)), size // 2 - 1)
     model = _Blob.first(measured, size, rings, width_A)
@@ -122,8 +128,12 @@ def measure_displacements(particles: Particles, measured: Measurement) -> Displa
         (mean * width_A / pixels_A).round().long(),
         float(model.variance.sqrt()) * width_A,
         float((variance.mean() / 2.0).sqrt()) * width_A,
-        diameter_A,
+        found_A,
     )
+
+
+def _sample(particles: Particles) -> Tensor:
+    return torch.linspace(0, len(particles) - 1, min(_SAMPLE, len(particles))).round().long()
 
 
 def _filtered(

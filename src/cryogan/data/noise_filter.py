@@ -185,7 +185,8 @@ def _sums_of(particles: Particles) -> PowerSums:
     size = particles.box_size
     count = max(1, min(len(particles), _PIXELS // size**2))
     total = None
-    for index in torch.linspace(0, len(particles) - 1, count).round().long().split(_CHUNK):
+    chosen = torch.linspace(0, len(particles) - 1, count).round().long()
+    for index in torch.split(chosen, _CHUNK):
         transfer = ctf(particles.ctf[index], size, particles.pixel_size_A)
         sums = power_sums(particles.stack.read(index), transfer)
         total = sums if total is None else total + sums

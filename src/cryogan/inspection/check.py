@@ -14,23 +14,26 @@ from cryogan.data.statistics import measure
 from cryogan.errors import InputError
 from cryogan.inspection.images_needed import ImagesNeeded, images_needed, signal_to_noise
 from cryogan.inspection.metadata import (
-    IgnoredColumn,
     Outlier,
     Range,
     ctf_outliers,
     ctf_ranges,
     file_of,
-    ignored_columns,
-    is_without_ctf,
+    metadata_notes,
+    metadata_problems,
     optics_groups,
     robust_z,
+    rows_of,
 )
 from cryogan.inspection.sample import ImageStatistics, Sample, take_sample
 from cryogan.io.contrast import MIN_Z, contrast_z
-from cryogan.particles import ArrayStack, Particles
+from cryogan.particles import ArrayStack, Particles, UnusedColumn
 from cryogan.physics.ctf import ctf
 from cryogan.physics.spectra import PowerSpectra
+from cryogan.registry import OBJECTIVES
+from cryogan.run.memory import available_GB, memory_bound_GB
 
+_OBJECTIVES = ("adversarial", "likelihood")
 _HOT_SD = 12.0
 _SCALE_Z = 8.0
 _ALIKE = 1.5  # 90 % to 10 % quantile of standard deviations
@@ -104,6 +107,19 @@ class GroupSpectra:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a run needs at most.
+
+    Attributes:
+        objective: of the run, with its default settings, on a CPU.
+        at_most_GB: 1e9 bytes, from the sizes of arrays; it may need a fraction of it.
+    """
+
+    objective: str
+    at_most_GB: float
+
+
+@dataclass(frozen=True)
 class ParticleCheck:
     """What a look at a particle set has found; rows count from 0, as for --ind.
 
@@ -116,7 +132,9 @@ class ParticleCheck:
         ctf_outliers: particles whose CTF stands out.
         bad_images: rows and words, of the images sampled.
         images_needed: estimate, with all poses known.
-        ignored_columns: that would change the images' model.
+        memory: of runs, where it is known.
+        available_GB: memory of this machine that is free, or None.
+        ignored_columns: that would change the images' model; `summary` says them too.
         problems: what is to be mended.
         notes: what is worth knowing.
     """
@@ -134,7 +152,9 @@ class ParticleCheck:
     spectra: tuple[GroupSpectra, ...]
     extent: Extent
     images_needed: tuple[ImagesNeeded, ...]
-    ignored_columns: tuple[IgnoredColumn, ...]
+    memory: tuple[Memory, ...]
+    available_GB: float | None
+    ignored_columns: tuple[UnusedColumn, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -165,9 +185,7 @@ def check(particles: Particles) -> ParticleCheck:
         (200, 'bright', True)
     """
     source, width_A = particles.source, particles.box_size * particles.pixel_size_A
-    rows = torch.arange(len(particles))
-    if source is not None and source.rows is not None:
-        rows = source.rows
+    rows = rows_of(particles)
     file = file_of(particles)
     sample = take_sample(particles)
     bad = _bad_images(sample, rows)
@@ -191,8 +209,8 @@ def check(particles: Particles) -> ParticleCheck:
     if not needed:
         extent = replace(extent, diameter_A=None, shift_sd_A=None)
     outliers = ctf_outliers(particles.ctf, rows)
-    ignored = ignored_columns(file)
     normalisation = _normalisation(sample.statistics)
+    refusals, memory, available = *_of_objectives(particles), available_GB("cpu")
     summary = () if source is None else tuple(source.summary.splitlines())
     return ParticleCheck(
         particles=len(particles),
@@ -208,13 +226,32 @@ def check(particles: Particles) -> ParticleCheck:
         spectra=tuple(groups),
         extent=extent,
         images_needed=needed,
-        ignored_columns=ignored,
-        problems=_problems(particles, contrast, bad, needed),
+        memory=memory,
+        available_GB=available,
+        ignored_columns=() if source is None else source.unused,
+        problems=(*(() if memory else refusals), *_problems(particles, contrast, bad, needed)),
         notes=(
             *(line for line in summary if line.startswith("warning: ")),
-            *_notes(normalisation, outliers, ignored, extent, width_A),
+            *(refusals if memory else ()),
+            *_notes(particles, normalisation, extent, width_A),
         ),
     )
+
+
+def _of_objectives(particles: Particles) -> tuple[list[str], tuple[Memory, ...]]:
+    """Why runs would be refused, and the memory of those that would not be."""
+    refusals, memory = [], []
+    for name in _OBJECTIVES:
+        objective = OBJECTIVES[name]()
+        try:
+            objective.check(particles)
+            bound_GB = memory_bound_GB(objective, particles)
+        except InputError as error:
+            refusals.append(f"{name} run: {str(error).rstrip('.')}")
+            continue
+        if bound_GB is not None:
+            memory.append(Memory(name, bound_GB))
+    return refusals, tuple(memory)
 
 
 def _bad_images(sample: Sample, rows: Tensor) -> tuple[Outlier, ...]:
@@ -327,17 +364,7 @@ def _problems(
     bad: tuple[Outlier, ...],
     needed: tuple[ImagesNeeded, ...],
 ) -> tuple[str, ...]:
-    found = []
-    if particles.box_size < 16:
-        found.append(
-            f"box of {particles.box_size} px: 16 px or more are needed; extract larger boxes"
-        )
-    typical_A = float(((particles.ctf.defocus_u_A + particles.ctf.defocus_v_A) / 2).abs().median())
-    no_plate = float(particles.ctf.phase_shift_deg.abs().max()) == 0
-    if not is_without_ctf(particles.ctf) and 0 < typical_A < 500 and no_plate:
-        found.append(
-            f"defocus of {typical_A:g}: rlnDefocusU and rlnDefocusV are in Å; is it in µm or nm?"
-        )
+    found = [*metadata_problems(particles)]
     if bad:
         listed = ", ".join(f"{outlier.row} ({outlier.what})" for outlier in bad[:3])
         more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
@@ -359,9 +386,8 @@ def _problems(
 
 
 def _notes(
+    particles: Particles,
     normalisation: Normalisation,
-    outliers: tuple[Outlier, ...],
-    ignored: tuple[IgnoredColumn, ...],
     extent: Extent,
     width_A: float,
 ) -> tuple[str, ...]:
@@ -373,10 +399,7 @@ def _notes(
             f"{normalisation.ramp_sd.median:.2g} SD over the box, SD {normalisation.sd.low:.2g} "
             f"to {normalisation.sd.high:.2g} times its median"
         )
-    if outliers:
-        listed = "; ".join(f"row {outlier.row}, {outlier.what}" for outlier in outliers[:3])
-        found.append(f"{len(outliers):,} particles have CTFs that stand out ({listed})")
-    found += [f"{each.column} is not used: {each.what}, {each.values}" for each in ignored]
+    found += metadata_notes(particles)
     if extent.diameter_A is not None and extent.diameter_A > 0.8 * width_A:
         found.append(
             f"the particle ({extent.diameter_A:.0f} Å) fills the box of {width_A:.0f} Å; boxes of "

@@ -1,6 +1,5 @@
-"""What the columns of a set tell: CTFs that stand out, what is not used."""
+"""What the columns of a set tell: CTFs that stand out, optics groups."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,26 +7,9 @@ import torch
 from torch import Tensor
 
 from cryogan.io.selection import CsFile, StarFile, open_particle_file
-from cryogan.io.star import Table
 from cryogan.particles import CTFParams, Particles
 
-_IGNORED = {
-    "rlnBeamTiltX": "beam tilt (mrad)",
-    "rlnBeamTiltY": "beam tilt (mrad)",
-    "rlnOddZernike": "odd aberrations",
-    "rlnEvenZernike": "even aberrations",
-    "rlnMagMat00": "anisotropic magnification",
-    "rlnMagMat01": "anisotropic magnification",
-    "rlnMagMat10": "anisotropic magnification",
-    "rlnMagMat11": "anisotropic magnification",
-    "ctf/tilt_A": "beam tilt",
-    "ctf/trefoil_A": "trefoil",
-    "ctf/tetra_A": "tetrafoil",
-    "ctf/anisomag": "anisotropic magnification",
-}
-"""Columns that change how an image is formed and that no objective uses yet."""
-
-_ONES = ("rlnMagMat00", "rlnMagMat11")
+_SMALL_DEFOCUS_A = 500.0
 _FAR = 8.0  # robust standard deviations
 
 
@@ -52,21 +34,6 @@ class Outlier:
 
     row: int
     what: str
-
-
-@dataclass(frozen=True)
-class IgnoredColumn:
-    """A column that is not used.
-
-    Attributes:
-        column: its label.
-        what: it describes.
-        values: in words.
-    """
-
-    column: str
-    what: str
-    values: str
 
 
 def ctf_ranges(ctf: CTFParams) -> tuple[Range, ...]:
@@ -109,6 +76,38 @@ def ctf_outliers(ctf: CTFParams, rows: Tensor) -> tuple[Outlier, ...]:
         words = f"astigmatism {100 * float(astigmatism[number]):.0f} % of the defocus"
         found[number] = ", ".join(filter(None, (found.get(number), words)))
     return tuple(Outlier(int(rows[number]), found[number]) for number in sorted(found))
+
+
+def metadata_problems(particles: Particles) -> tuple[str, ...]:
+    """What makes a set unusable, as far as its columns tell: no image is read."""
+    ctf = particles.ctf
+    typical_A = float(((ctf.defocus_u_A + ctf.defocus_v_A) / 2).abs().median())
+    no_plate = float(ctf.phase_shift_deg.abs().max()) == 0
+    if is_without_ctf(ctf) or not 0 < typical_A < _SMALL_DEFOCUS_A or not no_plate:
+        return ()
+    return (f"defocus of {typical_A:g}: rlnDefocusU and rlnDefocusV are in Å; is it in µm or nm?",)
+
+
+def metadata_notes(particles: Particles) -> tuple[str, ...]:
+    """What is worth knowing of a set's columns: no image is read."""
+    outliers = ctf_outliers(particles.ctf, rows_of(particles))
+    if not outliers:
+        return ()
+    listed = "; ".join(f"row {outlier.row}, {outlier.what}" for outlier in outliers[:3])
+    many = (
+        "1 particle has a CTF that stands"
+        if len(outliers) == 1
+        else (f"{len(outliers):,} particles have CTFs that stand")
+    )
+    return (f"{many} out ({listed})",)
+
+
+def rows_of(particles: Particles) -> Tensor:
+    """(n,) int64 rows of the particles in their file, from 0."""
+    source = particles.source
+    if source is not None and source.rows is not None:
+        return source.rows
+    return torch.arange(len(particles))
 
 
 def robust_z(values: Tensor, least: float = 1e-12) -> Tensor:
@@ -160,42 +159,3 @@ def _optics_names(
             known = dict(pairs)
             group = np.array([known.get(name, name) for name in group.tolist()])
     return group
-
-
-def ignored_columns(file: StarFile | CsFile | None) -> tuple[IgnoredColumn, ...]:
-    """Columns of a file that would change the images' model if they were used."""
-    if file is None:
-        return ()
-    if isinstance(file, CsFile):
-        return tuple(
-            IgnoredColumn(name, what, f"up to {np.abs(file.records[name]).max():.3g}")
-            for name, what in _IGNORED.items()
-            if name in (file.records.dtype.names or ()) and np.any(file.records[name] != 0)
-        )
-    return tuple(
-        IgnoredColumn(label, what, values)
-        for table in file.tables
-        for label, what in _IGNORED.items()
-        if (values := _values(table, label)) is not None
-    )
-
-
-def _values(table: Table, label: str) -> str | None:
-    """In words; None where they say nothing."""
-    words: Sequence[str] = table.columns.get(label, ())
-    if label.endswith("Zernike"):
-        some = next((word for word in words if any(_numbers(word))), None)
-        return some
-    numbers = [number for word in words for number in _numbers(word)]
-    neutral = 1.0 if label in _ONES else 0.0
-    if all(number == neutral for number in numbers):
-        return None
-    low, high = min(numbers), max(numbers)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _numbers(word: str) -> list[float]:
-    try:
-        return [float(part) for part in word.strip("[]").split(",")]
-    except ValueError:
-        return []

@@ -27,10 +27,11 @@ def page_of_text(found: ParticleCheck) -> str:
 def findings(found: ParticleCheck) -> list[tuple[str, str]]:
     """Names of findings, and what was found."""
     contrast, normal = found.contrast, found.normalisation
+    told = contrast.verdict in ("bright", "dark")
     rows = [
         (
             "contrast",
-            f"{contrast.verdict} on disk (z = {contrast.z:+.1f}; ±5 decides)"
+            f"{contrast.verdict}{' on disk' * told} (z = {contrast.z:+.1f}; ±5 decides)"
             + ("; inverted on reading" if contrast.inverted else ""),
         ),
         (
@@ -62,6 +63,8 @@ def findings(found: ParticleCheck) -> list[tuple[str, str]]:
         if found.images_needed
     ]
     rows += [("diameter", suggested_diameter(found)), ("shifts", suggested_shift(found))]
+    if found.memory:
+        rows.append(("memory", memory_in_words(found)))
     if found.images_needed:
         rows.append(("images needed", needed_in_words(found)))
         rows.append(("", "estimate: every pose known, C1 symmetry; ~ extrapolated; where it"))
@@ -101,6 +104,17 @@ def needed_in_words(found: ParticleCheck) -> str:
         f"{each.resolution_A:g} Å: {'~' if each.extrapolated else ''}{each.images:,}"
         for each in found.images_needed
     )
+
+
+def memory_in_words(found: ParticleCheck) -> str:
+    """At most, by objective, and what there is."""
+    bounds = ", ".join(f"{each.objective} {each.at_most_GB:.3g} GB" for each in found.memory)
+    free = "" if found.available_GB is None else f"; {found.available_GB:.3g} GB are available"
+    more = found.available_GB is not None and any(
+        each.at_most_GB > found.available_GB for each in found.memory
+    )
+    measured = " (a run measures what it needs; --box and --resolution lower it)" if more else ""
+    return f"at most, default settings: {bounds}{free}{measured}"
 
 
 def verdict(found: ParticleCheck) -> list[str]:

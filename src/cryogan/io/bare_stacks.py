@@ -99,17 +99,17 @@ def read_tables(
         InputError: as `read_particles`.
     """
     path = Path(path)
-    if (ctf_table is None) == (not no_ctf):
+    if ctf_table is not None and no_ctf:
+        raise InputError(
+            f"The images of {path} cannot have the CTFs of {ctf_table} (--ctf-table) and none "
+            "(--no-ctf); leave out one of the two."
+        )
+    if ctf_table is None and not no_ctf:
         raise InputError(
             f"{path} says nothing of the CTF of its images; give a table with a row an image "
-            "(--ctf-table) or say that there is none (--no-ctf): one of them."
+            "(--ctf-table), or say that there is none (--no-ctf)."
         )
-    stacks = _listed(path, datadir, strip_prefix) if path.suffix == ".txt" else [path.absolute()]
-    names = [
-        relion_image_name(number, str(stack))
-        for stack in stacks
-        for number in range(1, read_header(stack).shape[0] + 1)
-    ]
+    names = image_names(path, datadir, strip_prefix)
     count = len(names)
     if ctf_table is None:
         columns = {label: [value] * count for label, value in NO_CTF.items()}
@@ -128,6 +128,22 @@ def read_tables(
         )
     named = replace(table, columns={**table.columns, "rlnImageName": names})
     return [named if t is table else t for t in tables]
+
+
+def image_names(
+    path: Path, datadir: Path | str | None = None, strip_prefix: str | None = None
+) -> list[str]:
+    """All images of a stack or of the stacks that a text file lists, in order.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    stacks = _listed(path, datadir, strip_prefix) if path.suffix == ".txt" else [path.absolute()]
+    return [
+        relion_image_name(number, str(stack))
+        for stack in stacks
+        for number in range(1, read_header(stack).shape[0] + 1)
+    ]
 
 
 def _listed(path: Path, datadir: Path | str | None, strip_prefix: str | None) -> list[Path]:

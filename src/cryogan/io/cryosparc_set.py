@@ -17,6 +17,7 @@ from numpy.lib.recfunctions import repack_fields
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.io.aberrations import tilt_of_field
 from cryogan.io.cryosparc import (
     ALIGNMENT_FIELDS,
     Records,
@@ -31,7 +32,7 @@ from cryogan.io.relion import image_names_from
 from cryogan.io.relion import read_particles as read_star_particles
 from cryogan.io.result_groups import read_group
 from cryogan.io.star import Table
-from cryogan.particles import Particles, Pose
+from cryogan.particles import Particles, Pose, UnusedColumn
 
 Paths = Path | str | Sequence[Path | str]
 
@@ -55,7 +56,13 @@ _REQUIRED = (
     *("uid", "blob/path", "blob/idx", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast"),
     *("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad"),
 )
-_IGNORED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
+_UNUSED = {
+    "ctf/shift_A": "beam shift",
+    "ctf/tilt_A": "beam tilt times Cs (Å)",
+    "ctf/trefoil_A": "trefoil",
+    "ctf/tetra_A": "tetrafoil",
+    "ctf/anisomag": "anisotropic magnification",
+}
 _FIELD_OF = _PER_GROUP | _PER_PARTICLE | {"rlnImageName": "blob/path"}
 _JOB = re.compile(r"J\d+(?=_)")
 
@@ -109,17 +116,32 @@ def read_particles(
         lines.append(f"that is after blob/sign, which inverts {dark:,} of {len(particles):,}")
     if len(used) > 1:
         lines.append(f"fields of {', '.join(str(file) for file in used)}, joined on uid")
-    ignored = [
-        name for name in _IGNORED if name in fields_of(records) and np.any(records[name] != 0)
-    ]
-    if ignored:
-        lines.append(f"ignored, though not zero: {', '.join(ignored)}")
+    unused = _unused(records, particles)
+    lines += map(str, unused)
     source = replace(
         particles.source,
         summary="\n".join(lines),
         options={} if passthrough is None else {"passthrough": passthrough},
+        unused=unused,
     )
     return replace(particles, source=source)
+
+
+def _unused(records: Records, particles: Particles) -> tuple[UnusedColumn, ...]:
+    """Fields of the chosen records that are not used and not zero."""
+    assert particles.source is not None
+    rows = particles.source.rows
+    if rows is not None:
+        records = records[rows.numpy()]
+    found = []
+    for name, what in _UNUSED.items():
+        if name not in fields_of(records) or not np.any(records[name] != 0):
+            continue
+        values, effect = records[name], ""
+        if name == "ctf/tilt_A" and values.ndim == 2 and values.shape[1] == 2:
+            effect = tilt_of_field(values, particles.ctf, particles.pixel_size_A)
+        found.append(UnusedColumn(name, what, f"up to {np.abs(values).max():.3g}", effect))
+    return tuple(found)
 
 
 def _in_fields(message: str) -> str:
@@ -156,6 +178,23 @@ def read_set(path: Path | str, passthrough: Paths | None = None) -> tuple[Record
     path = Path(path)
     if path.suffix == ".csg":
         return _read_group(path)
+    records, used = _with_passthrough(path, passthrough)
+    _require(records, path, "give the file that has it with --passthrough")
+    _unique_uids(records, path)
+    return records, used
+
+
+def read_records_of(path: Path | str) -> Records:
+    """The records of a .cs file; where they lack fields of a set, with passthrough files beside it.
+
+    Raises:
+        InputError: a file cannot be read, or a uid stands twice where files are joined.
+    """
+    return _with_passthrough(Path(path), None)[0]
+
+
+def _with_passthrough(path: Path, passthrough: Paths | None) -> tuple[Records, list[Path]]:
+    """Records with the fields of the files given, or of those beside them; and these files."""
     records = read_records(path)
     used = [path]
     given = [passthrough] if isinstance(passthrough, str | Path) else list(passthrough or ())
@@ -169,11 +208,12 @@ def read_set(path: Path | str, passthrough: Paths | None = None) -> tuple[Record
             break
         more = read_records(file)
         fields = [name for name in fields_of(more) if name not in fields_of(records)]
-        if "uid" in fields_of(more) and np.isin(records["uid"], more["uid"]).all():
+        if (
+            all("uid" in fields_of(each) for each in (records, more))
+            and np.isin(records["uid"], more["uid"]).all()
+        ):
             records = _joined(records, path, more, file, fields)
             used.append(file)
-    _require(records, path, "give the file that has it with --passthrough")
-    _unique_uids(records, path)
     return records, used
 
 
@@ -446,3 +486,40 @@ def _beside_or_absolute(path: Path, stack: str) -> str:
         return f">{stack}"
     found = find_stack(path, stack)
     return stack if found is None else str(found.absolute())
+
+
+def save_chosen(path: Path, source: Path, records: Records) -> None:
+    """Write records of a .cs file as another; a stack's path that leads elsewhere becomes absolute.
+
+    Args:
+        path: the file to write.
+        source: the file that the records come from.
+        records: those to write.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if "blob/path" in fields_of(records):
+        texts = _texts(records, "blob/path", source)
+        target = {text: _path_from(path, source, text) for text in set(texts)}
+        paths = [target[text].encode(errors="surrogateescape") for text in texts]
+        if any(target[text] != text for text in target):
+            width = max(records.dtype["blob/path"].itemsize, *map(len, paths))
+            types = [(name, records.dtype[name]) for name in fields_of(records)]
+            widened: Any = [(n, f"S{width}" if n == "blob/path" else kind) for n, kind in types]
+            moved: Records = np.empty(len(records), dtype=widened)
+            for name in fields_of(records):
+                moved[name] = paths if name == "blob/path" else records[name]
+            records = moved
+    save_records(path, records)
+
+
+def _path_from(path: Path, source: Path, text: str) -> str:
+    """A `blob/path` of `source` as it is to stand in `path`."""
+    bare = text.removeprefix(">")
+    here = find_stack(source, bare)
+    if here is None:
+        return text
+    there = path.parent / bare if text.startswith(">") else find_stack(path, bare)
+    same = there is not None and there.is_file() and there.samefile(here)
+    return text if same else str(here.absolute())

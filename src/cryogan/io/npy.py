@@ -20,7 +20,7 @@ _LENGTH_BYTES = {b"\x93NUMPY\x01\0": 2, b"\x93NUMPY\x02\0": 4, b"\x93NUMPY\x03\0
 
 
 def read_npy(
-    path: Path | str, kind: str = ".npy file", remedy: str = "write it with numpy.save"
+    path: Path | str, kind: str = ".npy file", remedy: str = "write numbers with numpy.save"
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """The array of a file, memory-mapped read-only.
 
@@ -45,6 +45,8 @@ def read_npy(
     if header is None:
         raise InputError(f"{path} is no whole {kind}; {remedy}.")
     shape, fortran_order, dtype = header
+    if dtype.hasobject:
+        raise InputError(f"{path} holds Python objects, which are never loaded; {remedy}.")
     declared = offset + math.prod(shape) * dtype.itemsize
     if declared != size:
         raise InputError(
@@ -80,6 +82,5 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | Non
         and all(type(side) is int and side >= 0 for side in shape)
         and type(fortran_order) is bool
         and dtype.itemsize > 0
-        and not dtype.hasobject
     )
     return (shape, fortran_order, dtype) if sane else None

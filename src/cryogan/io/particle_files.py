@@ -13,7 +13,8 @@ from cryogan.io import bare_stacks, cryosparc, cryosparc_set, relion
 from cryogan.io.images import Sign
 from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A
 from cryogan.io.mrc import MrcStack
-from cryogan.io.result_groups import write_group
+from cryogan.io.result_groups import read_group, write_group
+from cryogan.io.selection import open_particle_file
 from cryogan.particles import Particles, ParticleSource, Pose
 from cryogan.registry import READERS
 
@@ -86,8 +87,6 @@ def read_particles(
         sign=sign,
         **own,
     )
-    if reader is None and found.source is not None:
-        return found
     source = found.source or ParticleSource(
         path,
         index,
@@ -97,7 +96,32 @@ def read_particles(
         inverted=False,
         summary=f"{len(found):,} particles, box {found.box_size} px of {found.pixel_size_A:.4g} Å",
     )
-    return replace(found, source=replace(source, reader=reader))
+    options = {**source.options, **own}
+    asked: dict[str, Any] = {"reader": reader, "sign": sign, "options": options, "index": index}
+    return replace(found, source=replace(source, **asked))
+
+
+def count_rows(path: Path | str, *, reader: str | None = None, **reading: Any) -> int:
+    """How many rows, as --ind counts them, a particle file has.
+
+    Args:
+        path: the file.
+        reader: as for `read_particles`.
+        **reading: further arguments of it; they matter for lists of stacks, and for a reader of
+            one's own, which reads the whole file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = Path(path)
+    if reader is None and path.suffix in (".star", ".cs"):
+        return len(open_particle_file(path))
+    if reader is None and path.suffix == ".csg":
+        return len(cryosparc.read_records(read_group(path)["blob"]))
+    if reader is None and path.suffix in _STACKS:
+        places = {name: reading.get(name) for name in ("datadir", "strip_prefix")}
+        return len(bare_stacks.image_names(path, **places))
+    return len(read_particles(path, reader=reader, **reading))
 
 
 def refuse_inputs(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.io.aberrations import LABELS, unused_columns
 from cryogan.io.images import (
     AS_STACK,
     Sign,
@@ -69,6 +70,7 @@ class Metadata:
         pixel_size: value in Å (the largest) and its column; None if the file has none.
         image_size: `rlnImageSize` (the largest); None if the file has none.
         optics_groups: number of optics groups among the chosen rows.
+        aberrations: label → values of columns that are not used (`aberrations.LABELS`).
         pixel_sizes_A, image_sizes: (n,) of each row; None if the file has none.
         group_names: (n,) optics group of each row; None if the file has none.
         half: (n,) int64, `rlnRandomSubset`; None unless all are 1 or 2.
@@ -82,6 +84,7 @@ class Metadata:
     pixel_size: tuple[float, str] | None
     image_size: int | None
     optics_groups: int
+    aberrations: Mapping[str, Sequence[str]]
     pixel_sizes_A: _Numbers | None = None
     image_sizes: _Numbers | None = None
     group_names: Sequence[str] | None = None
@@ -169,9 +172,11 @@ def read_particles(
     warnings += _close_picks(table, rows, scale_A, _CLOSE * settled.box_size * size)
     stack, contrast = make_bright(settled, size, sign)
     particles = Particles(stack, metadata.ctf, size, half=metadata.half)
+    unused = unused_columns(metadata.aberrations, metadata.ctf, size, settled.box_size)
     lines = (
         _summary(particles, len(disk.files), origin, metadata.optics_groups, contrast),
         *describe_kinds(stack, metadata.group_names),
+        *map(str, unused),
         *(f"warning: {words}" for words in warnings),
     )
     source = ParticleSource(
@@ -182,6 +187,7 @@ def read_particles(
         pixel_size_A,
         stack.sign < 0,
         "\n".join(lines),
+        unused=unused,
     )
     return replace(particles, source=source)
 
@@ -257,10 +263,10 @@ def _summary(
 
 def _corrections(correction: Tensor) -> list[str]:
     return [
-        f"{done} of {int((correction == value).sum()):,} images; {consequence}"
-        for value, done, consequence in (
-            (FLIPPED, "phases flipped", "their transfer is |CTF|"),
-            (MULTIPLIED, "multiplied by their CTFs", "their transfer is CTF²"),
+        f"{_plural(int((correction == value).sum()), 'image')} {done}"
+        for value, done in (
+            (FLIPPED, "with flipped phases: the transfer function is |CTF|"),
+            (MULTIPLIED, "multiplied by the CTF: divided by |CTF|, of at least 0.1, on reading"),
         )
         if bool((correction == value).any())
     ]
@@ -325,7 +331,7 @@ def read_metadata(
             raise
         pixel_sizes_A, origin = None, ""
     image_sizes = lookup.numbers("rlnImageSize")
-    params = CTFParams(**ctf)
+    params = CTFParams(**ctf, filter=None)
     return Metadata(
         table=table,
         rows=rows,
@@ -339,6 +345,7 @@ def read_metadata(
         half=_halves(table, rows),
         micrograph_pixel_A=lookup.numbers("rlnMicrographPixelSize"),
         warnings=(*_warnings_of_defocus(params, star), *_warnings_of_end(table)),
+        aberrations={label: words for label in LABELS if (words := lookup.words(label))},
     )
 
 
@@ -498,6 +505,14 @@ class _Lookup:
             return None
         names = self.optics.columns["rlnOpticsGroup"]
         return [str(names[number]) for number in self.group.tolist()]
+
+    def words(self, label: str) -> list[str]:
+        """Values of a column as they stand: of each chosen row, or of their optics groups."""
+        if label in self.table:
+            return [str(self.table.columns[label][row]) for row in self.rows.tolist()]
+        if self.optics is not None and label in self.optics:
+            return [str(self.optics.columns[label][row]) for row in np.unique(self.group).tolist()]
+        return []
 
     def numbers(self, label: str, default: float | None = None) -> _Numbers | None:
         """(n,) values; `default` or None where neither table has the column."""

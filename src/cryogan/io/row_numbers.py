@@ -32,8 +32,7 @@ def read_row_numbers(path: Path | str) -> Tensor:
         elif path.suffix in (".pkl", ".pickle"):
             numbers = _unpickled(path)
         else:
-            lines = [x for x in path.read_text().splitlines() if x.partition("#")[0].strip()]
-            numbers = np.loadtxt(lines, ndmin=1) if lines else np.empty(0)
+            numbers = _read_text(path)
     except InputError:
         raise
     except (OSError, ValueError, EOFError, MemoryError) as error:
@@ -42,6 +41,10 @@ def read_row_numbers(path: Path | str) -> Tensor:
             f"Cannot read particle numbers from {path} ({reason}); give a .npy or .pkl file or a "
             "text file with a row number, counted from 0, on each line."
         ) from error
+    if numbers.size == 0:
+        raise InputError(
+            f"{path} is empty: it holds no row number; give one or more, counted from 0."
+        )
     is_list = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "biuf"
     if (
         not is_list
@@ -62,6 +65,28 @@ def read_row_numbers(path: Path | str) -> Tensor:
     if values[0] < 0:
         raise InputError(f"{path} names row {values[0]:.0f}; give row numbers counted from 0.")
     return torch.from_numpy(numbers.astype(np.int64))
+
+
+def _read_text(path: Path) -> _Array:
+    """Numbers of a text file: one on each line, or all on one; # begins a comment.
+
+    Raises:
+        ValueError: a line holds something else.
+    """
+    lines = [
+        (number, line.partition("#")[0].split())
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+    ]
+    lines = [(number, words) for number, words in lines if words]
+    for number, words in lines:
+        if len(words) > 1 and len(lines) > 1:
+            raise ValueError(f"line {number} holds {len(words)} values")
+        for word in words:
+            try:
+                float(word)
+            except ValueError:
+                raise ValueError(f"line {number} holds '{word}', which is no number") from None
+    return np.array([float(word) for _, words in lines for word in words])
 
 
 def _unpickled(path: Path) -> _Array:

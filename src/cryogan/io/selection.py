@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from cryogan.errors import InputError
-from cryogan.files import atomic_path
-from cryogan.io.cryosparc import Records, read_records
+from cryogan.io.cryosparc import Records
+from cryogan.io.cryosparc_set import read_records_of, save_chosen
 from cryogan.io.images import AS_STACK, find_stack
 from cryogan.io.star import Table, read_star, write_star
 
@@ -157,7 +157,7 @@ class CsFile:
 
     Attributes:
         path: the file.
-        records: one a particle.
+        records: one a particle, with fields of its passthrough files if it needs them.
     """
 
     path: Path
@@ -189,9 +189,8 @@ class CsFile:
         return condition.holds(values)
 
     def write(self, path: Path, rows: _Rows) -> None:
-        """Write the records of `rows` as they are."""
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, self.records[rows])
+        """Write the records of `rows`; a `blob/path` that would lead elsewhere becomes absolute."""
+        save_chosen(path, self.path, self.records[rows])
 
 
 def open_particle_file(path: Path | str) -> StarFile | CsFile:
@@ -211,4 +210,4 @@ def open_particle_file(path: Path | str) -> StarFile | CsFile:
         )
     if path.suffix != ".cs":
         raise InputError(f"{path} is neither a .star nor a .cs file; give one of these.")
-    return CsFile(path, read_records(path))
+    return CsFile(path, read_records_of(path))

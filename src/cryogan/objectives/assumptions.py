@@ -120,6 +120,16 @@ class Assumptions:
         most = min(math.sqrt(6.0) * sd_percent, 50.0)
         return replace(self, centred=True, shift_sd_percent=sd_percent, max_shift_percent=most)
 
+    def with_diameter(self, diameter_A: float | None, width_A: float) -> Assumptions:
+        """With a mask that is a quarter wider than a measured diameter, and no wider than it was.
+
+        The measure is 1.2 times the largest extent of compact molecules, and 0.85 times that of
+        β-galactosidase in real images (docs/likelihood.md).
+        """
+        if diameter_A is None:
+            return self
+        return replace(self, mask_radius=min(self.mask_radius, 1.25 * diameter_A / width_A))
+
     @property
     def volumes(self) -> int:
         """Number of basis volumes, the mean included; 1 for one structure."""

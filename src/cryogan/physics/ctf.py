@@ -15,12 +15,6 @@ _ROUNDING = 1e-4  # of a coefficient: frequencies that are the same are equal
 LEAST_CTF = 0.1  # of images multiplied by their CTFs: where |CTF| is smaller, they stay weaker
 
 
-def wavelength_A(voltage_kV: Tensor) -> Tensor:
-    """Relativistic electron wavelength in Å: 12.2643 / sqrt(V + 0.97845e-6 V²), V in volts."""
-    volts = voltage_kV * 1e3
-    return 12.2643 / torch.sqrt(volts + 0.97845e-6 * volts**2)
-
-
 def ctf(params: CTFParams, box_size: int, pixel_size_A: float) -> Tensor:
     """CTFs on half spectra: (n, D, D // 2 + 1), in `fourier`'s order, B-factor and scale applied.
 
@@ -35,7 +29,7 @@ def ctf(params: CTFParams, box_size: int, pixel_size_A: float) -> Tensor:
     def column(value: Tensor) -> Tensor:
         return value[:, None, None]
 
-    wavelength = column(wavelength_A(params.voltage_kV))
+    wavelength = column(params.wavelength_A)
     u, v = column(params.defocus_u_A), column(params.defocus_v_A)
     angle = torch.deg2rad(column(params.defocus_angle_deg))
     defocus = 0.5 * ((u + v) + (u - v) * torch.cos(2.0 * (azimuth - angle)))

@@ -109,8 +109,9 @@ def downsample(
         raise InputError("The particles were not read from a star file, which is written again.")
     if isinstance(particles.stack, MixedStack):
         raise InputError(
-            f"{source.path} has images of several pixel sizes or boxes; downsample those of one at "
-            "a time (--ind)."
+            f"{source.path} has images of several pixel sizes or boxes, which cannot be put into "
+            "one stack with their columns; downsample those of one at a time (--ind, or cryogan "
+            "select --where 'rlnOpticsGroup==1')."
         )
     if (box_size is None) == (pixel_size_A is None):
         raise InputError("Give the new box or the new pixel size: one of them.")

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.io.particle_files import count_rows
 from cryogan.io.selection import Condition, CsFile, StarFile, open_particle_file
 
 
@@ -33,7 +35,11 @@ def chosen_rows(path: Path | str, count: int, index: Tensor | None, first: int |
 
 
 def choose_rows(
-    path: Path | str, index: Tensor | None, first: int | None, reader: str | None = None
+    path: Path | str,
+    index: Tensor | None,
+    first: int | None,
+    reader: str | None = None,
+    **reading: Any,
 ) -> Tensor | None:
     """Rows of a particle file as `read_particles` takes them, None for all.
 
@@ -41,22 +47,14 @@ def choose_rows(
         path: the file.
         index: row numbers or a mask; all by default.
         first: of these, no more than this many.
-        reader: of the file, if it is not that of its suffix.
+        reader, **reading: of the file, as for `io.particle_files.count_rows`.
 
     Raises:
-        InputError: as `chosen_rows`; or the number of rows, which a mask needs, is not known.
+        InputError: as `chosen_rows`.
     """
-    path = Path(path)
-    if reader is None and path.suffix in (".star", ".cs"):
-        count = len(open_particle_file(path))
-        rows = chosen_rows(path, count, index, first)
-        return None if index is None and len(rows) == count else rows
-    if index is not None and index.dtype == torch.bool:
-        raise InputError(
-            f"A mask cannot be compared with the number of particles of {path}, which is neither "
-            "a .star nor a .cs file; give row numbers with --ind."
-        )
-    return torch.arange(first or 0) if index is None else index[:first]
+    count = count_rows(path, reader=reader, **reading)
+    rows = chosen_rows(path, count, index, first)
+    return None if index is None and len(rows) == count else rows
 
 
 def select(
@@ -92,11 +90,14 @@ def select(
         raise InputError(f"--half is {half}; give 1 or 2.")
     if first is not None and first < 1:
         raise InputError(f"--first is {first}; give 1 or more particles.")
+    if source.suffix not in (".star", ".cs"):
+        group = " (a .csg group names its .cs files)" if source.suffix == ".csg" else ""
+        raise InputError(f"{source} is neither a .star nor a .cs file; give one of these{group}.")
     wanted = [Condition.parse(text) for text in conditions]
     if source.suffix != output.suffix:
         raise InputError(
             f"{output} is of another kind than {source}; give an output that ends in "
-            f"{source.suffix or '.star'}."
+            f"{source.suffix}."
         )
     if output.exists():
         raise InputError(f"{output} exists and is not overwritten; give another name.")

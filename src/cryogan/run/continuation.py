@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryogan.data.halves import halves_of, particles_digest
 from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.io.particle_files import read_particles
@@ -22,6 +21,7 @@ from cryogan.physics.noise import NoiseModel
 from cryogan.run.checkpoint import CHECKPOINT, load_checkpoint
 from cryogan.run.folder import RunRecord
 from cryogan.run.folder import read_run as read_record
+from cryogan.run.half_sets import asked_rows, require_particles_of
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,15 @@ class Assigned:
 
     Attributes:
         assignment: one row a particle.
-        half: (n,) half-set of the run, 1 or 2; None if the particles are not those of the run.
+        half: (n,) half-set of the run, 1 or 2, drawn for particles that are in none; None if none
+            of the particles is in one.
         class_number: (n,) most probable class of a discrete latent, counted from 1; else 1.
         columns: (n,) further columns by name: mean latent and spread along each axis, or the
             probability of the class; critic scores if the run has critics.
         symmetry: of the molecule.
         kept: (n,) int64 which of the particles given these are: damaged images are left out.
+        inverted: whether the images had the other contrast than that in which they were given,
+            as in the run (`half_sets.has_other_contrast`).
     """
 
     assignment: Assignment
@@ -44,6 +47,7 @@ class Assigned:
     columns: dict[str, Tensor]
     symmetry: str
     kept: Tensor
+    inverted: bool = False
 
     @property
     def pose(self) -> Pose:
@@ -52,16 +56,6 @@ class Assigned:
 
     def __len__(self) -> int:
         return len(self.class_number)
-
-
-def are_of(particles: Particles, record: RunRecord) -> bool:
-    """Whether particles are those of a run."""
-    star = None if particles.source is None else particles.source.path.resolve()
-    return (
-        star == (None if record.star is None else record.star.resolve())
-        and len(particles) == record.count
-        and particles_digest(particles) == record.rows
-    )
 
 
 def likelihood_of(
@@ -103,18 +97,11 @@ def particles_of(record: RunRecord, particles: Particles | None) -> Particles:
             raise InputError(
                 f"The particles of {record.folder} were not read from a file; give them."
             )
-        particles = read_particles(record.star, reader=record.reader)
+        particles = read_particles(
+            record.star, reader=record.reader, index=asked_rows(record.folder), **record.reading
+        )
     particles, _ = normalised(particles)
-    if len(particles) != record.count:
-        raise InputError(
-            f"The run was made from {record.count} particles but {len(particles)} were read; "
-            "give the same --particles and --ind as then."
-        )
-    if particles_digest(particles) != record.rows:
-        raise InputError(
-            "The run was made from other particles, or other rows of the particle file; give the "
-            "same --ind as then."
-        )
+    require_particles_of(particles, record)
     return particles
 
 
@@ -123,10 +110,18 @@ def critic_scores_of(
     record: RunRecord,
     noise: NoiseModel | None,
     *,
-    own: bool,
+    half: Tensor,
     device: torch.device,
 ) -> Tensor | None:
-    """(n,) scores by the critics of a run, or of the one that it has refined; None without any."""
+    """(n,) scores by the critics of a run, or of the one that it has refined; None without any.
+
+    Args:
+        particles: n images.
+        record: of the run.
+        noise: as for training.
+        half: (n,) half-sets of the run (`half_sets.half_of`).
+        device: where it is computed.
+    """
     while record.refined is not None:
         folder = record.refined
         if not (folder / "map.mrc").is_file():
@@ -142,8 +137,8 @@ def critic_scores_of(
     critics = [
         TrainedCritic.of(load_checkpoint(path).state, config, record.box_size) for path in paths
     ]
-    halves = halves_of(particles, record.seed, record.halves) if own else None
-    return cross_scored(critics, particles, halves, noise, device)
+    first, second = ((half == number).nonzero()[:, 0] for number in (1, 2))
+    return cross_scored(critics, particles, (first, second), noise, device)
 
 
 def _half_sets(record: RunRecord) -> tuple[object, ...]:

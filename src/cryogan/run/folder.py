@@ -59,7 +59,7 @@ def open_run_folder(
         except ValueError:
             found = {}
         for key, value in identity.items():
-            if found.get(key) != value:
+            if _told_apart(found.get(key)) != _told_apart(value):
                 what = _difference(key, found.get(key), value)
                 raise InputError(
                     f"{folder} already holds another run ({what} differs); give another output "
@@ -88,10 +88,20 @@ def open_run_folder(
     write_text(path, json.dumps(about | identity | {"sources": dict(sources)}, indent=2))
 
 
+def _told_apart(value: Any) -> Any:
+    """What tells runs apart: all but the summary, whose words may change."""
+    if isinstance(value, dict):
+        return {name: item for name, item in value.items() if name != "summary"}
+    return value
+
+
 def _difference(key: str, found: Any, wanted: Any) -> str:
+    found, wanted = _told_apart(found), _told_apart(wanted)
     if isinstance(found, dict) and isinstance(wanted, dict):
         name = next(name for name in wanted | found if found.get(name) != wanted.get(name))
         return _difference(name, found.get(name), wanted.get(name))
+    if key == "content":
+        return "what the particle file or its stacks hold"
     return f"the {key}" if key in ("seed", "objective") else key
 
 
@@ -111,6 +121,7 @@ class RunRecord:
         count: number of particles used.
         box_size: of their images, as used.
         reader: name of the reader of that file; None for that of its suffix.
+        reading: further keyword arguments of `read_particles` that the run was made with.
         noise: stack of background patches, or name of a noise model; None if the spectrum was
             measured on the particles.
         halves: which half-sets of theirs are kept (`data.halves.halves_digest`); None if drawn.
@@ -123,6 +134,7 @@ class RunRecord:
     folder: Path
     star: Path | None
     reader: str | None
+    reading: Mapping[str, Any]
     count: int
     box_size: int
     noise: str | None
@@ -161,6 +173,7 @@ def read_run(folder: Path) -> RunRecord:
             folder,
             star,
             particles.get("reader"),
+            dict(particles.get("reading", {})),
             int(particles["count"]),
             int(particles["box_size"]),
             particles.get("noise"),

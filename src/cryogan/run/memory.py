@@ -71,6 +71,28 @@ def check_memory(
     )
 
 
+def memory_bound_GB(
+    objective: Objective,
+    particles: Particles,
+    device: str = "cpu",
+    launch: Launch | None = None,
+) -> float | None:
+    """What a run needs at most, known from the sizes of arrays: several times what it does need.
+
+    Args:
+        objective, particles, device, launch: as for `check_memory`.
+
+    Returns:
+        None where no bound is known.
+    """
+    if not isinstance(objective, MeasuresMemory):
+        return None
+    plan = objective.memory_plan(particles, 1 if launch is None else launch.size // 2)
+    if not plan.bounded:
+        return None
+    return _processes(objective, device, launch) * (PROCESS_GB + sum(plan.options.values()))
+
+
 def estimate_memory(
     objective: Objective,
     particles: Particles,
@@ -96,10 +118,9 @@ def estimate_memory(
     members = 1 if launch is None else launch.size // 2
     plan = objective.memory_plan(particles, members)
     processes = _processes(objective, device, launch)
-    if available_GB is not None and plan.bounded:
-        bound = processes * (PROCESS_GB + sum(plan.options.values()))
-        if bound <= available_GB:
-            return None
+    bound = memory_bound_GB(objective, particles, device, launch)
+    if bound is not None and available_GB is not None and bound <= available_GB:
+        return None
     share_GB = math.inf if available_GB is None else available_GB / processes
     sharing = 2 if launch is None else launch.local_size
     trials = Trials(

@@ -22,6 +22,7 @@ from cryogan.physics.noise import NoiseModel
 from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.contents import RunContents, read_run_contents
 from cryogan.run.folder import open_run_folder
+from cryogan.run.half_sets import content_digest, write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
@@ -112,10 +113,13 @@ def describe_particles(
         InputError: half-sets are to be kept and there are none.
     """
     source = particles.source
-    kept = {"halves": halves_digest(particles)} if keep_halves else {}
+    kept: dict[str, Any] = {"halves": halves_digest(particles)} if keep_halves else {}
+    if source is not None and source.reading:
+        kept["reading"] = source.reading
     return kept | {
         "star": None if source is None else str(source.path.resolve()),
         "rows": particles_digest(particles),
+        "content": content_digest(particles),
         "reader": None if source is None else source.reader,
         "noise": noise,
         "summary": None if source is None else source.summary,
@@ -158,6 +162,7 @@ def run_objective(
             launch.check(getattr(objective.config, "batch_size", None), device)
         check_memory(objective, particles, device, launch)
         open_run_folder(folder, about, objective, seed, device, sources)
+        write_half_sets(folder, particles, halves_of(particles, seed, about.get("halves")))
         started({"particles": dict(about), "sources": dict(sources), "objective": objective})
     joined: AbstractContextManager[Placement | None] = (
         nullcontext() if launch is None else launch.joined(device)

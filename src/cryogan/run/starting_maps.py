@@ -9,6 +9,7 @@ from cryogan.conformations.folder import read_conformations
 from cryogan.errors import InputError
 from cryogan.io.mrc import read_map
 from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
 from cryogan.particles import Particles
 from cryogan.run.checkpoint import RESULT, load_arrays
 
@@ -30,6 +31,15 @@ def half_maps(folder: Path, particles: Particles) -> Tensor:
             )
     result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
     return result.get("filtered", torch.stack([map_.volume for map_ in maps]))
+
+
+def image_model_of(folder: Path) -> ImageModel:
+    """Of the images of a run; that before any estimate, if it has none."""
+    result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
+    if "image_model" not in result:
+        return FIRST
+    contrast_sd, junk_share = result["image_model"].tolist()
+    return ImageModel(contrast_sd, max(junk_share, 0.01))
 
 
 def half_basis(

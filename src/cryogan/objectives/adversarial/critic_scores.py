@@ -95,7 +95,7 @@ class TrainedCritic:
 def cross_scored(
     critics: Sequence[TrainedCritic],
     particles: Particles,
-    halves: tuple[Tensor, Tensor] | None,
+    halves: tuple[Tensor, Tensor],
     noise: NoiseModel | None,
     device: torch.device,
 ) -> Tensor:
@@ -103,14 +103,13 @@ def cross_scored(
 
     A critic may have memorised the images of its own half, so each half is scored by the critic of
     the other, as that one was shown images, and standardised by itself: two critics have no
-    common scale. Particles that are not the run's are scored by both, with filters of their own
+    common scale. Particles in neither half are scored by both, with filters of their own
     spectra; the score is the standardised sum of both critics' standardised scores.
 
     Args:
         critics: of halves 1 and 2.
         particles: n images.
-        halves: rows of the halves that the critics were trained on; None if the particles are not
-            those of the run.
+        halves: rows of the particles that are in the halves that the critics were trained on.
         noise: as for training.
         device: where it is computed.
 
@@ -118,13 +117,18 @@ def cross_scored(
         InputError: an image cannot be used.
     """
     first, second = critics
-    if halves is None:
-        one, other = (critic.scores(particles, particles, noise, device) for critic in critics)
-        return standardised(standardised(one) + standardised(other))
     sets = [particles.subset(rows) for rows in halves]
     result = torch.empty(len(particles))
-    result[halves[0]] = standardised(second.scores(sets[0], sets[1], noise, device))
-    result[halves[1]] = standardised(first.scores(sets[1], sets[0], noise, device))
+    neither = torch.ones(len(particles), dtype=torch.bool)
+    for own, other, critic in ((0, 1, second), (1, 0, first)):
+        if len(sets[own]):
+            shown = sets[other] if len(sets[other]) else particles
+            result[halves[own]] = standardised(critic.scores(sets[own], shown, noise, device))
+        neither[halves[own]] = False
+    if bool(neither.any()):
+        rest = particles.subset(neither.nonzero()[:, 0])
+        one, two = (critic.scores(rest, rest, noise, device) for critic in critics)
+        result[neither] = standardised(standardised(one) + standardised(two))
     return result
 
 

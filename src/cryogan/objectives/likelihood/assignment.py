@@ -19,6 +19,7 @@ from cryogan.objectives.likelihood.bands import (
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
 from cryogan.objectives.likelihood.pose_search import Level, log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import (
@@ -51,6 +52,8 @@ class Assignment:
         log_likelihood: (n,) log of the mean likelihood over all poses and conformations, over that
             of noise alone.
         latent: (n, L) posterior probability of each point of the latent grid.
+        particle: (n,) posterior probability that the image shows a particle.
+        contrast: (n,) posterior mean of its contrast; 1 where there are conformations.
     """
 
     pose: Pose
@@ -59,6 +62,8 @@ class Assignment:
     peak: Tensor
     log_likelihood: Tensor
     latent: Tensor
+    particle: Tensor
+    contrast: Tensor
 
     def scattered(self, index: Tensor, other: "Assignment") -> "Assignment":
         """With the particles of `index` replaced by those of `other`."""
@@ -78,6 +83,8 @@ class Assignment:
             put(self.peak, other.peak),
             put(self.log_likelihood, other.log_likelihood),
             put(self.latent, other.latent),
+            put(self.particle, other.particle),
+            put(self.contrast, other.contrast),
         )
 
     def displaced(self, by_A: Tensor) -> "Assignment":
@@ -89,7 +96,8 @@ def unassigned(n: int, latent_grid: LatentGrid) -> Assignment:
     """n particles before anything is known of them."""
     pose = Pose(torch.eye(3).repeat(n, 1, 1), torch.zeros(n, 2))
     zero = torch.zeros(n)
-    return Assignment(pose, zero, zero, zero, zero, latent_grid.prior.repeat(n, 1))
+    prior = latent_grid.prior.repeat(n, 1)
+    return Assignment(pose, zero, zero, zero, zero, prior, zero, zero)
 
 
 def levels_of_assignment(
@@ -120,6 +128,7 @@ def assign(
     config: LikelihoodConfig,
     device: torch.device,
     show: Callable[[int], None] = lambda count: None,
+    image_model: ImageModel = ALIKE,
 ) -> Assignment:
     """Assign poses, and conformations if there are any, to all particles of a set.
 
@@ -132,6 +141,7 @@ def assign(
         config: mask, shifts and symmetry.
         device: where it is computed.
         show: called with the number of particles just done.
+        image_model: contrast, and images without a particle.
     """
     size, levels = levels_of_assignment(rings, config, half.particles.box_size)
     harmonics = harmonics_for(size, levels[-1].rings, config, device)
@@ -142,7 +152,8 @@ def assign(
     searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
     result = unassigned(len(half), latent_grid)
     for part in torch.split(torch.arange(len(half)), _CHUNK):
-        posterior = posterior_of(half.observed(part, harmonics, device), references)
+        seen = half.observed(part, harmonics, device)
+        posterior = posterior_of(seen, references, image_model=image_model)
         finest = orientation_grid(levels[-1].nside, device)
         found = _summary(posterior, levels, finest, operators, searched_px, pixel_size_A)
         result = result.scattered(part, found)
@@ -185,6 +196,8 @@ def _summary(
         peak.cpu(),
         log_marginal_likelihood(posterior.cells, levels).cpu(),
         posterior.latent.cpu(),
+        posterior.particle.cpu(),
+        posterior.contrast.cpu(),
     )
 
 
@@ -198,23 +211,26 @@ def assign_halves(
     populations: Tensor | None = None,
     device: torch.device,
     noise: NoiseModel | None = None,
-    own: bool = True,
     show: Callable[[float], None] = lambda fraction: None,
+    image_model: ImageModel = ALIKE,
 ) -> Assignment:
     """Assign particles with the maps of the half-set that each belongs to, or with the average.
 
+    Each particle is assigned with the map of its own half-set, so that the half-sets stay
+    independent; those in neither with the average.
+
     Args:
         particles: the set.
-        groups: of both half-sets: rows of its particles, and basis volumes (C, D, D, D).
+        groups: of both half-sets: rows of its particles, which may be none, and basis volumes
+            (C, D, D, D).
         average: (D, D, D) map of all particles.
         config: mask, shifts, symmetry.
         resolution_A: up to which poses are searched; by default that of the maps' FSC at 0.143.
         populations: (classes,) of a discrete latent; equal by default.
         device: where it is computed.
         noise: as for the likelihood.
-        own: each particle is assigned with the map of its own half-set, so that the half-sets
-            stay independent; otherwise all with the average.
         show: called with the fraction that is done.
+        image_model: contrast, and images without a particle.
     """
     latent_grid = latent_grid_of(config, len(groups[0][1]), populations)
     padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
@@ -227,11 +243,11 @@ def assign_halves(
         rings = max(5, int(width_A / resolution_A))
     rings = limited(rings, width_A, config)
     work = [(rows, basis) for (rows, _), basis in zip(groups, maps, strict=True)]
-    if not own:
-        basis = maps.mean(0)
-        mean = torch.einsum("c,czyx->zyx", latent_grid.average, basis)
-        basis[0] += padded.pad(average) - mean
-        work = [(torch.arange(len(particles)), basis)]
+    neither = torch.ones(len(particles), dtype=torch.bool)
+    neither[torch.cat([rows for rows, _ in groups])] = False
+    joined = maps.mean(0)
+    joined[0] += padded.pad(average) - torch.einsum("c,czyx->zyx", latent_grid.average, joined)
+    work.append((neither.nonzero()[:, 0], joined))
     result, done = unassigned(len(particles), latent_grid), 0
 
     def count_up(more: int) -> None:
@@ -240,9 +256,11 @@ def assign_halves(
         show(done / len(particles))
 
     for rows, basis in work:
+        if len(rows) == 0:
+            continue
         half = HalfSet.of(particles.subset(rows), noise, padded)
         basis = half.basis_scaled_to_images(basis)
-        found = assign(half, basis, latent_grid, rings, inside, device, count_up)
+        found = assign(half, basis, latent_grid, rings, inside, device, count_up, image_model)
         result = result.scattered(rows, found)
     return result
 

@@ -41,6 +41,7 @@ from cryogan.objectives.likelihood.em_step import (
     signal_prior_of,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
 from cryogan.objectives.likelihood.initial_model import (
     InitialStep,
     initial_model,
@@ -75,6 +76,8 @@ class EMState:
         unfiltered: as `halves`, of the last iteration, without prior and mask; None before it.
         band: last shell of the maps.
         shift_sd_percent: of the Gaussian prior of shifts, in percent of the padded box.
+        contrast_sd: standard deviation of the images' contrast.
+        junk_share: share of images without a particle.
     """
 
     done: int
@@ -89,6 +92,8 @@ class EMState:
     unfiltered: Tensor | None = None
     band: int = 0
     shift_sd_percent: float = 0.0
+    contrast_sd: float = FIRST.contrast_sd
+    junk_share: float = FIRST.junk_share
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -268,7 +273,11 @@ def _iteration(
         index = torch.randperm(len(half), generator=generator)
         index = index if state.whole else index[: config.subset_size * basis_volumes]
         maps = rescale_volume(state.halves[number].to(device), size)
-        found = e_step(half, index.sort().values, maps, latent_grid, levels, rings, harmonics)
+        image_model = ImageModel(state.contrast_sd, state.junk_share)
+        chosen = index.sort().values
+        found = e_step(
+            half, chosen, maps, latent_grid, levels, rings, harmonics, image_model=image_model
+        )
         prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
         return found, len(index), solve(found.equations, prior, mask, maps)
 
@@ -288,6 +297,7 @@ def _iteration(
     latent = None if basis_volumes == 1 else config.assumptions.latent_space
     learnt = latent is not None and latent.is_discrete
     shift_sd_percent, offset_px = _shifts_of([each for each, _, _ in found], state, config, size)
+    images_model = _image_model_of([each for each, _, _ in found])
     finished = full >= config.last_iterations or done >= config.iterations
     unfiltered = None
     if finished:
@@ -307,6 +317,8 @@ def _iteration(
         unfiltered,
         finest,
         shift_sd_percent,
+        images_model.contrast_sd,
+        images_model.junk_share,
     )
     log_likelihood = 0.5 * (found[0][0].log_likelihood + found[1][0].log_likelihood)
     return after, _record("refinement", after.images_seen, rings, log_likelihood) | {
@@ -317,6 +329,8 @@ def _iteration(
         "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
         "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
         "latent_change": change,
+        "contrast_sd": images_model.contrast_sd,
+        "junk_share": images_model.junk_share,
         "shift_sd_A": shift_sd_percent / 100.0 * width_A,
         "effective_poses": 0.5 * sum(each.effective_poses for each, _, _ in found),
     }
@@ -343,6 +357,15 @@ def _shifts_of(
     sd_px = sum(each.sd_px(own) for each, own in zip(moments, offsets, strict=True)) / len(moments)
     most = config.assumptions.shift_sd_percent
     return min(100.0 * sd_px / size, most), offsets[0].float()
+
+
+def _image_model_of(found: Sequence[EStep]) -> ImageModel:
+    """The next image model, of both half-sets; none is left out while most do not fit the maps."""
+    first, second = (each.images for each in found)
+    assert first is not None
+    assert second is not None
+    both = first + second
+    return both.model if both.are_particles else replace(both.model, junk_share=0.0)
 
 
 def _translated(maps: Tensor, by_px: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel, ImageMoments
 from cryogan.objectives.likelihood.normal_equations import (
     NormalEquations,
     normal_equations,
@@ -42,6 +43,7 @@ class EStep:
         effective_poses: mean over the images of the inverse participation ratio 1 / Σ p² of their
             poses' probabilities: 1 if every pose is known, many if posteriors are flat.
         shifts: moments of the shifts; None where they are not searched.
+        images: moments of contrast, and how many images show a particle.
     """
 
     log_likelihood: float
@@ -50,6 +52,7 @@ class EStep:
     latent_grid: LatentGrid
     effective_poses: float = 1.0
     shifts: ShiftMoments | None = None
+    images: ImageMoments | None = None
 
     @property
     def expansion(self) -> Tensor:
@@ -94,6 +97,7 @@ def e_step(
     rings: int,
     harmonics: CircularHarmonics,
     max_log_likelihood: float = math.inf,
+    image_model: ImageModel = ALIKE,
 ) -> EStep:
     """Posteriors of the images of `index`, and the normal equations of the maps.
 
@@ -106,24 +110,29 @@ def e_step(
         rings: coefficients of `maps` beyond this band are not used.
         harmonics: the rings of the maps to be made.
         max_log_likelihood: of annealed posteriors (`posterior_of`).
+        image_model: contrast, and images without a particle.
     """
     device = maps.device
     references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
     finest = orientation_grid(levels[-1].nside, device)
-    total, log_likelihood, effective_poses, shifts = None, 0.0, 0.0, None
+    total, log_likelihood, effective_poses = None, 0.0, 0.0
+    shifts: ShiftMoments | None = None
+    images: ImageMoments | None = None
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
     for group in torch.split(index, many):  # what equations cost does not depend on the images
         seen, poses = [], []
         for part in torch.split(group, _CHUNK):
             seen.append(half.observed(part, harmonics, device))
-            found = posterior_of(seen[-1], references, max_log_likelihood)
+            found = posterior_of(seen[-1], references, max_log_likelihood, image_model)
             log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())
             latent += found.latent.sum(dim=0)
             effective_poses += float(found.effective_poses.sum())
             if levels[0].shift_steps:
-                mine = ShiftMoments.of(found.cells, found.coefficient[..., 0], finest)
+                mine = ShiftMoments.of(found.cells, found.probability, finest)
                 shifts = mine if shifts is None else shifts + mine
+            own = ImageMoments.of(found.particle, found.contrast, found.contrast2)
+            images = own if images is None else images + own
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
             Observations.joined(seen),
@@ -136,7 +145,13 @@ def e_step(
     assert total is not None
     count = len(index)
     return EStep(
-        log_likelihood / count, total, latent / count, latent_grid, effective_poses / count, shifts
+        log_likelihood / count,
+        total,
+        latent / count,
+        latent_grid,
+        effective_poses / count,
+        shifts,
+        images,
     )
 
 

@@ -9,6 +9,7 @@ from cryogan import fourier
 from cryogan.data.images import PreprocessedStack
 from cryogan.data.padding import PaddedBox
 from cryogan.data.statistics import Measurement, at_box, measure, shell_amplitude
+from cryogan.objectives.likelihood.image_model import blob_gains
 from cryogan.objectives.likelihood.observations import Observations, observations_of
 from cryogan.particles import Particles
 from cryogan.physics.circular_harmonics import CircularHarmonics
@@ -25,10 +26,12 @@ class HalfSet:
     Attributes:
         particles: its images.
         measurement: spectra and unit.
+        noise_share: share of the power of noise that window and padding leave in a coefficient.
     """
 
     particles: Particles
     measurement: Measurement
+    noise_share: float = 1.0
 
     @classmethod
     def of(
@@ -56,7 +59,8 @@ class HalfSet:
             padded.shells(measured.spectra.signal) * (padded.box_size / padded.width_px) ** 2,
             padded.shells(measured.spectra.noise) / padded.noise_share,
         )
-        return cls(padded.pad_particles(particles), replace(measured, spectra=spectra))
+        measured = replace(measured, spectra=spectra)
+        return cls(padded.pad_particles(particles), measured, padded.noise_share * padded.share**2)
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -111,6 +115,14 @@ class HalfSet:
         """The images of `index` ((n,) int64) as the likelihood needs them."""
         stack = self.stack(harmonics.box_size)
         ctf_params = self.particles.ctf[index].to(device)
-        transfer = ctf(ctf_params, harmonics.box_size, stack.pixel_size_A)
-        noise = self.noise(harmonics.box_size).to(device)
-        return observations_of(stack.read(index).to(device), transfer, noise, harmonics)
+        size = harmonics.box_size
+        transfer = ctf(ctf_params, size, stack.pixel_size_A)
+        noise = self.noise(size).to(device)
+        images = stack.read(index).to(device)
+        shells = fourier.shell_index(size, 2, device).clamp_max(size // 2)
+        usual = self.noise_share * noise[shells].clamp_min(1e-20)
+        signal = at_box(self.measurement.spectra.signal.clamp_min(0.0), size).to(device)[shells]
+        excess = (fourier.rfft(images).abs() / size).square() / usual
+        ratio = transfer.square() * signal / usual
+        blobs = blob_gains(excess, ratio, harmonics.rings, self.noise_share)
+        return replace(observations_of(images, transfer, noise, harmonics), blobs=blobs)

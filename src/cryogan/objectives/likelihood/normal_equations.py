@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.objectives.likelihood.observations import Observations, moved
+from cryogan.objectives.likelihood.observations import Observations, moved_to
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
 from cryogan.objectives.likelihood.pose_search import Cells
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.projection import sample_spectrum, volume_spectrum
 
 _DIRECTIONS_AT_ONCE = 1024
+_COEFFICIENTS_AT_ONCE = 4_000_000
 _STRONGEST_PRIOR = 1e7  # times the largest weight of the data
 
 
@@ -144,6 +145,7 @@ def normal_equations(
     operators = torch.eye(3)[None] if operators is None else operators
     k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
     used = torch.unique(direction)
+    at_once = max(4096, _COEFFICIENTS_AT_ONCE // len(harmonics.order))
     for group in used.split(_DIRECTIONS_AT_ONCE):
         first = int(torch.searchsorted(direction, group[0]))
         last = int(torch.searchsorted(direction, group[-1], right=True))
@@ -151,10 +153,10 @@ def normal_equations(
         plane = observations.a.new_zeros(len(coefficient), len(group), len(harmonics.order))
         parents, parent = (group // merge).unique(return_inverse=True)
         power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)
-        for part in torch.split(torch.arange(first, last, device=device), 4096):
+        for part in torch.split(torch.arange(first, last, device=device), at_once):
             at = row[part - first]
-            centred = moved(observations.a[image[part]], shift_px[part, None], harmonics)[:, 0]
-            turned = harmonics.turned(centred, -psi[part])
+            centred, place = moved_to(observations.a, image[part], shift_px[part], harmonics)
+            turned = harmonics.turned(centred[place], -psi[part])
             for number, mine in enumerate(coefficient[:, part, None]):
                 plane[number].index_add_(0, at, turned * mine)
             b = observations.b[image[part]]

@@ -90,6 +90,7 @@ class Likelihood:
             "basis": halves,
             "filtered": torch.einsum("c,hczyx->hzyx", grid.average, halves),
             "populations": state.prior,
+            "image_model": torch.tensor([state.contrast_sd, state.junk_share]),
             "band_A": torch.tensor(padded.width_px * particles.pixel_size_A / state.band),
             "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),
         }

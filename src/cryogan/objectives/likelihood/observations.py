@@ -18,10 +18,13 @@ class Observations:
     Attributes:
         a: (n, M) coefficients of C y / N, times the weights of `CircularHarmonics.weight`.
         b: (n, R) ring means of C² / N, times `CircularHarmonics.ring_weight`.
+        blobs: (n, kinds, R) from `image_model.blob_gains`; None if images without a particle are
+            of no concern.
     """
 
     a: Tensor
     b: Tensor
+    blobs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.a)
@@ -29,10 +32,16 @@ class Observations:
     @classmethod
     def joined(cls, parts: Sequence["Observations"]) -> "Observations":
         """Those of all parts."""
-        return cls(torch.cat([part.a for part in parts]), torch.cat([part.b for part in parts]))
+        blobs = [part.blobs for part in parts if part.blobs is not None]
+        return cls(
+            torch.cat([part.a for part in parts]),
+            torch.cat([part.b for part in parts]),
+            torch.cat(blobs) if blobs else None,
+        )
 
     def __getitem__(self, index: Tensor | slice) -> "Observations":
-        return Observations(self.a[index], self.b[index])
+        blobs = None if self.blobs is None else self.blobs[index]
+        return Observations(self.a[index], self.b[index], blobs)
 
 
 def observations_of(
@@ -66,3 +75,28 @@ def moved(a: Tensor, shift_px: Tensor, band: CircularHarmonics) -> Tensor:
     phase = 2.0 * math.pi * shift_px @ band.frequency.T
     samples = band.to_samples(a / band.weight)[:, None] * torch.polar(torch.ones_like(phase), phase)
     return (band.to_orders(samples.flatten(0, 1)) * band.weight).view(*phase.shape[:2], -1)
+
+
+def moved_to(
+    a: Tensor, image: Tensor, shift_px: Tensor, band: CircularHarmonics
+) -> tuple[Tensor, Tensor]:
+    """Coefficients of images moved back, once for each image and shift that occur.
+
+    Args:
+        a: (n, M).
+        image: (...) int64.
+        shift_px: (..., 2).
+        band: to which coefficients are wanted.
+
+    Returns:
+        (E, M') coefficients, and (...) which of them belong to each image and shift.
+    """
+    if not shift_px.any():
+        return a[:, : len(band.order)], image
+    place = (shift_px * 4096).round().long()  # equal shifts differ by rounding at most
+    key = (image << 44) + ((place[..., 0] + (1 << 21)) << 22) + place[..., 1] + (1 << 21)
+    _, row = torch.unique(key, return_inverse=True)
+    first = torch.empty(int(row.max()) + 1, dtype=torch.long, device=a.device)
+    first[row.flatten()] = torch.arange(row.numel(), device=a.device)
+    shifts = shift_px.flatten(0, -2)[first]
+    return moved(a[image.flatten()[first]], shifts[:, None], band)[:, 0], row

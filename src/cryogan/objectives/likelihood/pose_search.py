@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryogan.objectives.likelihood.observations import Observations, moved
+from cryogan.objectives.likelihood.observations import Observations, moved, moved_to
 from cryogan.objectives.likelihood.orientation_grid import (
     OrientationGrid,
     asymmetric_directions,
@@ -23,7 +23,8 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
-_KEPT = {4: (6, 6), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
+_OF_SHIFTS = 4  # nside
+_KEPT = {_OF_SHIFTS: (3, 3), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
 _SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
 
@@ -95,7 +96,7 @@ def levels_for(
     """
     rings = rings or harmonics.rings
     levels: list[Level] = []
-    nside = 8 if shift_px == 0 else 4
+    nside = 8 if shift_px == 0 else _OF_SHIFTS
     while True:
         spacing = math.sqrt(4.0 * math.pi / 12) / nside
         radians_per_ring = 2.0 * math.pi * molecule_px / harmonics.box_size * spacing
@@ -111,7 +112,7 @@ def levels_for(
         levels.append(level)
         if last:
             return levels
-        nside *= 2
+        nside = max(8, 2 * nside)
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,15 @@ class Reference:
     spectrum: Tensor
     plane: Tensor | None
     power: Tensor | None
+
+    def power_of(self, direction: Tensor, b: Tensor) -> Tensor:
+        """(n, K) Σ |P|² B of directions (n, K) and images (n, R)."""
+        if self.power is not None:
+            power = self.power[direction]
+        else:
+            needed, place = torch.unique(direction, return_inverse=True)
+            power = _slices(self.spectrum, self.band, self.grid.frame[needed])[1][place]
+        return torch.einsum("nr,nkr->nk", b[:, : self.band.rings], power)
 
     def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (..., M') and powers (..., R') of directions (...)."""
@@ -234,7 +244,7 @@ def search(
         chunk: images at a time.
     """
     found = []
-    # where many shifts are compared, as many scores as without any of twelve times the directions
+    # as many scores at a time where many shifts are compared, in an eighth of the poses
     first = 2 if levels[0].of_shifts else 1
     at_once = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
     for start in range(0, len(observations), chunk):
@@ -363,7 +373,8 @@ def _children(part: Observations, cells: Cells, ref: Reference, level: Level) ->
     """Four directions and two in-plane angles of each cell, at its own shift."""
     device = part.a.device
     band = ref.band
-    a, row = _moved_to(part.a, cells.shift_px, band)
+    image = torch.arange(len(part), device=device)[:, None].expand(cells.direction.shape)
+    a, row = moved_to(part.a, image, cells.shift_px, band)
     child = 4 * cells.direction[..., None] + torch.arange(4, device=device)  # (n, K, 4)
     psi = cells.psi[..., None] + ref.grid.twist[child]
     mine = band.turned(a[row][:, :, None], -psi)
@@ -390,7 +401,8 @@ def _children(part: Observations, cells: Cells, ref: Reference, level: Level) ->
 def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
     """Shifts about those of each cell: sums of conj P A exp(2πi k·offset) over the rings."""
     band = ref.band
-    a, row = _moved_to(part.a, cells.shift_px, band)
+    image = torch.arange(len(part), device=part.a.device)[:, None].expand(cells.direction.shape)
+    a, row = moved_to(part.a, image, cells.shift_px, band)
     plane, power = ref.take(cells.direction)
     plane = band.turned(plane, cells.psi)
     power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)
@@ -408,16 +420,3 @@ def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> 
         shift_px.flatten(1, 2),
         score.flatten(1),
     ).best(max(level.keep, level.most))
-
-
-def _moved_to(a: Tensor, shift_px: Tensor, band: CircularHarmonics) -> tuple[Tensor, Tensor]:
-    """Coefficients of A (n, M) moved back by distinct shifts, and which are those of (n, K, 2)."""
-    n, device = len(a), a.device
-    image = torch.arange(n, device=device)[:, None].expand(shift_px.shape[:2])
-    place = (shift_px * 4096).round().long()  # cells of one shift differ by rounding at most
-    key = torch.stack((image, place[..., 0], place[..., 1]), dim=-1)
-    _, row = torch.unique(key.flatten(0, 1), dim=0, return_inverse=True)
-    first = torch.empty(int(row.max()) + 1, dtype=torch.long, device=device)
-    first[row] = torch.arange(len(row), device=device)
-    shifts = shift_px.flatten(0, 1)[first]
-    return moved(a[image.flatten()[first]], shifts[:, None], band)[:, 0], row.view(n, -1)

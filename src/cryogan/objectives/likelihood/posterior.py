@@ -8,13 +8,20 @@ conformations, and the latent z is summed over a grid.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.image_model import (
+    ALIKE,
+    ImageModel,
+    junk_log_likelihood,
+    particle_probability,
+    with_contrast,
+)
 from cryogan.objectives.likelihood.normal_equations import pairs
 from cryogan.objectives.likelihood.observations import Observations, moved
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
@@ -23,6 +30,7 @@ from cryogan.objectives.likelihood.pose_search import (
     Level,
     Reference,
     joined,
+    log_marginal_likelihood,
     reference,
     search,
 )
@@ -192,37 +200,73 @@ class Posterior:
             the poses.
         product: (n, K, C (C + 1) / 2) the same of products of coefficients.
         latent: (n, L) posterior probability of each point of the latent grid.
+        particle: (n,) posterior probability that the image shows a particle; coefficients and
+            products are times it.
+        contrast: (n,) posterior mean of the contrast, by which they are multiplied too.
+        contrast2: (n,) of its square.
     """
 
     cells: Cells
     coefficient: Tensor
     product: Tensor
     latent: Tensor
+    particle: Tensor
+    contrast: Tensor
+    contrast2: Tensor
+
+    @property
+    def probability(self) -> Tensor:
+        """(n, K) posterior probabilities of the poses."""
+        weight = self.coefficient[..., 0]
+        return weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-30)
 
     @property
     def effective_poses(self) -> Tensor:
         """(n,) inverse participation ratios 1 / Σ p² of the poses' probabilities."""
-        probability = self.coefficient[..., 0]
-        return probability.sum(dim=1).square() / probability.square().sum(dim=1)
+        return 1.0 / self.probability.square().sum(dim=1)
 
 
 def posterior_of(
-    observations: Observations, references: References, max_log_likelihood: float = math.inf
+    observations: Observations,
+    references: References,
+    max_log_likelihood: float = math.inf,
+    image_model: ImageModel = ALIKE,
 ) -> Posterior:
     """Search poses with a few conformations, and score those found in all conformations.
+
+    Contrast is that of one structure only: conformations differ in it.
 
     Args:
         observations: n images.
         references: what they are compared with.
         max_log_likelihood: posteriors are annealed such that the log-likelihood of the best pose
             of the average image is no more than this.
+        image_model: contrast, and images without a particle.
     """
     if references.slices is None:
         cells = search(observations, references.references[0], references.levels)
+        mean = square = torch.ones_like(cells.score)
+        if image_model.contrast_sd > 0.0:
+            parts = torch.split(torch.arange(len(observations)), _CHUNK)
+            finest = references.references[0][-1]
+            power = [finest.power_of(cells.direction[i], observations.b[i]) for i in parts]
+            score, mean, square = with_contrast(
+                cells.score, torch.cat(power), image_model.contrast_sd
+            )
+            cells = replace(cells, score=score)
         weight = torch.softmax(
             _inverse_temperature(cells.score, max_log_likelihood) * cells.score, dim=1
-        )[..., None]
-        return Posterior(cells, weight, weight, weight.sum(dim=1))
+        )
+        particle = _particle(observations, cells, references, image_model)[:, None]
+        return Posterior(
+            cells,
+            (particle * weight * mean)[..., None],
+            (particle * weight * square)[..., None],
+            weight.sum(dim=1, keepdim=True),
+            particle[:, 0],
+            (weight * mean).sum(dim=1),
+            (weight * square).sum(dim=1),
+        )
     latent_grid = references.latent_grid
     scores, found = [], []
     for start in range(0, len(observations), _CHUNK):
@@ -242,12 +286,30 @@ def posterior_of(
     annealed = _inverse_temperature(score.flatten(1), max_log_likelihood) * score + log_prior
     probability = torch.softmax(annealed.flatten(1), dim=1).view(score.shape)
     marginal = torch.logsumexp(score + log_prior, dim=2)
+    cells = replace(cells, score=marginal)
+    particle = _particle(observations, cells, references, image_model)
+    weighted = particle[:, None, None] * probability
+    one = torch.ones_like(particle)
     return Posterior(
-        Cells(cells.direction, cells.psi, cells.shift_px, marginal),
-        probability @ latent_grid.coefficients.to(score),
-        probability @ latent_grid.products.to(score),
+        cells,
+        weighted @ latent_grid.coefficients.to(score),
+        weighted @ latent_grid.products.to(score),
         probability.sum(dim=1),
+        particle,
+        one,
+        one,
     )
+
+
+def _particle(
+    observations: Observations, cells: Cells, references: References, image_model: ImageModel
+) -> Tensor:
+    """(n,) posterior probability that an image shows a particle."""
+    found = log_marginal_likelihood(cells, references.levels)
+    if observations.blobs is None:
+        return torch.ones_like(found)
+    junk = junk_log_likelihood(observations.blobs, references.levels[-1].rings)
+    return particle_probability(found, junk, image_model.junk_share)
 
 
 def _inverse_temperature(score: Tensor, max_log_likelihood: float) -> float:
