@@ -19,6 +19,7 @@ from cryogan.conformations.series import Series
 from cryogan.data.centring import Displacements, centred
 from cryogan.data.halves import halves_of
 from cryogan.data.images import cropped
+from cryogan.data.noise_filter import with_isotropic_noise
 from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
@@ -229,11 +230,12 @@ def reconstruct(
     work = cropped(whole, box_size, resolution_A)
     if launch is None:
         _check(objective, work)
+    work, noise = with_isotropic_noise(work, cropped_noise(noise, particles, work))
     about = describe_particles(work, noise_name, keep_halves=keep_halves)
     return run_objective(
         objective,
         work,
-        cropped_noise(noise, particles, work),
+        noise,
         about,
         sources,
         folder=folder,
@@ -357,12 +359,13 @@ def refine(
     objective.check(work)
     maps, populations = half_basis(record.folder, work, assumptions)
     noise, noise_name = noise_of_run(record, noise, whole)
+    work, noise = with_isotropic_noise(work, cropped_noise(noise, whole, work))
     about = describe_particles(work, noise_name, keep_halves=record.halves is not None)
     about["from"] = str(record.folder.resolve())
     return run_objective(
         objective,
         work,
-        cropped_noise(noise, whole, work),
+        noise,
         about,
         sources,
         folder=record.folder / "refine" if folder is None else folder,
@@ -426,7 +429,7 @@ def assign(
         work = cropped(particles, record.box_size) if own else particles
     config = likelihood_of(record, assumptions).config
     noise, _ = noise_of_run(record, noise, particles)
-    noise = cropped_noise(noise, particles, work)
+    work, noise = with_isotropic_noise(work, cropped_noise(noise, particles, work))
     scores = critic_scores_of(work, record, noise, half=half, device=where)
     basis, populations = half_basis(record.folder, work, assumptions)
     groups = [((half == number).nonzero()[:, 0], basis[number - 1]) for number in (1, 2)]

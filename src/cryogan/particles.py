@@ -40,13 +40,29 @@ FLIPPED, MULTIPLIED = 1, 2  # what was done to images: see `CTFParams.correction
 
 
 @dataclass(frozen=True)
+class TransferFilter:
+    """What the signal of all images of a set was filtered by, besides the CTFs.
+
+    Attributes:
+        gain: (D, D // 2 + 1) real factors of a half spectrum, in `fourier`'s order.
+        pixel_size_A: of the images of box D whose spectrum that is.
+    """
+
+    gain: Tensor
+    pixel_size_A: float
+
+    def to(self, device: torch.device | str) -> "TransferFilter":
+        return TransferFilter(self.gain.to(device), self.pixel_size_A)
+
+
+@dataclass(frozen=True)
 class CTFParams:
-    """Contrast-transfer-function parameters of n particles; every field is an (n,) tensor.
+    """Contrast-transfer-function parameters of n particles; all but `filter` are (n,) tensors.
 
     Defocus is positive for underfocus. `defocus_angle_deg` is the angle between the x axis and
     the direction of `defocus_u_A`. `amplitude_contrast` is a fraction (0.07, 0.1).
     `correction` says what was done to the images: nothing (0), phases flipped (`FLIPPED`), or
-    multiplied by their CTFs (`MULTIPLIED`).
+    multiplied by their CTFs (`MULTIPLIED`). `filter`, one for all, is a part of their transfer.
     """
 
     defocus_u_A: Tensor
@@ -59,6 +75,7 @@ class CTFParams:
     b_factor_A2: Tensor
     scale: Tensor
     correction: Tensor
+    filter: TransferFilter | None = None
 
     @classmethod
     def constant(
@@ -104,10 +121,17 @@ class CTFParams:
         return self.defocus_u_A.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> "CTFParams":
-        return CTFParams(*(getattr(self, f.name)[index] for f in fields(self)))
+        columns = {name: column[index] for name, column in self.columns.items()}
+        return CTFParams(**columns, filter=self.filter)
 
     def to(self, device: torch.device | str) -> "CTFParams":
-        return CTFParams(*(getattr(self, f.name).to(device) for f in fields(self)))
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        return CTFParams(**columns, filter=self.filter and self.filter.to(device))
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The (n,) tensors by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "filter"}
 
 
 class ImageStack(Protocol):

@@ -1,12 +1,13 @@
 """Half-sets: which particles belong to which half."""
 
 import hashlib
-from dataclasses import fields
 
 import torch
 from torch import Tensor
 
+from cryogan.data.centring import CentredStack
 from cryogan.data.images import CroppedStack
+from cryogan.data.noise_filter import FilteredStack
 from cryogan.errors import InputError
 from cryogan.particles import Particles
 from cryogan.randomness import generator_for
@@ -68,10 +69,10 @@ def particles_digest(particles: Particles) -> str | None:
         rows = particles.source.rows
         return None if rows is None else _digest(rows.numpy().astype("<i8").tobytes())
     stack = particles.stack
-    if isinstance(stack, CroppedStack):
+    while isinstance(stack, CroppedStack | CentredStack | FilteredStack):
         stack = stack.parent
     some = torch.arange(0, len(stack), max(1, len(stack) // _SAMPLE))
-    columns = [getattr(particles.ctf, field.name) for field in fields(particles.ctf)]
+    columns = particles.ctf.columns.values()
     arrays = [column.cpu().numpy() for column in columns] + [stack.read(some).cpu().numpy()]
     return _digest(*(array.tobytes() for array in arrays))
 

@@ -145,7 +145,7 @@ def read_ctf(path: Path | str) -> CTFParams:
         return values.float()
 
     fields = {quantity: column(quantity, *name) for quantity, name in _CTF_FIELD_OF.items()}
-    return CTFParams(**fields, correction=torch.zeros(len(records), dtype=torch.int64))
+    return CTFParams(**fields, correction=torch.zeros(len(records), dtype=torch.int64), filter=None)
 
 
 def write_particles(

@@ -331,7 +331,7 @@ def read_metadata(
             raise
         pixel_sizes_A, origin = None, ""
     image_sizes = lookup.numbers("rlnImageSize")
-    params = CTFParams(**ctf)
+    params = CTFParams(**ctf, filter=None)
     return Metadata(
         table=table,
         rows=rows,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.particles import FLIPPED, MULTIPLIED, CTFParams
+from cryogan.particles import FLIPPED, MULTIPLIED, CTFParams, TransferFilter
 
+_ROUNDING = 1e-4  # of a coefficient: frequencies that are the same are equal
 LEAST_CTF = 0.1  # of images multiplied by their CTFs: where |CTF| is smaller, they stay weaker
 
 
@@ -19,7 +20,7 @@ def ctf(params: CTFParams, box_size: int, pixel_size_A: float) -> Tensor:
 
     The B-factor envelope is `exp(-B |k|² / 4)`. Of images whose phases were flipped it is |CTF|; of
     those that were multiplied by their CTFs, and then divided by at least 0.1 of its modulus
-    (`data.normalisation`), |CTF| or 10 CTF².
+    (`data.normalisation`), |CTF| or 10 CTF². All are multiplied by `params.filter`, if any.
     """
     k = fourier.frequency_grid(box_size, 2, params.defocus_u_A.device) / pixel_size_A
     k2 = k.square().sum(-1)
@@ -41,9 +42,33 @@ def ctf(params: CTFParams, box_size: int, pixel_size_A: float) -> Tensor:
     w = column(params.amplitude_contrast)
     envelope = column(params.scale) * torch.exp(-column(params.b_factor_A2) / 4.0 * k2)
     transfer = envelope * (torch.sqrt(1.0 - w**2) * torch.sin(chi) + w * torch.cos(chi))
-    if not bool(params.correction.any()):
+    if bool(params.correction.any()):
+        size = transfer.abs()
+        transfer = torch.where(column(params.correction == FLIPPED), size, transfer)
+        restored = size.square() / size.clamp_min(LEAST_CTF)
+        transfer = torch.where(column(params.correction == MULTIPLIED), restored, transfer)
+    if params.filter is None:
         return transfer
-    size = transfer.abs()
-    transfer = torch.where(column(params.correction == FLIPPED), size, transfer)
-    restored = size.square() / size.clamp_min(LEAST_CTF)
-    return torch.where(column(params.correction == MULTIPLIED), restored, transfer)
+    return transfer * filter_at(params.filter, box_size, pixel_size_A)
+
+
+def filter_at(filter: TransferFilter, box_size: int, pixel_size_A: float) -> Tensor:
+    """A filter at the coefficients of another box: (D, D // 2 + 1), bilinear in frequency.
+
+    Beyond the Nyquist frequency of its own box it has the values that it has there.
+    """
+    gain = filter.gain
+    own = gain.shape[-2]
+    scale = own * filter.pixel_size_A / pixel_size_A
+    k = fourier.frequency_grid(box_size, 2, gain.device) * scale
+    k = torch.where((k - k.round()).abs() < _ROUNDING, k.round(), k)
+    below = k.floor()
+    result = torch.zeros(k.shape[:-1], device=gain.device)
+    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        step = torch.tensor(corner, device=gain.device)
+        weight = torch.where(step == 1, k - below, 1.0 - (k - below)).prod(-1)
+        place = below.long() + step
+        x = place[..., 0].clamp_max(own // 2)
+        y = place[..., 1].clamp(-(own // 2), (own - 1) // 2) % own
+        result = result + weight * gain[y, x]
+    return result

@@ -82,9 +82,13 @@ class NoiseModel(ABC):
     def power(self) -> Tensor:
         """(D // 2 + 1,) mean power of each ring, in `radial_spectrum`'s units.
 
-        Measured on 1,024 samples, unless a model knows better.
+        Measured on `examples`, unless a model knows better.
         """
-        return radial_spectrum(self.sample(1024, torch.Generator().manual_seed(0)))
+        return radial_spectrum(self.examples())
+
+    def examples(self) -> Tensor:
+        """(n, D, D) on which its spectrum can be measured: 1,024 samples, or all there is."""
+        return self.sample(1024, torch.Generator().manual_seed(0))
 
     def transformed(self, change: Callable[[Tensor], Tensor]) -> NoiseModel:
         """The distribution of `change`, linear, of images (n, D, D): scaled, cropped, windowed."""
@@ -194,12 +198,9 @@ class BackgroundPatches(NoiseModel):
                 patches[chosen] = turned.flip(-1) if code >= 4 else turned
         return patches - patches.mean(dim=(-2, -1), keepdim=True)
 
-    def power(self) -> Tensor:
-        """Of all patches as they are."""
-        return radial_spectrum(self._all())
-
     def transformed(self, change: Callable[[Tensor], Tensor]) -> NoiseModel:
-        return BackgroundPatches(ArrayStack(change(self._all())))
+        return BackgroundPatches(ArrayStack(change(self.examples())))
 
-    def _all(self) -> Tensor:
+    def examples(self) -> Tensor:
+        """All patches as they are."""
         return self.stack.read(torch.arange(len(self.stack)))

@@ -37,8 +37,8 @@ class PowerSpectra:
 class PowerSums:
     """Sums over images from which the lines are fitted.
 
-    `count` is the number of images; the others are (D, D // 2 + 1): sums of CTF², |Y|², CTF⁴
-    and CTF² |Y|² at every coefficient of a half spectrum.
+    `count` is the number of images; the others are (D, D // 2 + 1): sums of CTF², |Y|², CTF⁴,
+    CTF² |Y|² and |Y|⁴ at every coefficient of a half spectrum.
     """
 
     count: int
@@ -46,6 +46,7 @@ class PowerSums:
     power: Tensor
     ctf4: Tensor
     ctf2_power: Tensor
+    power2: Tensor
 
     def __add__(self, other: "PowerSums") -> "PowerSums":
         return PowerSums(
@@ -54,6 +55,7 @@ class PowerSums:
             self.power + other.power,
             self.ctf4 + other.ctf4,
             self.ctf2_power + other.ctf2_power,
+            self.power2 + other.power2,
         )
 
 
@@ -67,6 +69,7 @@ def power_sums(images: Tensor, ctf: Tensor) -> PowerSums:
         power.sum(0),
         ctf2.square().sum(0),
         (ctf2 * power).sum(0),
+        power.square().sum(0),
     )
 
 

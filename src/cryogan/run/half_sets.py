@@ -6,7 +6,7 @@ been chosen, sorted or joined with others since.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -102,8 +102,8 @@ def content_digest(particles: Particles) -> str | None:
         digest.update(Path(path).name.encode(errors="surrogateescape") + b"\0")
     for column in (images.stack, images.number):
         digest.update(column.astype("<i8").tobytes())
-    for field in fields(particles.ctf):
-        digest.update(getattr(particles.ctf, field.name).cpu().numpy().tobytes())
+    for values in particles.ctf.columns.values():
+        digest.update(values.cpu().numpy().tobytes())
     for number in range(0, len(disk), max(1, len(disk) // _SAMPLE)):
         header = disk.files[int(disk.file_id[number])]
         digest.update(header.read_sections(disk.slice_index[number : number + 1]).tobytes())
