@@ -146,7 +146,9 @@ def test_a_reconstruction_has_maps_and_their_fsc(found: cg.Reconstruction, truth
 
 def test_what_was_assumed_is_told(found: cg.Reconstruction) -> None:
     assert found.sources is not None
-    assert set(found.sources.values()) == {"default"}
+    assert set(found.sources.values()) == {"default", "measured"}
+    measured = {name for name, source in found.sources.items() if source == "measured"}
+    assert measured - {"mask_radius"} == {"max_shift_percent", "shift_sd_percent", "centred"}
     config = json.loads((found.folder / "config.json").read_text())
     assert config["sources"] == found.sources
     assert config["objective"] == "likelihood"
