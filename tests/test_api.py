@@ -291,7 +291,8 @@ def test_particles_are_assigned_poses(poses: cg.Assigned, simulated: Any) -> Non
     assert len(poses) == COUNT
     assert isinstance(poses.pose, cg.Pose)
     assert poses.pose.rotation.shape == (COUNT, 3, 3)
-    assert not poses.pose.shift_A.any()
+    # the particles are centred; those whose low frequencies say otherwise are moved a little
+    assert float(poses.pose.shift_A.square().mean().sqrt()) < 2.0 * PIXEL_SIZE_A
     assert poses.half is not None
     assert sorted(poses.half.bincount().tolist()) == [0, COUNT // 2, COUNT - COUNT // 2]
     assert poses.class_number.tolist() == [1] * COUNT
