@@ -144,7 +144,7 @@ def test_several_classes_give_the_pose_of_the_most_probable(tmp_path):
 def test_ctf_units(tmp_path):
     ctf = read_ctf(write_cs(tmp_path / "p.cs", ctf_columns()))
     assert len(ctf) == COUNT
-    values = [column[0].item() for column in vars(ctf).values()]
+    values = [column[0].item() for column in ctf.columns.values()]
     assert values == pytest.approx([15000.0, 14000.0, 30.0, 200.0, 2.0, 0.07, 90.0, 30.0, 0.9, 0])
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +88,7 @@ def test_an_estimate_is_what_a_real_run_takes(objective, box_size, count, genera
     volume = phantom_map(box_size, pixel_size_A)[None]
     particles = centred_particles(volume, pixel_size_A, count, -5.0, generator).particles
     file = str(tmp_path / "particles.pt")
-    columns = [getattr(particles.ctf, field.name) for field in fields(CTFParams)]
+    columns = list(particles.ctf.columns.values())
     torch.save((particles.stack.read(torch.arange(count)), columns), file)
     script = REAL_RUN.format(
         objective=objective, count=count, box=box_size, volumes=volumes, file=file

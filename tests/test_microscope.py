@@ -10,7 +10,6 @@ from scipy import stats
 
 from cryogan.errors import InputError
 from cryogan.io.relion import read_metadata
-from cryogan.particles import CTFParams
 from cryogan.physics.ctf import ctf
 from cryogan.simulation.microscope import draw, perfect_ctf, random_ctf
 from cryogan.simulation.settings import MicroscopeSettings
@@ -21,7 +20,7 @@ T20S = "formats/poses/t20s_refined_particles.cs"
 
 
 def columns(params):
-    return {f.name: getattr(params, f.name) for f in dataclasses.fields(CTFParams)}
+    return params.columns
 
 
 def rows(params):
