@@ -47,7 +47,7 @@ torch.set_num_threads(1)
 keep_freed_memory()
 objective = {objective!r}
 images, ctf = torch.load({file!r})
-particles = Particles(ArrayStack(images), CTFParams(*ctf), 240.0 / {box})
+particles = Particles(ArrayStack(images), CTFParams(*ctf, filter=None), 240.0 / {box})
 half = {count} // 2
 halves = tuple(particles.subset(torch.arange(start, start + half)) for start in (0, half))
 volume = phantom_map({box}, 240.0 / {box})
