@@ -9,7 +9,6 @@ from cryogan import fourier
 from cryogan.data.padding import PaddedBox
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import (
-    ImageModel,
     ImageMoments,
     blob_gains,
     junk_log_likelihood,
@@ -128,5 +127,10 @@ def test_moments_give_back_the_distribution() -> None:
     found = (one + two).model
     assert found.contrast_sd == pytest.approx(0.25, abs=0.01)
     assert found.junk_share == pytest.approx(0.2, abs=0.02)
-    assert (one + two).are_particles
-    assert ImageModel() == ImageModel(0.0, 0.0)
+
+
+def test_no_image_counts_less_while_most_fit_no_map() -> None:
+    fits = torch.tensor([0.9, 0.2, 0.1, 0.3])
+    one = torch.ones(4)
+    assert ImageMoments.of(fits, one, one).model.junk_share == 0.0
+    assert ImageMoments.of(1.0 - fits, one, one).model.junk_share == pytest.approx(0.375)

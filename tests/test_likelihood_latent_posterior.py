@@ -25,7 +25,7 @@ from cryogan.objectives.likelihood.normal_equations import (
 from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.objectives.likelihood.observations import Observations, moved, observations_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.pose_search import Cells, Level, log_marginal_likelihood, search
+from cryogan.objectives.likelihood.pose_search import Cells, log_marginal_likelihood, search
 from cryogan.objectives.likelihood.posterior import (
     SINGLE_STRUCTURE,
     LatentGrid,
@@ -38,6 +38,7 @@ from cryogan.objectives.likelihood.posterior import (
     references_of,
     score_over_latents,
 )
+from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.particles import ArrayStack, CTFParams, Particles, Pose
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.ctf import ctf

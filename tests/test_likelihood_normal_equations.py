@@ -22,7 +22,8 @@ from cryogan.objectives.likelihood.normal_equations import (
 )
 from cryogan.objectives.likelihood.observations import Observations, moved, observations_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.pose_search import Cells, in_plane_angles
+from cryogan.objectives.likelihood.pose_search import Cells
+from cryogan.objectives.likelihood.search_levels import in_plane_angles
 from cryogan.particles import CTFParams, Pose
 from cryogan.phantom import phantom_map
 from cryogan.physics.circular_harmonics import CircularHarmonics

@@ -8,18 +8,12 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.objectives.likelihood.central_slices import reference
 from cryogan.objectives.likelihood.normal_equations import normal_equations, weighted_poses
 from cryogan.objectives.likelihood.observations import Observations, moved, observations_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.pose_search import (
-    Cells,
-    Level,
-    in_plane_angles,
-    levels_for,
-    log_marginal_likelihood,
-    reference,
-    search,
-)
+from cryogan.objectives.likelihood.pose_search import Cells, log_marginal_likelihood, search
+from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles, levels_for
 from cryogan.particles import CTFParams, Pose
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.ctf import ctf

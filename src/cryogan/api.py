@@ -16,16 +16,14 @@ from cryogan.conformations.folder import (
     read_true_conformations,
 )
 from cryogan.conformations.series import Series
-from cryogan.data.centring import Displacements, centred
 from cryogan.data.halves import halves_of
 from cryogan.data.images import cropped
-from cryogan.data.noise_filter import with_isotropic_noise
 from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.inspection.check import ParticleCheck, check
-from cryogan.inspection.metadata import metadata_notes, metadata_problems
+from cryogan.inspection.metadata import with_metadata_notes
 from cryogan.io.mrc import Map, read_header, read_map, write_map
 from cryogan.io.particle_files import read_particles, write_assigned
 from cryogan.objectives.adversarial.config import preset
@@ -53,7 +51,8 @@ from cryogan.run.folder import add_truth
 from cryogan.run.folder import read_run as read_record
 from cryogan.run.half_sets import half_of, has_other_contrast, inverted
 from cryogan.run.halves import Show
-from cryogan.run.noise_input import cropped_noise, noise_of_run, opened_noise, read_noise
+from cryogan.run.noise_input import noise_of_run, opened_noise, read_noise
+from cryogan.run.prepared_images import prepared_images
 from cryogan.run.reconstruction import (
     Reconstruction,
     describe_particles,
@@ -215,27 +214,30 @@ def reconstruct(
         raise InputError("An objective with settings has its assumptions; change them there.")
     else:
         sources = {field.name: "given" for field in fields(Assumptions)}
-    particles = _looked_at(particles)
+    particles = with_metadata_notes(particles)
     noise, noise_name = opened_noise(noise, particles)
     if launch is None or not objective.together:  # else refused for another reason
         _check(objective, cropped(particles, box_size, resolution_A))
     whole, _ = normalised(particles)
-    if sources["max_shift_percent"] == "default" or objective.config.assumptions.centred:
-        whole, measured, found = _centred(whole, objective.config.assumptions)
-        sources = sources | dict.fromkeys(_SHIFTS, "measured")
-        if sources["mask_radius"] == "default" and found.diameter_A is not None:
-            measured = measured.with_diameter(found.diameter_A, width_A)
-            sources["mask_radius"] = "measured"
-        objective = _assuming(objective, measured)
-    work = cropped(whole, box_size, resolution_A)
+    assumed = objective.config.assumptions
+    ready = prepared_images(
+        whole,
+        assumed,
+        noise,
+        centre=assumed.centred or sources["max_shift_percent"] == "default",
+        measure_diameter=sources["mask_radius"] == "default",
+        box_size=box_size,
+        resolution_A=resolution_A,
+    )
+    sources = sources | dict.fromkeys(ready.measured, "measured")
+    objective = _assuming(objective, ready.assumptions)
     if launch is None:
-        _check(objective, work)
-    work, noise = with_isotropic_noise(work, cropped_noise(noise, particles, work))
-    about = describe_particles(work, noise_name, keep_halves=keep_halves)
+        _check(objective, ready.particles)
+    about = describe_particles(ready.particles, noise_name, keep_halves=keep_halves)
     return run_objective(
         objective,
-        work,
-        noise,
+        ready.particles,
+        ready.noise,
         about,
         sources,
         folder=folder,
@@ -245,36 +247,6 @@ def reconstruct(
         show=show,
         started=started,
     )
-
-
-def _looked_at(particles: Particles) -> Particles:
-    """The particles, whose summary says what `check` finds in their columns.
-
-    Raises:
-        InputError: they cannot be used.
-    """
-    problems = metadata_problems(particles)
-    if problems:
-        raise InputError(f"These particles cannot be used: {'; '.join(problems)}.")
-    notes = [f"warning: {note}" for note in metadata_notes(particles)]
-    if particles.source is None or not notes:
-        return particles
-    summary = "\n".join((particles.source.summary, *notes))
-    return replace(particles, source=replace(particles.source, summary=summary))
-
-
-_SHIFTS = ("max_shift_percent", "shift_sd_percent", "centred")
-
-
-def _centred(
-    particles: Particles, assumptions: Assumptions
-) -> tuple[Particles, Assumptions, Displacements]:
-    """The particles, centred; the shifts that remain as assumptions; and what was measured."""
-    after, found = centred(particles)
-    width_A = particles.box_size * particles.pixel_size_A
-    # rounded, so that a run resumed with other threads is the same run
-    remaining = assumptions.with_shifts(round(100.0 * found.remaining_sd_A / width_A, 2))
-    return after, remaining, found
 
 
 def _assuming(objective: Objective, assumptions: Assumptions) -> Objective:
@@ -338,8 +310,7 @@ def refine(
     where = device_named(device)
     whole = particles_of(record, particles)
     halves_of(whole, record.seed, record.halves)  # the same as those of the half-maps
-    work = cropped(whole, record.box_size)
-    width_A = work.box_size * work.pixel_size_A
+    width_A = whole.box_size * whole.pixel_size_A
     given = GivenAssumptions(
         symmetry,
         diameter_A,
@@ -352,20 +323,19 @@ def refine(
         basis_volumes,
     )
     assumptions, sources = inherited_assumptions(given, record, width_A)
-    if assumptions.centred:
-        whole, assumptions, _ = _centred(whole, assumptions)
-        work = cropped(whole, record.box_size)
-    objective = likelihood_of(record, assumptions, settings)
-    objective.check(work)
-    maps, populations = half_basis(record.folder, work, assumptions)
     noise, noise_name = noise_of_run(record, noise, whole)
-    work, noise = with_isotropic_noise(work, cropped_noise(noise, whole, work))
-    about = describe_particles(work, noise_name, keep_halves=record.halves is not None)
+    ready = prepared_images(
+        whole, assumptions, noise, centre=assumptions.centred, box_size=record.box_size
+    )
+    objective = likelihood_of(record, ready.assumptions, settings)
+    objective.check(ready.particles)
+    maps, populations = half_basis(record.folder, ready.particles, ready.assumptions)
+    about = describe_particles(ready.particles, noise_name, keep_halves=record.halves is not None)
     about["from"] = str(record.folder.resolve())
     return run_objective(
         objective,
-        work,
-        noise,
+        ready.particles,
+        ready.noise,
         about,
         sources,
         folder=record.folder / "refine" if folder is None else folder,
@@ -416,21 +386,19 @@ def assign(
     half = half_of(particles, record)
     in_halves = half.bincount(minlength=3).tolist()
     own = in_halves[0] < len(particles)
-    work = cropped(particles, record.box_size) if own else particles
-    started({"particles": describe_particles(work, None), "in_halves": in_halves})
-    width_A = work.box_size * work.pixel_size_A
+    box_size = record.box_size if own else None
+    about = describe_particles(cropped(particles, box_size), None)
+    started({"particles": about, "in_halves": in_halves})
+    width_A = particles.box_size * particles.pixel_size_A
     given = GivenAssumptions(symmetry=symmetry, max_shift=max_shift)
     assumptions, _ = inherited_assumptions(given, record, width_A)
-    centre_A = torch.zeros(len(particles), 2)
-    if assumptions.centred:
-        pixel_size_A = particles.pixel_size_A
-        particles, assumptions, found = _centred(particles, assumptions)
-        centre_A = found.centre_px * pixel_size_A
-        work = cropped(particles, record.box_size) if own else particles
-    config = likelihood_of(record, assumptions).config
     noise, _ = noise_of_run(record, noise, particles)
-    work, noise = with_isotropic_noise(work, cropped_noise(noise, particles, work))
-    scores = critic_scores_of(work, record, noise, half=half, device=where)
+    ready = prepared_images(
+        particles, assumptions, noise, centre=assumptions.centred, box_size=box_size
+    )
+    work, assumptions = ready.particles, ready.assumptions
+    config = likelihood_of(record, assumptions).config
+    scores = critic_scores_of(work, record, ready.noise, half=half, device=where)
     basis, populations = half_basis(record.folder, work, assumptions)
     groups = [((half == number).nonzero()[:, 0], basis[number - 1]) for number in (1, 2)]
     result = assign_halves(
@@ -441,11 +409,11 @@ def assign(
         resolution_A=read_run_contents(record.folder).resolution_A.get("half_map_0.143_masked"),
         populations=populations,
         device=where,
-        noise=noise,
+        noise=ready.noise,
         show=show,
         image_model=image_model_of(record.folder),
     )
-    result = result.displaced(centre_A)
+    result = result.displaced(ready.centre_A)
     drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))
     number, columns = latent_columns(result, config, basis.shape[1])
     if scores is not None:

@@ -100,6 +100,22 @@ def move_map(volume: Tensor, rotation: Tensor, shift_px: Tensor, mirrored: bool)
     return fourier.crop_or_pad(fourier.irfft(moved, period, 3), size, 3)
 
 
+def translated(maps: Tensor, by_px: Tensor) -> Tensor:
+    """Maps (..., D, D, D) moved by (x, y, z), exactly; what leaves the box comes in again.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.zeros(1, 4, 4, 4)
+        >>> maps[0, 2, 2, 2] = 1.0
+        >>> bool(translated(maps, torch.tensor([1.0, 0.0, 0.0]))[0, 2, 2, 3] > 0.99)
+        True
+    """
+    size = maps.shape[-1]
+    phase = -2.0 * torch.pi * (fourier.frequency_grid(size, 3, maps.device) @ by_px.to(maps))
+    wave = torch.polar(torch.ones_like(phase), phase)
+    return fourier.irfft(fourier.rfft(maps, 3) * wave, size, 3)
+
+
 def _kernel(distance: Tensor) -> Tensor:
     """Kaiser-Bessel window; its Fourier transform is sinh(r) / r, r² = shape² - (π taps x)²."""
     inside = (1.0 - (2.0 / _TAPS * distance).square()).clamp_min(0.0)

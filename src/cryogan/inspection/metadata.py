@@ -1,11 +1,12 @@
 """What the columns of a set tell: CTFs that stand out, optics groups."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cryogan.errors import InputError
 from cryogan.io.selection import CsFile, StarFile, open_particle_file
 from cryogan.particles import CTFParams, Particles
 
@@ -100,6 +101,22 @@ def metadata_notes(particles: Particles) -> tuple[str, ...]:
         else (f"{len(outliers):,} particles have CTFs that stand")
     )
     return (f"{many} out ({listed})",)
+
+
+def with_metadata_notes(particles: Particles) -> Particles:
+    """The particles, whose summary says what `check` finds in their columns.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    problems = metadata_problems(particles)
+    if problems:
+        raise InputError(f"These particles cannot be used: {'; '.join(problems)}.")
+    notes = [f"warning: {note}" for note in metadata_notes(particles)]
+    if particles.source is None or not notes:
+        return particles
+    summary = "\n".join((particles.source.summary, *notes))
+    return replace(particles, source=replace(particles.source, summary=summary))
 
 
 def rows_of(particles: Particles) -> Tensor:

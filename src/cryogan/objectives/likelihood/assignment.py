@@ -21,7 +21,7 @@ from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
-from cryogan.objectives.likelihood.pose_search import Level, log_marginal_likelihood
+from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import (
     LatentGrid,
     Posterior,
@@ -29,6 +29,7 @@ from cryogan.objectives.likelihood.posterior import (
     posterior_of,
     references_of,
 )
+from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.particles import Particles, Pose
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.noise import NoiseModel

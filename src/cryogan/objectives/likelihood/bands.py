@@ -9,7 +9,7 @@ from torch import Tensor
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.models.volume import symmetrise
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.pose_search import Level, levels_for
+from cryogan.objectives.likelihood.search_levels import Level, levels_for
 from cryogan.objectives.masks import volume_mask
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.symmetry import symmetry_matrices
@@ -38,7 +38,7 @@ def harmonics_for(
 def search_for(
     harmonics: CircularHarmonics, config: LikelihoodConfig, rings: int | None = None
 ) -> list[Level]:
-    """The levels of a search on these rings; see `pose_search.levels_for`."""
+    """The levels of a search on these rings; see `search_levels.levels_for`."""
     half, assumptions = harmonics.box_size / 2, config.assumptions
     shift_px = assumptions.max_shift_percent / 50.0 * half
     sd_px = assumptions.shift_sd_percent / 50.0 * half or math.inf

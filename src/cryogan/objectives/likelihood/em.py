@@ -11,7 +11,7 @@ a motion that the half-sets do not share is suppressed.
 """
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
+from cryogan.evaluation.resampling import translated
 from cryogan.objectives.base import Step
 from cryogan.objectives.likelihood.bands import (
     box_for,
@@ -49,6 +50,7 @@ from cryogan.objectives.likelihood.initial_model import (
 )
 from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight, solve
 from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.objectives.likelihood.shifts import shift_prior
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
 from cryogan.randomness import generator_for
@@ -264,7 +266,7 @@ def _iteration(
     size = box_for(finest, box_size)
     pixel_size_A = halves[0].stack(size).pixel_size_A
     harmonics = harmonics_for(size, finest, config, device)
-    levels = search_for(harmonics, _with_shifts(config, state, rings), rings)
+    levels = search_for(harmonics, _searched(config, state, rings), rings)
     mask = mask_for(size, pixel_size_A, config, device)
     latent_grid = latent_grid_of(config, basis_volumes, state.prior)
 
@@ -283,6 +285,7 @@ def _iteration(
         return found, len(index), solve(found.equations, prior, mask, maps)
 
     found = list(pool.map(work, (0, 1)))
+    first_step, second_step = (each for each, _, _ in found)
     first, second = (maps for _, _, maps in found)
     drift, fsc = _aligned(second, first, pixel_size_A, state.fsc if state.done else None)
     maps = []
@@ -291,28 +294,33 @@ def _iteration(
         volumes = solve(each.equations, prior, mask, volumes)
         maps.append(parameter_expanded(volumes, each, config))
     images = sum(count for _, count, _ in found)
-    change = max(each.change for each, _, _ in found)
+    change = max(first_step.change, second_step.change)
     better = _cutoff_shells(fsc) > _cutoff_shells(state.fsc) or change > _CONVERGED
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.last_iterations
     latent = None if basis_volumes == 1 else config.assumptions.latent_space
     learnt = latent is not None and latent.is_discrete
-    shift_sd_percent, offset_px = _shifts_of([each for each, _, _ in found], state, config, size)
-    images_model = _image_model_of([each for each, _, _ in found])
+    shift_sd_percent, offset_px = state.shift_sd_percent, torch.zeros(3)
+    measured_shifts = config.assumptions.shift_sd_percent > 0.0
+    if measured_shifts and first_step.shifts is not None and second_step.shifts is not None:
+        operators = symmetry_matrices(config.assumptions.symmetry)
+        sd_px, offset_px = shift_prior((first_step.shifts, second_step.shifts), operators)
+        shift_sd_percent = min(100.0 * sd_px / size, config.assumptions.shift_sd_percent)
+    images_model = (first_step.images + second_step.images).model
     finished = full >= config.last_iterations or done >= config.iterations
     unfiltered = None
     if finished:
         one, two = (_unfiltered(each.equations, volumes, finest) for each, _, volumes in found)
         unfiltered = torch.stack((one, _moved(two, drift, pixel_size_A)))
-        unfiltered = _translated(unfiltered, -offset_px)
+        unfiltered = translated(unfiltered, -offset_px)
     after = EMState(
         done,
         full,
         state.whole or late or not better,
-        _translated(torch.stack((maps[0], _moved(maps[1], drift, pixel_size_A))), -offset_px),
+        translated(torch.stack((maps[0], _moved(maps[1], drift, pixel_size_A))), -offset_px),
         box_size,
         fsc,
-        0.5 * (found[0][0].latent + found[1][0].latent).cpu() if learnt else state.prior,
+        0.5 * (first_step.latent + second_step.latent).cpu() if learnt else state.prior,
         state.images_seen + images,
         finished,
         unfiltered,
@@ -321,7 +329,7 @@ def _iteration(
         images_model.contrast_sd,
         images_model.junk_share,
     )
-    log_likelihood = 0.5 * (found[0][0].log_likelihood + found[1][0].log_likelihood)
+    log_likelihood = 0.5 * (first_step.log_likelihood + second_step.log_likelihood)
     return after, _record("refinement", after.images_seen, rings, log_likelihood) | {
         "iteration": done,
         "images": images,
@@ -333,52 +341,17 @@ def _iteration(
         "contrast_sd": images_model.contrast_sd,
         "junk_share": images_model.junk_share,
         "shift_sd_A": shift_sd_percent / 100.0 * width_A,
-        "effective_poses": 0.5 * sum(each.effective_poses for each, _, _ in found),
+        "effective_poses": 0.5 * (first_step.effective_poses + second_step.effective_poses),
     }
 
 
-def _with_shifts(config: LikelihoodConfig, state: EMState, rings: int) -> LikelihoodConfig:
+def _searched(config: LikelihoodConfig, state: EMState, rings: int) -> LikelihoodConfig:
     """The settings with the shifts of the state; without any if these blur nothing in the band."""
     if config.assumptions.shift_sd_percent == 0.0:
         return config
     radians = 2.0 * math.pi * rings * state.shift_sd_percent / 100.0
     sd_percent = state.shift_sd_percent if radians > _BLUR else 0.0
     return replace(config, assumptions=config.assumptions.with_shifts(sd_percent))
-
-
-def _shifts_of(
-    found: Sequence[EStep], state: EMState, config: LikelihoodConfig, size: int
-) -> tuple[float, Tensor]:
-    """The next standard deviation of shifts, and the offset (3,) of half-map 1 in pixels."""
-    moments = [each.shifts for each in found if each.shifts is not None]
-    if not moments or config.assumptions.shift_sd_percent == 0.0:
-        return state.shift_sd_percent, torch.zeros(3)
-    operators = symmetry_matrices(config.assumptions.symmetry)
-    offsets = [each.offset_px(operators) for each in moments]
-    sd_px = sum(each.sd_px(own) for each, own in zip(moments, offsets, strict=True)) / len(moments)
-    most = config.assumptions.shift_sd_percent
-    return min(100.0 * sd_px / size, most), offsets[0].float()
-
-
-def _image_model_of(found: Sequence[EStep]) -> ImageModel:
-    """The next image model, of both half-sets; none is left out while most do not fit the maps."""
-    first, second = (each.images for each in found)
-    assert first is not None
-    assert second is not None
-    both = first + second
-    return both.model if both.are_particles else replace(both.model, junk_share=0.0)
-
-
-def _translated(maps: Tensor, by_px: Tensor) -> Tensor:
-    """Maps (..., D, D, D) moved by (x, y, z)."""
-    if not by_px.any():
-        return maps
-    size = maps.shape[-1]
-    frequency = fourier.frequency_grid(size, 3, maps.device)
-    phase = -2.0 * math.pi * (frequency @ by_px.to(maps))
-    return fourier.irfft(
-        fourier.rfft(maps, 3) * torch.polar(torch.ones_like(phase), phase), size, 3
-    )
 
 
 def _aligned(

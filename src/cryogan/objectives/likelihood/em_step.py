@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ from cryogan.objectives.likelihood.normal_equations import (
 )
 from cryogan.objectives.likelihood.observations import Observations
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.pose_search import Level, log_marginal_likelihood
+from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import LatentGrid, posterior_of, references_of
+from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.likelihood.shifts import ShiftMoments
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.symmetry import symmetry_matrices
@@ -52,7 +53,7 @@ class EStep:
     latent_grid: LatentGrid
     effective_poses: float = 1.0
     shifts: ShiftMoments | None = None
-    images: ImageMoments | None = None
+    images: ImageMoments = field(default_factory=ImageMoments)
 
     @property
     def expansion(self) -> Tensor:
@@ -117,7 +118,7 @@ def e_step(
     finest = orientation_grid(levels[-1].nside, device)
     total, log_likelihood, effective_poses = None, 0.0, 0.0
     shifts: ShiftMoments | None = None
-    images: ImageMoments | None = None
+    images = ImageMoments()
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
     for group in torch.split(index, many):  # what equations cost does not depend on the images
@@ -131,8 +132,7 @@ def e_step(
             if levels[0].shift_steps:
                 mine = ShiftMoments.of(found.cells, found.probability, finest)
                 shifts = mine if shifts is None else shifts + mine
-            own = ImageMoments.of(found.particle, found.contrast, found.contrast2)
-            images = own if images is None else images + own
+            images += ImageMoments.of(found.particle, found.contrast, found.contrast2)
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
             Observations.joined(seen),

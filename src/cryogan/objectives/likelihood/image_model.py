@@ -115,10 +115,10 @@ class ImageMoments:
         contrast2: sum of their squares.
     """
 
-    images: int
-    particles: float
-    contrast: float
-    contrast2: float
+    images: int = 0
+    particles: float = 0.0
+    contrast: float = 0.0
+    contrast2: float = 0.0
 
     @classmethod
     def of(cls, particle: Tensor, mean: Tensor, square: Tensor) -> "ImageMoments":
@@ -142,15 +142,13 @@ class ImageMoments:
     def model(self) -> ImageModel:
         """The parameters that follow: one iteration of expectation-maximisation.
 
-        The mean contrast is the map's scale, so that spread is relative to it.
+        The mean contrast is the map's scale, so that spread is relative to it. While most images
+        do not fit the map, it is too early to leave any out.
         """
         mean = self.contrast / max(self.particles, 1e-6)
         variance = self.contrast2 / max(self.particles, 1e-6) - mean**2
         spread = min(math.sqrt(max(variance, 1e-4)) / max(mean, _LEAST), _MOST_SPREAD)
-        junk = 1.0 - self.particles / self.images
-        return ImageModel(spread, min(max(junk, 1e-3), 0.9))
-
-    @property
-    def are_particles(self) -> bool:
-        """Whether most images fit the map; otherwise it is too early to leave any out."""
-        return self.particles > (1.0 - _MOST_JUNK) * self.images
+        junk_share = 1.0 - self.particles / self.images
+        if junk_share >= _MOST_JUNK:
+            return ImageModel(spread)
+        return ImageModel(spread, max(junk_share, 1e-3))

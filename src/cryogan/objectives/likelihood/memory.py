@@ -23,8 +23,8 @@ from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import e_step
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.normal_equations import solve
-from cryogan.objectives.likelihood.pose_search import Level
 from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.memory import MemoryPlan, noise_particles, of_one_structure
 from cryogan.particles import Particles
 from cryogan.physics.circular_harmonics import CircularHarmonics
@@ -33,7 +33,7 @@ _IMAGES = 32
 _SIGNAL = 80.0  # of a projection, in units of a pixel's noise: it makes posteriors broad
 _CHUNK = 2048  # images that are read at a time, as in `em_step`
 _GROUP_BYTES = 5e8  # of coefficients of the images of an equation, as in `em_step`
-_KEPT_BYTES = 2e9  # of a level's slices, as in `pose_search.reference`
+_KEPT_BYTES = 2e9  # of a level's slices, as in `central_slices.reference`
 _POSES = 64  # of an image in normal equations
 
 

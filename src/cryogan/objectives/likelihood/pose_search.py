@@ -12,161 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryogan.objectives.likelihood.central_slices import Reference
 from cryogan.objectives.likelihood.observations import Observations, moved, moved_to
-from cryogan.objectives.likelihood.orientation_grid import (
-    OrientationGrid,
-    asymmetric_directions,
-    orientation_grid,
-)
-from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.objectives.likelihood.orientation_grid import asymmetric_directions
+from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles
 
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
-_OF_SHIFTS = 4  # nside
-_KEPT = {_OF_SHIFTS: (3, 3), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
 _SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Level:
-    """A level of the search.
-
-    Attributes:
-        nside: of the viewing directions; each level's is twice that of the level before.
-        rings: the band in which poses are scored.
-        keep: the most cells of an image that are handed on.
-        shift_step_px: distance of neighbouring shifts.
-        shift_steps: shifts up to this many steps along x and y, about that of each cell of the
-            level before.
-        most: as `keep`, where posteriors are broad (`Cells.promising`); no more than elsewhere
-            by default.
-        symmetry: the first level's directions are those of one asymmetric unit.
-        shift_sd_px: standard deviation of the Gaussian prior of shifts along x and y; the prior is
-            flat by default.
-        of_shifts: the level chooses `keep` shifts, for any orientation.
-    """
-
-    nside: int
-    rings: int
-    keep: int
-    shift_step_px: float = 1.0
-    shift_steps: int = 0
-    most: int = 0
-    symmetry: str = "C1"
-    shift_sd_px: float = math.inf
-    of_shifts: bool = False
-
-    def shifts_px(self, device: torch.device) -> Tensor:
-        """(S, 2) shifts (x, y): of a square, or of a disc under a Gaussian prior."""
-        line = torch.arange(-self.shift_steps, self.shift_steps + 1, device=device)
-        steps = torch.cartesian_prod(line, line).flip(1)
-        if self.shift_sd_px < math.inf and self.shift_steps > 1:
-            steps = steps[steps.square().sum(dim=1) <= (self.shift_steps + 0.5) ** 2]
-        return steps * self.shift_step_px
-
-    def log_prior(self, shift_px: Tensor) -> Tensor:
-        """(...) log-density of shifts (..., 2), that of no shift being 0."""
-        return -0.5 * shift_px.square().sum(-1) / self.shift_sd_px**2
-
-
-def levels_for(
-    harmonics: CircularHarmonics,
-    molecule_px: float,
-    shift_px: float,
-    rings: int | None = None,
-    symmetry: str = "C1",
-    shift_sd_px: float = math.inf,
-) -> list[Level]:
-    """From coarse to as fine as the band asks for.
-
-    A turn by one step of the grid moves the edge of the molecule by a fraction of the finest
-    wavelength, 3 radians at the finest level; other levels use the rings where it is 3.6. Where
-    shifts are searched, all of them are compared on a coarser grid first, where it is 6.4: it has
-    an eighth of the orientations, and chooses shifts only.
-
-    Args:
-        harmonics: the rings.
-        molecule_px: radius of the molecule.
-        shift_px: largest shift from those that are known, along x and y; 0 for none.
-        rings: the band; by default all rings.
-        symmetry: of the molecule.
-        shift_sd_px: of the Gaussian prior of shifts; flat by default.
-    """
-    rings = rings or harmonics.rings
-    levels: list[Level] = []
-    nside = 8 if shift_px == 0 else _OF_SHIFTS
-    while True:
-        spacing = math.sqrt(4.0 * math.pi / 12) / nside
-        radians_per_ring = 2.0 * math.pi * molecule_px / harmonics.box_size * spacing
-        last = nside >= 8 and (radians_per_ring * rings <= 3.0 or nside >= 256)
-        radians = 6.4 if nside < 8 else 3.6
-        band = rings if last else min(rings, math.floor(radians / radians_per_ring))
-        step_px = harmonics.box_size / (2.7 * band)
-        if levels:  # finer than before, also where the band is the same
-            step_px = min(step_px, 0.7 * levels[-1].shift_step_px)
-        steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
-        keep, most = _KEPT.get(nside, (8, 64))
-        level = Level(nside, band, keep, step_px, steps, most, symmetry, shift_sd_px, nside < 8)
-        levels.append(level)
-        if last:
-            return levels
-        nside = max(8, 2 * nside)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Central slices of a map in the directions of one level.
-
-    Attributes:
-        grid: the directions.
-        band: the rings of the level.
-        spectrum: from `physics.projection.volume_spectrum`.
-        plane: (V, M') coefficients in all directions; None where there are too many to keep.
-        power: (V, R') mean of |P|² on every ring, or None.
-    """
-
-    grid: OrientationGrid
-    band: CircularHarmonics
-    spectrum: Tensor
-    plane: Tensor | None
-    power: Tensor | None
-
-    def power_of(self, direction: Tensor, b: Tensor) -> Tensor:
-        """(n, K) Σ |P|² B of directions (n, K) and images (n, R)."""
-        if self.power is not None:
-            power = self.power[direction]
-        else:
-            needed, place = torch.unique(direction, return_inverse=True)
-            power = _slices(self.spectrum, self.band, self.grid.frame[needed])[1][place]
-        return torch.einsum("nr,nkr->nk", b[:, : self.band.rings], power)
-
-    def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients (..., M') and powers (..., R') of directions (...)."""
-        if self.plane is not None and self.power is not None:
-            return self.plane[direction], self.power[direction]
-        needed, place = torch.unique(direction, return_inverse=True)
-        plane, power = _slices(self.spectrum, self.band, self.grid.frame[needed])
-        return plane[place], power[place]
-
-
-def reference(
-    spectrum: Tensor, harmonics: CircularHarmonics, level: Level, most_bytes: float = 2e9
-) -> Reference:
-    """Slices of a `volume_spectrum`; made on demand if all take over `most_bytes`."""
-    directions = orientation_grid(level.nside, spectrum.device)
-    band = harmonics.within(level.rings)
-    if 8 * len(directions) * len(band.order) > most_bytes:
-        return Reference(directions, band, spectrum, None, None)
-    return Reference(directions, band, spectrum, *_slices(spectrum, band, directions.frame))
-
-
-def _slices(spectrum: Tensor, band: CircularHarmonics, frame: Tensor) -> tuple[Tensor, Tensor]:
-    plane = torch.cat([band.slices(spectrum, part) for part in torch.split(frame, 1024)])
-    power = plane.new_zeros(len(plane), band.rings, dtype=torch.float32)
-    twice = torch.where(band.order > 0, 2.0, 1.0)
-    return plane, power.index_add_(1, band.ring - 1, plane.abs().square() * twice)
 
 
 @dataclass(frozen=True)
@@ -277,12 +132,6 @@ def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
     angles = len(in_plane_angles(finest.nside, cells.score.device))
     poses = searched * 12 * finest.nside**2 * angles * shifts
     return torch.logsumexp(cells.score, dim=1) - math.log(poses)
-
-
-def in_plane_angles(nside: int, device: torch.device) -> Tensor:
-    """(T,) angles as far apart as the directions of the level, at most."""
-    count = 2 * math.ceil(math.pi / math.sqrt(4.0 * math.pi / (12 * nside**2)))
-    return torch.arange(count, device=device) * (2.0 * math.pi / count)
 
 
 def _first(part: Observations, references: Sequence[Reference], levels: Sequence[Level]) -> Cells:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.objectives.likelihood.central_slices import Reference, reference
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.image_model import (
     ALIKE,
@@ -26,15 +27,8 @@ from cryogan.objectives.likelihood.image_model import (
 from cryogan.objectives.likelihood.normal_equations import pairs
 from cryogan.objectives.likelihood.observations import Observations, moved
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
-from cryogan.objectives.likelihood.pose_search import (
-    Cells,
-    Level,
-    Reference,
-    joined,
-    log_marginal_likelihood,
-    reference,
-    search,
-)
+from cryogan.objectives.likelihood.pose_search import Cells, joined, log_marginal_likelihood, search
+from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.projection import volume_spectrum
 

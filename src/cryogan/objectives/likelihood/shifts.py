@@ -6,6 +6,7 @@ their second moment is the variance of the Gaussian prior (Scheres, J. Struct. B
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,3 +70,17 @@ class ShiftMoments:
         explained = 2.0 * self.right @ offset_px - offset_px @ self.normal @ offset_px
         left = max(self.second - float(explained), 0.0)
         return math.sqrt(left / (2.0 * self.images))
+
+
+def shift_prior(moments: Sequence[ShiftMoments], operators: Tensor) -> tuple[float, Tensor]:
+    """Standard deviation of the next prior, mean of all maps, and offset (3,) of the first map.
+
+    Both are in pixels of the images.
+
+    Args:
+        moments: of each half-set, searched with a map of its own.
+        operators: (G, 3, 3) of the molecule's symmetry.
+    """
+    offsets = [each.offset_px(operators) for each in moments]
+    sd_px = sum(each.sd_px(own) for each, own in zip(moments, offsets, strict=True)) / len(moments)
+    return sd_px, offsets[0].float()
