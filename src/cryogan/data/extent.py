@@ -20,6 +20,7 @@ _DIAMETER_OVER_RADIUS = 3.0
 """Diameter over the radius at which the power has fallen to 2 %: 2.8 to 3.1 for the molecules of
 `cryogan.phantom`, whose outermost residues are in few projections."""
 
+_AGREEMENT = 0.7  # correlation of the profiles of two halves of the images
 _LARGEST_BOX = 64  # size and shifts are in the low frequencies
 
 
@@ -33,7 +34,7 @@ class Extent:
             significantly above 0.
         shift_below_A: what it is below, with two standard errors.
         profile_radius_A, profile: power of the images after Wiener filtering against the
-            distance from the centre, less that of the outermost ring, relative to the largest.
+            distance from the centre, less that of the background, relative to the largest.
     """
 
     diameter_A: float | None
@@ -92,40 +93,65 @@ def _cropped(particles: Particles, size: int) -> Particles:
 
 
 def power_profile(particles: Particles, spectra: PowerSpectra) -> tuple[Tensor, Tensor]:
-    """Radii (Å) and relative power of Wiener-filtered images, less that of the outermost ring.
+    """Radii (Å) and relative power of Wiener-filtered images, less that of the background.
 
-    Noise is the same everywhere in an image, so that what is above the edge's level is signal.
+    Noise is the same everywhere in an image, so that what is above its level is signal. The level
+    is that of the weakest ring beyond the strongest: neighbours are stronger. The outermost eighth
+    is left out, as resampling may have spoilt it. Zero if the profiles of two halves of the images
+    do not agree.
     """
     size = particles.box_size
     shells = fourier.shell_index(size).clamp_max(size // 2)
     signal, noise = spectra.signal[shells], spectra.noise[shells]
-    power = torch.zeros(size, size)
+    power = torch.zeros(2, size, size)
     for index in torch.split(torch.arange(len(particles)), _CHUNK):
         transfer = ctf(particles.ctf[index], size, particles.pixel_size_A)
         weight = transfer * signal / (transfer.square() * signal + noise).clamp_min(1e-30)
         weight[:, 0, 0] = 0.0
         plane = fourier.rfft(particles.stack.read(index)) * weight
-        power += fourier.irfft(plane, size).square().sum(0)
+        filtered = fourier.irfft(plane, size).square()
+        for number in (0, 1):
+            power[number] += filtered[number::2].sum(0)
+    count = size // 2 - size // 16
     rings = fourier.radius_grid(size).round().long()
-    inside = rings < size // 2
-    total = torch.zeros(size // 2).index_add_(0, rings[inside], power[inside])
-    profile = total / torch.bincount(rings[inside], minlength=size // 2)
-    profile = profile - profile[-max(1, size // 32) :].mean()
-    radius_A = torch.arange(size // 2) * particles.pixel_size_A
-    return radius_A, profile / profile.max().clamp_min(1e-30)
+    inside = rings < count
+    total = torch.zeros(2, count).index_add_(1, rings[inside], power[:, inside])
+    halves = total / torch.bincount(rings[inside], minlength=count)
+    profile = halves.mean(0)
+    radius_A = torch.arange(count) * particles.pixel_size_A
+    if float(torch.corrcoef(halves)[0, 1]) < _AGREEMENT:
+        return radius_A, torch.zeros(count)
+    start = _strongest(profile)
+    profile = profile - profile[start:].min()
+    return radius_A, profile / profile[start].clamp_min(1e-30)
+
+
+def _strongest(profile: Tensor) -> int:
+    """Ring of the largest power in the inner two thirds."""
+    return int(profile[: 2 * len(profile) // 3].argmax())
 
 
 def _diameter(radius_A: Tensor, profile: Tensor) -> float | None:
-    """From where the power, followed outwards from its maximum, falls below 2 %."""
-    start = int(profile.argmax())
-    below = (profile[start:] < _LEVEL).nonzero()[:, 0]
-    if start > len(profile) // 2 or len(below) == 0 or int(below[0]) == 0:
+    """From where the power, followed outwards from its maximum, has fallen but for 2 %.
+
+    The rest of its fall is that within an eighth of the box: beyond the particle the level may
+    still drift.
+    """
+    start = _strongest(profile)
+    ahead = max(2, len(profile) // 4)
+    padded = torch.cat((profile[start:], profile[-1:].expand(ahead)))
+    least = padded.unfold(0, ahead + 1, 1).amin(dim=1)
+    fall, left = profile[start] - least, profile[start:] - least
+    most = profile[start] - profile[start:].min()
+    share = torch.where(fall > 0.5 * most, left / fall.clamp_min(1e-30), 1.0)
+    below = (share < _LEVEL).nonzero()[:, 0]
+    if float(most) <= 0.0 or len(below) == 0 or int(below[0]) == 0:
         return None
-    outer = start + int(below[0])
-    inner_value, outer_value = float(profile[outer - 1]), float(profile[outer])
+    outer = int(below[0])
+    inner_value, outer_value = float(share[outer - 1]), float(share[outer])
     part = (inner_value - _LEVEL) / max(inner_value - outer_value, 1e-12)
     step_A = float(radius_A[1])
-    return _DIAMETER_OVER_RADIUS * (float(radius_A[outer - 1]) + part * step_A)
+    return _DIAMETER_OVER_RADIUS * (float(radius_A[start + outer - 1]) + part * step_A)
 
 
 def shift_variance(particles: Particles, diameter_A: float) -> tuple[float, float]:

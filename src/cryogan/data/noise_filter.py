@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.data.background import LARGEST_RADIUS, background_power, background_weight
 from cryogan.particles import ImageStack, Particles, TransferFilter
 from cryogan.physics.ctf import ctf
 from cryogan.physics.noise import NoiseModel
-from cryogan.physics.spectra import PowerSums, fit_spectra, power_sums
+from cryogan.physics.spectra import PowerSpectra, PowerSums, bounded_spectra, power_sums
 
 _CHUNK = 512
 _PIXELS = 8192 * 128**2
@@ -161,10 +162,10 @@ def measure_anisotropy(particles: Particles, noise: NoiseModel | None = None) ->
     approximate it), and by a tenth of N. What is left is drawn towards 1 by the share of its
     variance that the sampling errors explain.
     """
-    sums = _sums_of(particles)
+    sums, spectra = _sums_of(particles)
     if noise is None:
         measured = sums
-        expected, noise_part = _expected(sums)
+        expected, noise_part = _expected(sums, spectra)
     else:
         patches = noise.examples()
         measured = power_sums(patches, torch.ones_like(fourier.rfft(patches[:1]).real))
@@ -181,26 +182,30 @@ def measure_anisotropy(particles: Particles, noise: NoiseModel | None = None) ->
     return Anisotropy(ratio.float(), share)
 
 
-def _sums_of(particles: Particles) -> PowerSums:
+def _sums_of(particles: Particles) -> tuple[PowerSums, PowerSpectra]:
+    """Sums over the images, and radial spectra that fit them."""
     size = particles.box_size
     count = max(1, min(len(particles), _PIXELS // size**2))
+    outside = background_weight(size, LARGEST_RADIUS)
+    background = torch.zeros(size // 2 + 1, dtype=torch.float64)
     total = None
     chosen = torch.linspace(0, len(particles) - 1, count).round().long()
     for index in torch.split(chosen, _CHUNK):
         transfer = ctf(particles.ctf[index], size, particles.pixel_size_A)
-        sums = power_sums(particles.stack.read(index), transfer)
+        images = particles.stack.read(index)
+        background += len(index) / count * background_power(images, outside)
+        sums = power_sums(images, transfer)
         total = sums if total is None else total + sums
     assert total is not None
-    return total
+    return total, bounded_spectra(total, background, float(outside.square().mean()))
 
 
-def _expected(sums: PowerSums) -> tuple[Tensor, Tensor]:
+def _expected(sums: PowerSums, spectra: PowerSpectra) -> tuple[Tensor, Tensor]:
     """Power of radial signal and noise at every coefficient, and the noise's share of it.
 
     The share is the median of 5 shells: where one stands out, the fit takes a part for signal.
     """
     size = sums.power.shape[-2]
-    spectra = fit_spectra(sums)
     shells = fourier.shell_index(size).clamp_max(size // 2)
     noise, signal = spectra.noise.double()[shells], spectra.signal.double()[shells]
     expected = noise + sums.ctf2 / sums.count * signal

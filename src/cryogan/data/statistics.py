@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.data.background import LARGEST_RADIUS, background_power, background_weight
 from cryogan.particles import Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import NoiseModel
-from cryogan.physics.spectra import PowerSpectra, fit_spectra, power_sums
+from cryogan.physics.spectra import PowerSpectra, bounded_spectra, fit_spectra, power_sums
 
 _CHUNK = 512
 _MEASURED_IMAGES = 8192
@@ -35,24 +36,45 @@ class Measurement:
     noise_gain: float | None
 
 
-def measure(particles: Particles, noise: NoiseModel | None = None) -> Measurement:
+def measure(
+    particles: Particles,
+    noise: NoiseModel | None = None,
+    *,
+    radius: float = LARGEST_RADIUS,
+    window: Tensor | None = None,
+) -> Measurement:
     """Measure noise and signal on up to 8,192 images, taken evenly from the set.
+
+    Without a noise model, lines through |Y|² against CTF² and the images' background bound the
+    noise (`physics.spectra.bounded_spectra`).
 
     With a noise model, such as measured background, the shape of the noise spectrum is the
     model's; its level is the largest that leaves the images more power than the noise in nine
     tenths of the upper half of the shells, where the signal is weakest.
+
+    Args:
+        particles: the images.
+        noise: their noise, or None.
+        radius: of what may be particle in an image, as a fraction of half the box.
+        window: (D, D) that multiplies the images before they are measured.
     """
     size = _even_box(min(_MEASURED_BOX, particles.box_size))
     crop = Preprocessing(size)
     pixel_size_A = particles.pixel_size_A * particles.box_size / size
     step = max(1, len(particles) // _MEASURED_IMAGES)
+    outside = background_weight(particles.box_size, radius)
+    background = torch.zeros(particles.box_size // 2 + 1, dtype=torch.float64)
     total = None
     for index in torch.split(torch.arange(0, len(particles), step), _CHUNK):
-        images = preprocess(particles.stack.read(index), crop)
+        images = particles.stack.read(index)
+        background += len(index) * background_power(images, outside)
+        images = preprocess(images if window is None else images * window, crop)
         sums = power_sums(images, ctf(particles.ctf[index], size, pixel_size_A))
         total = sums if total is None else total + sums
     assert total is not None
-    spectra = fit_spectra(total)
+    share = 1.0 if window is None else float(window.square().mean())
+    background = at_box(share * background / total.count, size)
+    spectra = bounded_spectra(total, background, float(outside.square().mean()))
     power = fourier.shell_mean(total.power / total.count, size).float()
     noise_gain = None
     if noise is not None:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from cryogan import fourier
 
+_CLEAR = 0.05  # share of the images' power that signal above background must have
+
 
 @dataclass(frozen=True)
 class PowerSpectra:
@@ -106,4 +108,36 @@ def fit_spectra(sums: PowerSums, noise: Tensor | None = None) -> PowerSpectra:
     signal[0] = signal[0].clamp_min(1e-12)
     for shell in range(1, len(signal)):
         signal[shell] = torch.maximum(signal[shell], 0.1 * signal[shell - 1])
+    return PowerSpectra(signal.float(), noise.float())
+
+
+def bounded_spectra(sums: PowerSums, background: Tensor, area: float) -> PowerSpectra:
+    """Spectra where noise is no more than background, and signal no more than a line's slope.
+
+    The signal is what the images have above their background. Neighbours and delocalised signal
+    may leave next to nothing, or nothing clear; it is then half that of the shell before, but no
+    more than the slope. It is kept above a tenth of either. The noise is the rest.
+
+    Args:
+        sums: of all images.
+        background: (D // 2 + 1,) power of the images beside the particles.
+        area: share of the images in which that was measured.
+    """
+    box_size = sums.power.shape[-2]
+    power = fourier.shell_mean(sums.power / sums.count, box_size)
+    ctf2 = fourier.shell_mean(sums.ctf2 / sums.count, box_size).clamp_min(1e-6)
+    coefficients = 0.5 * fourier.shell_sum(torch.ones_like(sums.power), box_size)
+    error = (sums.count * area * coefficients).clamp_min(1.0).rsqrt()
+    clear = power * (3.0 * error).clamp_min(_CLEAR)
+    slope = ((power - fit_spectra(sums).noise.double()) / ctf2).clamp_min(0.0)
+    above = power - background.double()
+    signal = torch.where(above > clear, above / ctf2, 0.1 * slope).clamp_min(1e-12)
+    for shell in range(2, len(signal)):
+        before = signal[shell - 1]
+        if above[shell] < clear[shell]:
+            signal[shell] = torch.minimum(slope[shell], 0.5 * before)
+        least = 0.1 * torch.maximum(slope[shell], before)
+        signal[shell] = torch.maximum(signal[shell], least)
+    noise = torch.maximum(power - ctf2 * signal, 1e-3 * power)
+    noise[0] = noise[1]  # background holds no information on the mean
     return PowerSpectra(signal.float(), noise.float())

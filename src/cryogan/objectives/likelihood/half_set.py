@@ -49,10 +49,9 @@ class HalfSet:
         """
         if padded is None:
             return cls(particles, measure(particles, noise))
-        own = replace(padded, width_px=padded.box_size)
         if noise is not None:
-            noise = noise.transformed(lambda images: images * own.window)
-        measured = measure(own.pad_particles(particles), noise)
+            noise = noise.transformed(lambda images: images * padded.window)
+        measured = measure(particles, noise, radius=padded.reach, window=padded.window)
         # a window weakens the noise, which is everywhere, but not the molecule, which is inside;
         # and power is per pixel, of which a wider box has more
         spectra = PowerSpectra(
