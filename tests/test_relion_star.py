@@ -94,7 +94,7 @@ def test_default_envelope_is_not_written_and_groups_are_kept(tmp_path: Path) -> 
 def test_relion_project_agrees_with_what_we_wrote(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
-    """Poses, shifts, CTF, pixel size and contrast sign survive the way through RELION."""
+    """Poses, shifts, CTF, pixel size and contrast sign are the same after RELION."""
     n, box_size, pixel_size_A = 24, 32, 4.0
     volume = blobs(box_size, generator)
     ctf, pose = random_ctf(n, generator), random_pose(n, generator)

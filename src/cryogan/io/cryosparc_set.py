@@ -100,8 +100,8 @@ def read_particles(
         InputError: with the file, particle and field at fault.
     """
     records, used = read_set(path, passthrough)
-    trusted = sign == "auto" and "blob/sign" in fields_of(records)
-    signs = _signs(records, path) if trusted else None
+    recorded = sign == "auto" and "blob/sign" in fields_of(records)
+    signs = _signs(records, path) if recorded else None
     try:
         particles = read_star_particles(
             path, tables=tables(records, path), index=index, sign=sign, signs=signs, **options
