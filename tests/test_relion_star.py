@@ -7,7 +7,10 @@ import torch
 
 from cryogan.io.contrast import MIN_Z, contrast_z
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
-from cryogan.io.relion import read_metadata, read_particles, read_poses, write_particles
+from cryogan.io.relion import read_particles
+from cryogan.io.relion_metadata import read_metadata
+from cryogan.io.relion_poses import read_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams, Pose
 from cryogan.physics import ctf as physics_ctf

@@ -5,20 +5,20 @@ import select
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec
 
+_P = ParamSpec("_P")
 _EXIT_CODE = 141  # as a shell reports a program that SIGPIPE ended
 
 
-def quiet_on_broken_pipe(
-    main: Callable[[list[str] | None], int],
-) -> Callable[[list[str] | None], int]:
+def quiet_on_broken_pipe(main: Callable[_P, int]) -> Callable[_P, int]:
     """`main`, ending with 141 and without a word once the reader of its output has closed it."""
 
     @wraps(main)
-    def quiet(arguments: list[str] | None = None) -> int:
+    def quiet(*args: _P.args, **kwargs: _P.kwargs) -> int:
         try:
             try:
-                return main(arguments)
+                return main(*args, **kwargs)
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:
