@@ -91,7 +91,7 @@ def print_path(places: Places) -> None:
 def plot_path(places: Places, output: Path) -> None:
     """Assigned against true places, how the assigned ones are distributed, and calibration."""
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    both, share, trust = figure.subplots(1, 3, width_ratios=(1.0, 0.5, 1.0))
+    both, share, error = figure.subplots(1, 3, width_ratios=(1.0, 0.5, 1.0))
     states = places.true.unique()
     edges = torch.cat((torch.zeros(1), (states[1:] + states[:-1]) / 2, torch.ones(1)))
     bins = torch.linspace(0.0, 1.0, 51)
@@ -121,10 +121,10 @@ def plot_path(places: Places, output: Path) -> None:
         for values in (places.spread, places.apart)
     )
     limit = 1.1 * float(torch.cat((spread, apart)).max())
-    trust.plot((0, limit), (0, limit), color="black", lw=0.8, ls="--", label="right")
-    trust.plot(spread, apart, "o-", color="#f28e3c", label="twentieths of the particles")
-    trust.legend(loc="lower right", frameon=False)
-    trust.set(
+    error.plot((0, limit), (0, limit), color="black", lw=0.8, ls="--", label="right")
+    error.plot(spread, apart, "o-", color="#f28e3c", label="twentieths of the particles")
+    error.legend(loc="lower right", frameon=False)
+    error.set(
         xlabel="assigned spread (of the path)",
         ylabel="true distance, rms (of the path)",
         xlim=(0, limit),

@@ -26,7 +26,7 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mrc import read_map
-from cryogan.io.relion import read_poses
+from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import read_star
 from cryogan.physics.rotations import angle_between
 from cryogan.symmetry import symmetry_matrices

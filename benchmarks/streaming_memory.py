@@ -30,7 +30,8 @@ from cryogan.allocator import keep_freed_memory
 from cryogan.data.images import HeldImages, StreamedImages
 from cryogan.files import atomic_path
 from cryogan.io.mrc import StackWriter
-from cryogan.io.relion import read_particles, write_particles
+from cryogan.io.relion import read_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
 from cryogan.objectives.adversarial.loop import train
 from cryogan.simulation.microscope import random_ctf

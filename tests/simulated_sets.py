@@ -1,7 +1,11 @@
 """Simulated particles that many tests start from."""
 
-from torch import Generator, Tensor
+import math
 
+from torch import Generator, Tensor, arange
+
+from cryogan.particles import CTFParams
+from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
@@ -20,3 +24,17 @@ def centred_particles(
         snr_dB=snr_dB,
         generator=generator,
     )
+
+
+def clean_phantom_images(
+    box_size: int, pixel_size_A: float, n: int, seed: int
+) -> tuple[Tensor, CTFParams]:
+    """Images of the phantom at random poses and CTFs, no noise; and the CTF parameters."""
+    simulated = centred_particles(
+        phantom_map(box_size, pixel_size_A),
+        pixel_size_A,
+        n,
+        math.inf,
+        Generator().manual_seed(seed),
+    )
+    return simulated.particles.stack.read(arange(n)), simulated.particles.ctf

@@ -9,7 +9,7 @@ import torch
 import cryogan as cg
 from cryogan.io.aberrations import unused_columns
 from cryogan.io.mrc import write_stack
-from cryogan.io.relion import write_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.particles import CTFParams
 
 CTF = CTFParams.constant(4, defocus_u_A=1e4, voltage_kV=300.0, spherical_aberration_mm=2.7)

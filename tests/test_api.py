@@ -318,7 +318,7 @@ def test_particles_in_memory_are_known_again(
 def test_poses_are_written_for_other_programs(
     poses: cg.Assigned, particles: cg.Particles, simulated: Any, tmp_path: Path
 ) -> None:
-    from cryogan.io.relion import read_poses
+    from cryogan.io.relion_poses import read_poses
 
     written = cg.write_particles(tmp_path / "poses.star", particles, poses)
     assert written == [tmp_path / f"poses.{end}" for end in ("star", "cs", "csg")]

@@ -16,7 +16,9 @@ from cryogan.errors import InputError
 from cryogan.io import cryosparc
 from cryogan.io.mrc import MrcStack, StackWriter, read_map, write_map, write_stack
 from cryogan.io.npy import read_npy
-from cryogan.io.relion import read_particles, read_poses, write_particles
+from cryogan.io.relion import read_particles
+from cryogan.io.relion_poses import read_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.particles import CTFParams
 
 N = 6

@@ -12,7 +12,7 @@ import torch
 
 import cryogan as cg
 from cryogan.api import settings_for
-from cryogan.io.relion import write_assigned
+from cryogan.io.relion_assigned import write_assigned
 from cryogan.io.star import read_star
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.particles import Particles, Pose

@@ -18,7 +18,7 @@ from cryogan.inspection.images_needed import images_needed, signal_to_noise
 from cryogan.inspection.page import write_page
 from cryogan.inspection.text import page_of_text
 from cryogan.io.mrc import write_stack
-from cryogan.io.relion import write_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.particles import ArrayStack, CTFParams, Particles, ParticleSource
 from cryogan.phantom import phantom_map

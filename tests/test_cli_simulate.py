@@ -18,7 +18,7 @@ import cryogan
 from cryogan.cli import main
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack, write_map, write_stack
-from cryogan.io.relion import read_metadata
+from cryogan.io.relion_metadata import read_metadata
 from cryogan.phantom import phantom_map
 from cryogan.simulation import dataset
 from cryogan.simulation.settings import NoiseSettings, SimulationSettings

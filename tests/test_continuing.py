@@ -11,7 +11,8 @@ import torch
 import cryogan as cg
 from cryogan.cli import main
 from cryogan.io.mrc import MrcStack, StackWriter, write_map, write_stack
-from cryogan.io.relion import read_poses, write_particles
+from cryogan.io.relion_poses import read_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams
 from cryogan.physics.imaging import rescale_volume

@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from cryogan.errors import InputError
 from cryogan.io.cryosparc import read_ctf, read_poses
-from cryogan.io.relion import read_metadata, write_particles
-from cryogan.io.relion import read_poses as read_star_poses
+from cryogan.io.relion_metadata import read_metadata
+from cryogan.io.relion_poses import read_poses as read_star_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.physics.rotations import matrix_to_euler
 
 COUNT = 20

@@ -21,7 +21,8 @@ from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
-from cryogan.io.relion import read_metadata, read_poses
+from cryogan.io.relion_metadata import read_metadata
+from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import read_star
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import form_images

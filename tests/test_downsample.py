@@ -10,7 +10,8 @@ import cryogan
 from cryogan import fourier
 from cryogan.cli import main
 from cryogan.io.mrc import read_header, write_stack
-from cryogan.io.relion import read_poses, write_particles
+from cryogan.io.relion_poses import read_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams, Pose
 from cryogan.phantom import phantom_map

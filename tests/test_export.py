@@ -13,7 +13,10 @@ from cryogan.errors import InputError
 from cryogan.evaluation.fsc import fourier_shell_correlation as fsc
 from cryogan.io import cryosparc
 from cryogan.io.mrc import read_map, write_stack
-from cryogan.io.relion import read_particles, read_poses, write_assigned, write_particles
+from cryogan.io.relion import read_particles
+from cryogan.io.relion_assigned import write_assigned
+from cryogan.io.relion_poses import read_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.star import Table, read_star
 from cryogan.particles import ArrayStack, Particles, Pose
 from cryogan.phantom import phantom_map

@@ -19,7 +19,7 @@ import torch
 
 from cryogan.cli import main
 from cryogan.errors import InputError
-from cryogan.io import cryosparc, relion
+from cryogan.io import cryosparc, relion_poses, relion_writing
 from cryogan.io.atoms import model_density, read_model
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
 from cryogan.io.particle_files import read_particles
@@ -194,7 +194,7 @@ def use_particles(path: Path) -> None:
 
 
 def use_star_poses(path: Path) -> None:
-    assert_poses_are_possible(relion.read_poses(path))
+    assert_poses_are_possible(relion_poses.read_poses(path))
 
 
 def use_stack_of_star(path: Path) -> None:
@@ -325,7 +325,7 @@ def save_valid_files(folder: Path) -> None:
     pose = Pose(random_rotations(N, generator), torch.randn(N, 2, generator=generator))
     write_stack(folder / "a.mrcs", images, PIXEL_SIZE_A)
     for name in ("good.star", "p31.star"):
-        relion.write_particles(
+        relion_writing.write_particles(
             folder / name,
             image_names="a.mrcs",
             ctf=ctf,

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from cryogan.errors import InputError
-from cryogan.io.relion import read_metadata
+from cryogan.io.relion_metadata import read_metadata
 from cryogan.physics.ctf import ctf
 from cryogan.simulation.microscope import draw, perfect_ctf, random_ctf
 from cryogan.simulation.settings import MicroscopeSettings

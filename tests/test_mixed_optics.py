@@ -13,7 +13,7 @@ from cryogan import fourier
 from cryogan.io import cryosparc
 from cryogan.io.mrc import write_stack
 from cryogan.io.particle_files import write_assigned
-from cryogan.io.relion import read_poses
+from cryogan.io.relion_poses import read_poses
 from cryogan.particles import Pose
 from cryogan.physics.rotations import random_rotations
 

@@ -1,6 +1,5 @@
 """Noise that depends on direction, against simulations in which its spectrum is known."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,11 @@ from cryogan.data.padding import PaddedBox
 from cryogan.data.statistics import measure
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.particles import ArrayStack, Particles, ParticleSource, TransferFilter
-from cryogan.phantom import phantom_map
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.ctf import ctf, filter_at
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.noise import BackgroundPatches, colour, white
-from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
+from simulated_sets import clean_phantom_images
 
 BOX, PIXEL_SIZE_A, COUNT = 32, 6.0, 3000
 RED = 0.3 + 10.0 * torch.exp(-torch.arange(BOX // 2 + 1) / 3.0)
@@ -42,18 +39,7 @@ def weave():
 @pytest.fixture(scope="module")
 def clean_images():
     """Images of the phantom, no noise, at a mean power of 1; and their CTFs."""
-    generator = torch.Generator().manual_seed(10017)
-    params = random_ctf(COUNT, generator)
-    simulated = simulate_particles(
-        phantom_map(BOX, PIXEL_SIZE_A),
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=params,
-        poses=PoseDistribution(),
-        snr_dB=math.inf,
-        generator=generator,
-    )
-    images = simulated.particles.stack.images
+    images, params = clean_phantom_images(BOX, PIXEL_SIZE_A, COUNT, seed=10017)
     return images / images.square().mean().sqrt(), params
 
 

@@ -14,10 +14,10 @@ import cryogan as cg
 from cryogan.cli import main
 from cryogan.cli.check import make_parser
 from cryogan.cli.options import read_particles as read_as_told
-from cryogan.io import cryosparc, relion
+from cryogan.io import cryosparc, relion_writing
 from cryogan.io.mrc import write_stack
 from cryogan.io.particle_files import write_assigned
-from cryogan.io.relion import read_poses
+from cryogan.io.relion_poses import read_poses
 from cryogan.io.result_groups import write_group
 from cryogan.io.star import read_star
 from cryogan.particles import Pose
@@ -457,7 +457,7 @@ def test_rows_are_chosen_alike_in_files_of_any_kind(
     write_group(folder / "p.csg", cs, ["blob", "ctf"], N)
     (folder / "p.txt").write_text("a.mrc\nJ1/extract/b.mrc\n")
     some = cg.read_particles(cs, sign="bright")
-    relion.write_particles(
+    relion_writing.write_particles(
         folder / "p.star",
         image_names=[*(f"{n}@{folder}/a.mrc" for n in (1, 2, 3)), f"1@{tmp_path}/J1/extract/b.mrc"],
         ctf=some.ctf[:4],

@@ -22,7 +22,7 @@ from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.io import cryosparc
 from cryogan.io.mrc import read_map, write_map
-from cryogan.io.relion import read_poses
+from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import Table, read_star
 from cryogan.models.volume import symmetrise
 from cryogan.objectives.adversarial.config import AdversarialConfig

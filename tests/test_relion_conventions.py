@@ -14,7 +14,7 @@ import torch
 
 from cryogan import fourier
 from cryogan.io.mrc import MrcStack, read_map, write_map
-from cryogan.io.relion import write_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.particles import CTFParams, Pose
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf

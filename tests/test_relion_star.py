@@ -7,7 +7,10 @@ import torch
 
 from cryogan.io.contrast import MIN_Z, contrast_z
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
-from cryogan.io.relion import read_metadata, read_particles, read_poses, write_particles
+from cryogan.io.relion import read_particles
+from cryogan.io.relion_metadata import read_metadata
+from cryogan.io.relion_poses import read_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams, Pose
 from cryogan.physics import ctf as physics_ctf
@@ -94,7 +97,7 @@ def test_default_envelope_is_not_written_and_groups_are_kept(tmp_path: Path) -> 
 def test_relion_project_agrees_with_what_we_wrote(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
-    """Poses, shifts, CTF, pixel size and contrast sign survive the way through RELION."""
+    """Poses, shifts, CTF, pixel size and contrast sign are the same after RELION."""
     n, box_size, pixel_size_A = 24, 32, 4.0
     volume = blobs(box_size, generator)
     ctf, pose = random_ctf(n, generator), random_pose(n, generator)

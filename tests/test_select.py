@@ -11,7 +11,7 @@ import cryogan
 from cryogan.cli import main
 from cryogan.errors import InputError
 from cryogan.io.mrc import write_stack
-from cryogan.io.relion import write_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.row_numbers import read_row_numbers
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams

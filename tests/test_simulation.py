@@ -8,7 +8,8 @@ import torch
 from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.io.mrc import read_map
-from cryogan.io.relion import read_particles, read_poses
+from cryogan.io.relion import read_particles
+from cryogan.io.relion_poses import read_poses
 from cryogan.particles import CTFParams
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf

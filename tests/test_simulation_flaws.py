@@ -11,7 +11,8 @@ import torch
 
 from cryogan import fourier
 from cryogan.io.mrc import MrcStack, read_map
-from cryogan.io.relion import read_metadata, read_poses
+from cryogan.io.relion_metadata import read_metadata
+from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import read_star
 from cryogan.particles import Pose
 from cryogan.phantom import phantom_map

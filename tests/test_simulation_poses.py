@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryogan.errors import InputError
-from cryogan.io.relion import write_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.particles import CTFParams, Pose
 from cryogan.physics.distributions import (
     AngularCentralGaussian,

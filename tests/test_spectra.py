@@ -1,7 +1,5 @@
 """Signal and noise power against simulations in which both are known."""
 
-import math
-
 import pytest
 import torch
 
@@ -15,8 +13,8 @@ from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import BackgroundPatches, colour, radial_spectrum, white
 from cryogan.physics.projection import project
 from cryogan.physics.spectra import fit_spectra, power_sums
-from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
+from simulated_sets import clean_phantom_images
 
 BOX, PIXEL_SIZE_A, COUNT = 32, 6.0, 4000
 FLAT = torch.ones(BOX // 2 + 1)
@@ -26,18 +24,7 @@ RED = 0.5 + 2.0 * torch.exp(-torch.arange(BOX // 2 + 1) / 4.0)
 @pytest.fixture(scope="module")
 def clean_images():
     """Images of the phantom at random poses and CTFs, no noise; and the CTF parameters."""
-    generator = torch.Generator().manual_seed(10061)
-    params = random_ctf(COUNT, generator)
-    simulated = simulate_particles(
-        phantom_map(BOX, PIXEL_SIZE_A),
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=params,
-        poses=PoseDistribution(),
-        snr_dB=math.inf,
-        generator=generator,
-    )
-    return simulated.particles.stack.images, params
+    return clean_phantom_images(BOX, PIXEL_SIZE_A, COUNT, seed=10061)
 
 
 def noise_power(clean, snr_dB, shape):

@@ -9,7 +9,7 @@ import torch
 
 from cryogan.errors import InputError
 from cryogan.io.mrc import write_map, write_stack
-from cryogan.io.relion import write_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams, Pose
 from cryogan.phantom import phantom_map

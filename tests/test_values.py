@@ -10,7 +10,10 @@ import cryogan as cg
 from cryogan.errors import InputError
 from cryogan.io.mrc import write_map, write_stack
 from cryogan.io.ranges import RANGES, require_possible
-from cryogan.io.relion import read_particles, read_poses, write_assigned, write_particles
+from cryogan.io.relion import read_particles
+from cryogan.io.relion_assigned import write_assigned
+from cryogan.io.relion_poses import read_poses
+from cryogan.io.relion_writing import write_particles
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams, Pose
 

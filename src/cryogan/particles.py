@@ -1,5 +1,6 @@
 """The records that travel everywhere: poses, CTF parameters and particle sets."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -165,15 +166,27 @@ class ArrayStack:
 
 
 @dataclass(frozen=True)
-class SubsetStack:
-    """The images of `parent` whose numbers are in `index` ((n,) int64), in that order."""
+class DerivedStack(ABC):
+    """An `ImageStack` of images made from those of `parent`, as many and of the same box."""
 
     parent: ImageStack
-    index: Tensor
 
     @property
     def box_size(self) -> int:
         return self.parent.box_size
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    @abstractmethod
+    def read(self, index: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SubsetStack(DerivedStack):
+    """The images of `parent` whose numbers are in `index` ((n,) int64), in that order."""
+
+    index: Tensor
 
     def __len__(self) -> int:
         return self.index.shape[0]

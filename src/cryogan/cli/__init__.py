@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 import cryogan
+from cryogan.cli.broken_pipe import quiet_on_broken_pipe
 from cryogan.errors import InputError
 
 COMMANDS = {
@@ -23,6 +24,7 @@ COMMANDS = {
 }
 
 
+@quiet_on_broken_pipe
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments

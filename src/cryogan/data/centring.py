@@ -18,7 +18,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.data.extent import diameter_of
 from cryogan.data.statistics import Measurement, at_box, measure
-from cryogan.particles import ImageStack, Particles
+from cryogan.particles import DerivedStack, Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 
@@ -50,21 +50,13 @@ class Displacements:
 
 
 @dataclass(frozen=True)
-class CentredStack:
+class CentredStack(DerivedStack):
     """The images of `parent`, rolled by whole pixels: an `ImageStack`.
 
     What leaves the box on one side comes in on the other, so that noise stays what it was.
     """
 
-    parent: ImageStack
     centre_px: Tensor
-
-    @property
-    def box_size(self) -> int:
-        return self.parent.box_size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         images, size = self.parent.read(index), self.box_size

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.particles import ImageStack, Particles
+from cryogan.particles import DerivedStack, ImageStack, Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.randomness import generator_for
@@ -201,18 +201,14 @@ def real_indices(
 
 
 @dataclass(frozen=True)
-class CroppedStack:
+class CroppedStack(DerivedStack):
     """The images of `parent`, Fourier-cropped to `size` px: an `ImageStack`."""
 
-    parent: ImageStack
     size: int
 
     @property
     def box_size(self) -> int:
         return self.size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         return preprocess(self.parent.read(index), Preprocessing(self.size))

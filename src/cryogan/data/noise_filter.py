@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.background import LARGEST_RADIUS, background_power, background_weight
-from cryogan.particles import ImageStack, Particles, TransferFilter
+from cryogan.particles import DerivedStack, Particles, TransferFilter
 from cryogan.physics.ctf import ctf
 from cryogan.physics.noise import NoiseModel
 from cryogan.physics.spectra import PowerSpectra, PowerSums, bounded_spectra, power_sums
@@ -95,18 +95,10 @@ class Anisotropy:
 
 
 @dataclass(frozen=True)
-class FilteredStack:
+class FilteredStack(DerivedStack):
     """The images of `parent`, their spectra multiplied by `gain`: an `ImageStack`."""
 
-    parent: ImageStack
     gain: Tensor
-
-    @property
-    def box_size(self) -> int:
-        return self.parent.box_size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         return filtered(self.parent.read(index), self.gain)

@@ -13,7 +13,14 @@ from torch import Tensor
 from cryogan.background import background_mask, fit_plane, level
 from cryogan.errors import InputError
 from cryogan.fourier import irfft, rfft
-from cryogan.particles import MULTIPLIED, CTFParams, ImageStack, Particles, ParticleSource
+from cryogan.particles import (
+    MULTIPLIED,
+    CTFParams,
+    DerivedStack,
+    ImageStack,
+    Particles,
+    ParticleSource,
+)
 from cryogan.physics.ctf import LEAST_CTF, ctf
 
 _CHUNK_PIXELS = 4_000_000
@@ -27,7 +34,7 @@ _TOTAL = 0.01  # share of the whole image's variance in its scale: images may be
 
 
 @dataclass(frozen=True)
-class NormalisedStack:
+class NormalisedStack(DerivedStack):
     """The images of `parent`, level, of one scale, hot pixels set to zero: an `ImageStack`.
 
     Attributes:
@@ -37,17 +44,9 @@ class NormalisedStack:
         scale: (n,) what images are divided by.
     """
 
-    parent: ImageStack
     plane: Tensor
     peak: Tensor
     scale: Tensor
-
-    @property
-    def box_size(self) -> int:
-        return self.parent.box_size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         images = level(self.parent.read(index), self.plane[index])
@@ -56,40 +55,23 @@ class NormalisedStack:
 
 
 @dataclass(frozen=True)
-class LevelStack:
+class LevelStack(DerivedStack):
     """The images of `parent` less the planes of their backgrounds: an `ImageStack`."""
-
-    parent: ImageStack
-
-    @property
-    def box_size(self) -> int:
-        return self.parent.box_size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         return level(self.parent.read(index))
 
 
 @dataclass(frozen=True)
-class DividedStack:
+class DividedStack(DerivedStack):
     """The images of `parent` divided by the modulus of their CTF, of at least 0.1.
 
     Images that were multiplied by their CTF then have the noise of others, and the transfer
     function that `physics.ctf.ctf` gives for them.
     """
 
-    parent: ImageStack
     ctf: CTFParams
     pixel_size_A: float
-
-    @property
-    def box_size(self) -> int:
-        return self.parent.box_size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         params = self.ctf[index]

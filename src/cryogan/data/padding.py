@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.particles import ImageStack, Particles
+from cryogan.particles import DerivedStack, Particles
 from cryogan.physics.imaging import rescale_volume
 
 _MARGIN = 1.125
@@ -86,18 +86,14 @@ class PaddedBox:
 
 
 @dataclass(frozen=True)
-class PaddedStack:
+class PaddedStack(DerivedStack):
     """Images of a stack, windowed and padded: an `ImageStack`."""
 
-    parent: ImageStack
     padded: PaddedBox
 
     @property
     def box_size(self) -> int:
         return self.padded.width_px
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         """The images of `index`, (n, D, D)."""

@@ -28,8 +28,8 @@ from cryogan.io.cryosparc import (
     save_records,
 )
 from cryogan.io.images import AS_STACK, Sign, find_stack, relion_image_name
-from cryogan.io.relion import image_names_from
 from cryogan.io.relion import read_particles as read_star_particles
+from cryogan.io.relion_assigned import image_names_from
 from cryogan.io.result_groups import read_group
 from cryogan.io.star import Table
 from cryogan.particles import Particles, Pose, UnusedColumn
@@ -100,8 +100,8 @@ def read_particles(
         InputError: with the file, particle and field at fault.
     """
     records, used = read_set(path, passthrough)
-    trusted = sign == "auto" and "blob/sign" in fields_of(records)
-    signs = _signs(records, path) if trusted else None
+    recorded = sign == "auto" and "blob/sign" in fields_of(records)
+    signs = _signs(records, path) if recorded else None
     try:
         particles = read_star_particles(
             path, tables=tables(records, path), index=index, sign=sign, signs=signs, **options

@@ -1,4 +1,4 @@
-"""NumPy arrays from `.npy` files (and `.cs`, which have the same format), read without trust.
+"""NumPy arrays from untrusted `.npy` files (and `.cs`, which have the same format).
 
 Python objects are never loaded, and what a header declares is compared with the file's real size
 before anything is allocated.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.io import bare_stacks, cryosparc, cryosparc_set, relion
+from cryogan.io import bare_stacks, cryosparc, cryosparc_set, relion_assigned
 from cryogan.io.images import Sign
 from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A
 from cryogan.io.mrc import MrcStack
@@ -168,7 +168,7 @@ def write_assigned(
         path: the star file to write, or the .cs file, which lies beside it.
         particles: as read from their file.
         pose: n poses.
-        symmetry, half, class_number, log_likelihood, columns: see `relion.write_assigned`.
+        symmetry, half, class_number, log_likelihood, columns: see `relion_assigned.write_assigned`.
         class_posterior: (n,) probability of the class.
         kept: (n,) int64, which of the particles are written; all if None.
 
@@ -213,7 +213,7 @@ def write_assigned(
             }
         sources += [Path(file) for file in (source.options.get("ctf_table"),) if file]
     refuse_inputs((star, cs, group), particles, sources)
-    relion.write_assigned(
+    relion_assigned.write_assigned(
         star,
         source.path,
         pose,

@@ -1,4 +1,4 @@
-"""YAML read without trust: settings files, and values on the command line.
+"""Untrusted YAML: settings files, and values on the command line.
 
 Refused are aliases (a few of them can stand for gigabytes), deep nesting, keys that stand twice,
 numbers that are not finite, and long texts. Numbers such as 1e-3 are numbers; dates are texts.

@@ -15,7 +15,7 @@ from cryogan.io.downsampled_star import downsampled_tables, whole_pixel_origins
 from cryogan.io.mixed import MixedStack
 from cryogan.io.mrc import MrcStack, StackWriter
 from cryogan.io.star import write_star
-from cryogan.particles import ImageStack, Particles
+from cryogan.particles import DerivedStack, ImageStack, Particles
 
 _PIXELS_AT_ONCE = 2**24
 
@@ -37,18 +37,10 @@ class Downsampled:
 
 
 @dataclass(frozen=True)
-class MovedStack:
+class MovedStack(DerivedStack):
     """The images of `parent`, each moved by whole pixels ((n, 2) of x, y), with wrapping."""
 
-    parent: ImageStack
     by_px: Tensor
-
-    @property
-    def box_size(self) -> int:
-        return self.parent.box_size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         images = self.parent.read(index)
@@ -58,18 +50,14 @@ class MovedStack:
 
 
 @dataclass(frozen=True)
-class FourierCroppedStack:
+class FourierCroppedStack(DerivedStack):
     """The images of `parent`, cropped unitarily to `size` px, corners of the spectrum included."""
 
-    parent: ImageStack
     size: int
 
     @property
     def box_size(self) -> int:
         return self.size
-
-    def __len__(self) -> int:
-        return len(self.parent)
 
     def read(self, index: Tensor) -> Tensor:
         scale = self.parent.box_size / self.size

@@ -38,24 +38,9 @@ def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Fi
     for number, (name, surfaces) in enumerate(columns.items()):
         scene = "scene" if number == 0 else f"scene{number + 1}"
         for level, surface in enumerate(surfaces):
-            corner = np.min_scalar_type(len(surface.vertices_A))
-            x, y, z = (10 * surface.vertices_A).round().astype(np.int16).T  # 0.1 Å
-            i, j, k = surface.faces.astype(corner).T
-            figure.add_mesh3d(
-                x=x,
-                y=y,
-                z=z,
-                i=i,
-                j=j,
-                k=k,
-                scene=scene,
-                name=name,
-                visible=level == shown,
-                color=_MAP_COLOUR if number == 0 else _TRUTH_COLOUR,
-                flatshading=False,
-                hoverinfo="skip",
-                **_LIGHT,
-            )
+            colour = _MAP_COLOUR if number == 0 else _TRUTH_COLOUR
+            look = {"scene": scene, "name": name, "visible": level == shown, "color": colour}
+            figure.add_trace(_mesh(surface, **look))
         figure.update_layout(
             {
                 scene: {
@@ -71,30 +56,28 @@ def isosurface_figure(columns: dict[str, list[Isosurface]], shown: int) -> go.Fi
 
 def coloured_surface_figure(surface: Isosurface, values: FloatArray, title: str) -> go.Figure:
     """One 3D surface, coloured by a value at each vertex, NaN where there is none."""
-    x, y, z = (10 * surface.vertices_A).round().astype(np.int16).T  # 0.1 Å
-    i, j, k = surface.faces.astype(np.min_scalar_type(len(surface.vertices_A))).T
     low, high = np.nanquantile(values, [0.02, 0.98])
-    figure = go.Figure()
-    figure.add_mesh3d(
-        x=x,
-        y=y,
-        z=z,
-        i=i,
-        j=j,
-        k=k,
+    mesh = _mesh(
+        surface,
         intensity=np.nan_to_num(values, nan=high).round(2).astype(np.float32),
         cmin=low,
         cmax=max(high, 1.2 * low),
         colorscale=_FINE_TO_COARSE,
         colorbar={"title": {"text": title}, "thickness": 14, "len": 0.7, "outlinewidth": 0},
-        flatshading=False,
-        hoverinfo="skip",
-        **_LIGHT,
     )
+    figure = go.Figure(mesh)
     scene = _scene(_radius_A(surface, 1.0), _radius_A(surface, 0.98))
     style(figure, 460, showlegend=False, scene=scene)
     figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})
     return figure
+
+
+def _mesh(surface: Isosurface, **look: Any) -> go.Mesh3d:
+    """The triangles of a surface as a trace; vertices in 0.1 Å, so that they fit two bytes."""
+    x, y, z = (10 * surface.vertices_A).round().astype(np.int16).T
+    i, j, k = surface.faces.astype(np.min_scalar_type(len(surface.vertices_A))).T
+    corners = {"x": x, "y": y, "z": z, "i": i, "j": j, "k": k}
+    return go.Mesh3d(**corners, flatshading=False, hoverinfo="skip", **_LIGHT, **look)
 
 
 def _scene(reach_A: float, shown_A: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cryogan.errors import InputError
 from cryogan.files import atomic_path
 from cryogan.io.mixed import MixedStack, disk_signs
 from cryogan.io.mrc import MrcStack
-from cryogan.particles import ImageStack, Particles, SubsetStack
+from cryogan.particles import DerivedStack, ImageStack, Particles, SubsetStack
 from cryogan.run.folder import RunRecord
 
 HALF_SETS = "half_sets.npz"
@@ -79,7 +79,7 @@ def _disk_of(stack: ImageStack) -> MrcStack | MixedStack | None:
     while not isinstance(stack, MrcStack | MixedStack):
         if isinstance(stack, SubsetStack):
             index = stack.index if index is None else stack.index[index]
-        if not hasattr(stack, "parent"):
+        if not isinstance(stack, DerivedStack):
             return None
         stack = stack.parent
     return stack if index is None else stack.subset(index)

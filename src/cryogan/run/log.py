@@ -40,7 +40,7 @@ class LogFollower:
         ]
 
 
-def forget_after(log_path: Path, images_seen: int) -> None:
+def drop_after(log_path: Path, images_seen: int) -> None:
     """Drop log records that lie after the checkpoint: they are about to be made again."""
     if not log_path.is_file():
         return

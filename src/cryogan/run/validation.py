@@ -1,4 +1,7 @@
-"""What a run says about how far its map can be believed, beyond the FSC (docs/validation.md)."""
+"""Directional FSC, local resolution, uncertainty and sharpening of a run's map.
+
+docs/validation.md describes the files.
+"""
 
 from pathlib import Path
 from typing import Any

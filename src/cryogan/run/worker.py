@@ -22,7 +22,7 @@ from cryogan.run.checkpoint import (
     save_arrays,
     save_checkpoint,
 )
-from cryogan.run.log import LOG, forget_after
+from cryogan.run.log import LOG, drop_after
 from cryogan.run.pictures import PICTURES, Pictures
 
 _CHECKPOINT_EVERY_S = 60.0
@@ -84,7 +84,7 @@ def optimise(
         raise InputError(f"{path} is of another objective; delete it to compute that part again.")
     pictures = Pictures(job.folder / PICTURES)
     log_path = job.folder / LOG if writes else Path(os.devnull)
-    forget_after(log_path, 0 if found is None else found.images_seen)
+    drop_after(log_path, 0 if found is None else found.images_seen)
     wall = time.perf_counter() - (0.0 if found is None else found.wall_s)
     cpu = time.process_time() - (0.0 if found is None else found.cpu_s / group.size)
     saved, step = time.perf_counter(), None

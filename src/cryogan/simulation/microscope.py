@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io.cryosparc import read_ctf
-from cryogan.io.relion import read_metadata
+from cryogan.io.relion_metadata import read_metadata
 from cryogan.io.tables import read_columns
 from cryogan.particles import CTFParams
 from cryogan.simulation.settings import MicroscopeSettings

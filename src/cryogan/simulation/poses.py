@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.io import cryosparc, relion
+from cryogan.io import cryosparc, relion_poses
 from cryogan.io.npy import read_npy
 from cryogan.physics.distributions import (
     AngularCentralGaussian,
@@ -81,7 +81,7 @@ def _read_rotations(path: Path, pixel_size_A: float) -> Tensor:
     if path.suffix == ".cs":
         return cryosparc.read_poses(path).rotation
     # The pixel size matters to the shifts only, which are not used.
-    return relion.read_poses(path, pixel_size_A=pixel_size_A).rotation
+    return relion_poses.read_poses(path, pixel_size_A=pixel_size_A).rotation
 
 
 def _read_weights(path: Path) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cryogan.files import write_text
-from cryogan.io.relion import write_particles
+from cryogan.io.relion_writing import write_particles
 from cryogan.particles import CTFParams, Pose
 from cryogan.simulation.junk import KIND_WORDS, Junk
 from cryogan.simulation.molecule import MoleculeStates
