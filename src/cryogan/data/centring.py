@@ -3,9 +3,9 @@
 At wavelengths above the particle's diameter all its projections look much the same: like their mean
 over all in-plane angles, a blob. That mean and the displacements of the images from it are
 estimated together, by expectation-maximisation with a Gaussian density of displacements. What the
-particle's own shape adds to a projection acts as further noise: of the signal's power, so that each
-image's uncertainty is neither too small nor too large. (Finer wavelengths would centre images on
-the densest part of the molecule.)
+particle's own shape adds to a projection acts as further noise: of the signal's power less that of
+the mean, so that each image's uncertainty is neither too small nor too large. (Finer wavelengths
+would centre images on the densest part of the molecule.)
 """
 
 import math
@@ -29,6 +29,7 @@ _RINGS = 1.25  # of the box over the diameter
 _LARGEST_BOX = 32
 _FARTHEST = 0.35  # of the box
 _START = 0.15  # of the box: the first standard deviation
+_SHAPE = 0.1  # of the signal's power: the least that the particle's shape adds
 _LEAST = 0.4  # pixels of that box: a narrower density would fall between them
 
 
@@ -106,13 +107,13 @@ def measure_displacements(particles: Particles, measured: Measurement) -> Displa
     diameter_A = found_A or 0.5 * width_A
     size = min(_LARGEST_BOX, particles.box_size - particles.box_size % 2)
     rings = min(max(2, round(_RINGS * width_A / diameter_A)), size // 2 - 1)
-    model = _Blob.first(measured, size, rings, width_A)
-    few = list(_filtered(particles, measured, sample, size, rings))
+    model = _Blob.first(measured, size, rings)
+    few = list(_spectra(particles, measured, sample, size))
     for _ in range(_ITERATIONS):
         model = model.better(few)
     found = [
         model.posterior(*part)[:2]
-        for part in _filtered(particles, measured, torch.arange(len(particles)), size, rings)
+        for part in _spectra(particles, measured, torch.arange(len(particles)), size)
     ]
     mean, variance = (torch.cat(column) for column in zip(*found, strict=True))
     pixels_A = width_A / particles.box_size
@@ -128,26 +129,14 @@ def _sample(particles: Particles) -> Tensor:
     return torch.linspace(0, len(particles) - 1, min(_SAMPLE, len(particles))).round().long()
 
 
-def _filtered(
-    particles: Particles, measured: Measurement, index: Tensor, size: int, rings: int
+def _spectra(
+    particles: Particles, measured: Measurement, index: Tensor, size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Per chunk C y / P and C² / P (n, D, D // 2 + 1), P the expected power; in some rings only.
-
-    Fourier coefficients are unitary, so that noise has the power of `measured`.
-    """
-    shells = fourier.shell_index(size)
-    inside = (shells > 0) & (shells <= rings)
-    signal, noise = (
-        at_box(each, size)[shells.clamp_max(size // 2)]
-        for each in (measured.spectra.signal.clamp_min(0.0), measured.spectra.noise)
-    )
+    """Per chunk the unitary Fourier coefficients y and the CTFs C (n, D, D // 2 + 1)."""
     pixel_size_A = particles.pixel_size_A * particles.box_size / size
     for part in torch.split(index, _CHUNK):
         images = preprocess(particles.stack.read(part) * measured.gain, Preprocessing(size))
-        transfer = ctf(particles.ctf[part], size, pixel_size_A)
-        power = (noise + transfer.square() * signal).clamp_min(1e-20)
-        weight = transfer * inside / power
-        yield fourier.rfft(images) / size * weight, transfer * weight
+        yield fourier.rfft(images) / size, ctf(particles.ctf[part], size, pixel_size_A)
 
 
 @dataclass(frozen=True)
@@ -158,26 +147,43 @@ class _Blob:
         profile: (size // 2 + 1,) real Fourier coefficients of the mean image by shell.
         middle: (2,) mean displacement (x, y), in units of the box.
         variance: of displacements along an axis, same unit.
+        signal: (size // 2 + 1,) power of the projections, the mean's included.
+        noise: (size // 2 + 1,) power of the noise.
+        rings: the shells that are used.
     """
 
     profile: Tensor
     middle: Tensor
     variance: Tensor
+    signal: Tensor
+    noise: Tensor
+    rings: int
 
     @classmethod
-    def first(cls, measured: Measurement, size: int, rings: int, width_A: float) -> "_Blob":
-        """A blob of the signal's power."""
-        profile = at_box(measured.spectra.signal, size).clamp_min(0.0).sqrt()
-        profile = torch.where(torch.arange(len(profile)) <= rings, profile, 0.0)
-        return cls(profile, torch.zeros(2), torch.tensor(_START**2))
+    def first(cls, measured: Measurement, size: int, rings: int) -> "_Blob":
+        """A blob of half the signal's power."""
+        signal = at_box(measured.spectra.signal, size).clamp_min(0.0)
+        profile = torch.where(torch.arange(len(signal)) <= rings, (0.5 * signal).sqrt(), 0.0)
+        noise = at_box(measured.spectra.noise, size)
+        return cls(profile, torch.zeros(2), torch.tensor(_START**2), signal, noise, rings)
 
     @property
     def size(self) -> int:
         return 2 * (len(self.profile) - 1)
 
-    def posterior(self, image: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def weighted(self, plane: Tensor, transfer: Tensor) -> tuple[Tensor, Tensor]:
+        """C y / P and C² / P in the rings, P the power of noise and of what shape adds."""
+        shells = fourier.shell_index(self.size)
+        inside = (shells > 0) & (shells <= self.rings)
+        shape = torch.maximum(self.signal - self.profile.square(), _SHAPE * self.signal)
+        noise, shape = (each[shells.clamp_max(self.size // 2)] for each in (self.noise, shape))
+        weight = transfer * inside / (noise + transfer.square() * shape).clamp_min(1e-20)
+        return plane * weight, transfer * weight
+
+    def posterior(self, plane: Tensor, transfer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Means (n, 2) and variances (n,), of x and y together, and densities (n, D, D)."""
         size = self.size
+        image, weight = self.weighted(plane, transfer)
         mean_image = self.profile[fourier.shell_index(size).clamp_max(size // 2)]
         half = fourier.half_weights(size)
         x = (torch.arange(size) - size // 2) / size
@@ -196,8 +202,9 @@ class _Blob:
         size = self.size
         moved, total = torch.zeros(size, size // 2 + 1), torch.zeros(size, size // 2 + 1)
         means, variances = [], []
-        for image, weight in chunks:
-            mean, variance, density = self.posterior(image, weight)
+        for plane, transfer in chunks:
+            mean, variance, density = self.posterior(plane, transfer)
+            image, weight = self.weighted(plane, transfer)
             moved += (image * fourier.rfft(density).conj()).real.sum(0)
             total += weight.sum(0)
             means.append(mean)
@@ -206,4 +213,5 @@ class _Blob:
         middle = mean.mean(0)
         profile = fourier.shell_sum(moved, size) / fourier.shell_sum(total, size).clamp_min(1e-20)
         spread = ((mean - middle).square().sum(1) + variance).mean() / 2.0
-        return _Blob(profile, middle, spread.clamp_min((_LEAST / size) ** 2))
+        spread = spread.clamp_min((_LEAST / size) ** 2)
+        return replace(self, profile=profile, middle=middle, variance=spread)

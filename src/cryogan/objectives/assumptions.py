@@ -120,6 +120,20 @@ class Assumptions:
         most = min(math.sqrt(6.0) * sd_percent, 50.0)
         return replace(self, centred=True, shift_sd_percent=sd_percent, max_shift_percent=most)
 
+    def with_shift_sd(self, sd_percent: float) -> Assumptions:
+        """With a re-estimated standard deviation, where one was measured."""
+        return self.with_shifts(sd_percent) if self.shift_sd_percent > 0.0 else self
+
+    def resolving(self, rings: int, blur: float) -> Assumptions:
+        """Without Gaussian shifts if these only blur the rings.
+
+        Args:
+            rings: the band, in periods per box.
+            blur: radians in the last ring that one standard deviation makes at most.
+        """
+        radians = 2.0 * math.pi * rings * self.shift_sd_percent / 100.0
+        return self.with_shift_sd(0.0) if radians <= blur else self
+
     def with_diameter(self, diameter_A: float | None, width_A: float) -> Assumptions:
         """With a mask that is a quarter wider than a measured diameter, and no wider than it was.
 

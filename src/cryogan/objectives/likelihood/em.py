@@ -58,7 +58,7 @@ from cryogan.symmetry import symmetry_matrices
 
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _WEAKEST = 1e4  # prior of the mean, in units of the first shell's
-_BLUR = 0.25  # radians in the finest ring that a standard deviation of shifts must make
+_BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -266,7 +266,9 @@ def _iteration(
     size = box_for(finest, box_size)
     pixel_size_A = halves[0].stack(size).pixel_size_A
     harmonics = harmonics_for(size, finest, config, device)
-    levels = search_for(harmonics, _searched(config, state, rings), rings)
+    shifts = config.assumptions.with_shift_sd(state.shift_sd_percent)
+    searched = replace(config, assumptions=shifts.resolving(rings, _BLUR))
+    levels = search_for(harmonics, searched, rings)
     mask = mask_for(size, pixel_size_A, config, device)
     latent_grid = latent_grid_of(config, basis_volumes, state.prior)
 
@@ -343,15 +345,6 @@ def _iteration(
         "shift_sd_A": shift_sd_percent / 100.0 * width_A,
         "effective_poses": 0.5 * (first_step.effective_poses + second_step.effective_poses),
     }
-
-
-def _searched(config: LikelihoodConfig, state: EMState, rings: int) -> LikelihoodConfig:
-    """The settings with the shifts of the state; without any if these blur nothing in the band."""
-    if config.assumptions.shift_sd_percent == 0.0:
-        return config
-    radians = 2.0 * math.pi * rings * state.shift_sd_percent / 100.0
-    sd_percent = state.shift_sd_percent if radians > _BLUR else 0.0
-    return replace(config, assumptions=config.assumptions.with_shifts(sd_percent))
 
 
 def _aligned(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -30,6 +30,7 @@ from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, latent_gri
 from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
 
+_BLUR = 1.0  # radians in the finest ring: shifts that make less only blur the initial model
 _START = 0.2  # amplitude of the first random basis volumes, in units of the mean's
 _LOW = 8  # rings of the first batch of the initialisation of conformations
 
@@ -90,7 +91,8 @@ def initial_model(
     volumes = [volume[None] * mask for volume in starts]
     for rings in range(max(first, start_rings), last + 1):
         harmonics = harmonics_for(size, rings, config, device)
-        levels = coarse_search_for(harmonics, config)
+        searched = replace(config, assumptions=config.assumptions.resolving(rings, _BLUR))
+        levels = coarse_search_for(harmonics, searched)
         prior = signal_prior_of(half, size, rings, 1, config).to(device)
         low, high = config.annealing
         max_log_likelihood = low * (high / low) ** min(1.0, (rings - first) / 5)
