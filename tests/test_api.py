@@ -302,17 +302,14 @@ def test_particles_are_assigned_poses(poses: cg.Assigned, simulated: Any) -> Non
 
 @pytest.mark.slow
 def test_particles_in_memory_are_known_again(
-    simulated: Any, particles: cg.Particles, found: cg.Reconstruction
+    simulated: Any, particles: cg.Particles, simple: cg.Reconstruction
 ) -> None:
     """By their content; others, and those of a file, are other particles."""
-    run = cg.reconstruct(
-        simulated.particles, objective="likelihood", settings=QUICK, seed=3, device="cpu"
-    )
-    own = cg.assign(simulated.particles, run, device="cpu")
+    own = cg.assign(simulated.particles, simple, device="cpu")
     assert own.half is not None
-    others = cg.assign(simulated.particles.subset(torch.arange(50)), run, device="cpu")
+    others = cg.assign(simulated.particles.subset(torch.arange(50)), simple, device="cpu")
     assert others.half is None
-    assert cg.assign(particles, run, device="cpu").half is None
+    assert cg.assign(particles, simple, device="cpu").half is None
 
 
 def test_poses_are_written_for_other_programs(

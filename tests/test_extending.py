@@ -75,6 +75,13 @@ def particles(particle_file: Path) -> cg.Particles:
     return cg.read_particles(particle_file, reader="my_reader:read_npz")
 
 
+@pytest.fixture(scope="module")
+def few_particles(particle_file: Path) -> cg.Particles:
+    """Fewer than runs have a verdict of."""
+    rows = torch.arange(190)
+    return cg.read_particles(particle_file, reader="my_reader:read_npz", index=rows)
+
+
 def config_of(result: cg.Reconstruction) -> dict[str, object]:
     found = json.loads((result.folder / "config.json").read_text())
     return {**found["config"], **found["config"]["assumptions"], **found["particles"], **found}
@@ -114,9 +121,9 @@ def test_reader_reads_rows_and_contrast(particle_file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_critic_noise_and_reader(particles: cg.Particles, tmp_path: Path) -> None:
+def test_critic_noise_and_reader(few_particles: cg.Particles, tmp_path: Path) -> None:
     result = cg.reconstruct(
-        particles,
+        few_particles,
         noise="my_noise:laplace",
         settings=SHORT | {"critic": "my_critic:ring_power"},
         folder=tmp_path / "run",
@@ -134,7 +141,7 @@ def test_critic_noise_and_reader(particles: cg.Particles, tmp_path: Path) -> Non
     again = cg.read_run(result.folder)
     assert torch.equal(again.map.volume, result.map.volume)
     assert "my_critic:ring_power" in write_report(result.folder).read_text()
-    few = particles.subset(torch.arange(50))
+    few = few_particles.subset(torch.arange(50))
     poses = cg.assign(few, again, device="cpu")  # imports noise model and critic again
     assert set(poses.columns) == {"cryoganCriticScore"}
     with pytest.raises(cg.InputError, match="is no star file"):
@@ -155,9 +162,9 @@ def test_noise_is_of_unit_variance_and_not_gaussian(particles: cg.Particles, fol
 
 
 @pytest.mark.slow
-def test_volume_model(particles: cg.Particles, tmp_path: Path) -> None:
+def test_volume_model(few_particles: cg.Particles, tmp_path: Path) -> None:
     result = cg.reconstruct(
-        particles,
+        few_particles,
         settings=SHORT
         | {"volume_model": "my_volume:PseudoAtoms", "stages": (Stage(BOX, 1280), Stage(18, 640))},
         folder=tmp_path / "run",
@@ -173,7 +180,7 @@ def test_volume_model(particles: cg.Particles, tmp_path: Path) -> None:
     assert result.map.volume.shape == (BOX,) * 3
     with pytest.raises(cg.InputError, match="no symmetry"):
         cg.reconstruct(
-            particles,
+            few_particles,
             symmetry="D2",
             settings=SHORT | {"volume_model": "my_volume:PseudoAtoms"},
             folder=tmp_path / "other",
