@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from cryogan.cli.exit_codes import ENDED
 from cryogan.conformations.folder import (
     conformations_folder,
     read_conformations,
@@ -104,7 +105,7 @@ def measured(command: list[str], log: Path) -> tuple[float, float, float]:
     with log.open("w") as file:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
+    if done.returncode not in ENDED:
         tail = " ".join(log.read_text().split()[-40:])
         raise InputError(f"A run stopped ({tail}); try it by hand: {' '.join(command)}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -24,7 +24,6 @@ unless they are there.
 
 import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -45,6 +44,7 @@ from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.files import atomic_path
 from cryogan.io.mrc import read_map
+from cryogan.run.contents import read_run_contents
 from routes import spend
 
 METHODS = ("wgan", "relativistic", "wgan + refine", "likelihood")
@@ -169,7 +169,7 @@ def evaluated(
     truth = read_map(case.folder / "truth" / "map.mrc")
     comparison = compare_to_truth(read_map(run / "map.mrc"), truth)
     resolution_A = comparison.resolution_A(0.5)
-    half_map_A = json.loads((run / "summary.json").read_text())["resolution_A"]["half_map_0.143"]
+    half_map_A = read_run_contents(run).half_map_crossings_A["half_map_0.143"]
     return row | {
         "outcome": "found" if resolution_A <= FOUND_A else "missed",
         "half_map_0.143_A": f"{half_map_A:.2f}",

@@ -29,6 +29,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from cryogan.cli.exit_codes import ENDED
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.files import atomic_path
@@ -82,7 +83,7 @@ def spend(command: list[str], folder: Path, log: Path, minutes: float) -> tuple[
             process.send_signal(signal.SIGTERM)
             process.wait()
             return *_spent(before, started), False
-    if process.returncode != 0:
+    if process.returncode not in ENDED:
         tail = " ".join(log.read_text().split()[-40:])
         raise InputError(f"{command[0]} stopped ({tail}); try it by hand: {' '.join(command)}")
     return *_spent(before, started), True

@@ -13,8 +13,10 @@ from cryogan.evaluation.directional import (
     directional_fsc,
     fibonacci_hemisphere,
     sampling_compensation,
+    viewing_directions,
 )
 from cryogan.evaluation.fsc import fourier_shell_correlation
+from cryogan.physics.rotations import euler_to_matrix
 
 SIZE = 32
 
@@ -149,3 +151,13 @@ def test_few_views_have_gaps_in_fine_shells_only(generator: torch.Generator) -> 
 def test_no_views_are_refused() -> None:
     with pytest.raises(InputError, match="no views"):
         sampling_compensation(torch.zeros(0, 3))
+
+
+def test_viewing_directions_have_their_symmetry_mates() -> None:
+    """One view along x of a D2 molecule is two: along x and along -x."""
+    along_x = euler_to_matrix(torch.tensor([[0.0, 90.0, 30.0]]))
+    found = viewing_directions(along_x, "D2")
+    assert found.shape == (4, 3)
+    assert found[:, 0].sort().values.tolist() == pytest.approx([-1.0, -1.0, 1.0, 1.0], abs=1e-6)
+    assert float(found[:, 1:].abs().max()) < 1e-6
+    torch.testing.assert_close(viewing_directions(along_x), along_x[:, :, 2])

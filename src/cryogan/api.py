@@ -406,7 +406,9 @@ def assign(
         groups,
         read_map(record.folder / "map.mrc").volume,
         config,
-        resolution_A=read_run_contents(record.folder).resolution_A.get("half_map_0.143_masked"),
+        resolution_A=read_run_contents(record.folder).half_map_crossings_A.get(
+            "half_map_0.143_masked"
+        ),
         populations=populations,
         device=where,
         noise=ready.noise,

@@ -26,7 +26,10 @@ COMMANDS = {
 
 @quiet_on_broken_pipe
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped."""
+    """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped.
+
+    `reconstruct` and `refine` end with 3 or 4 where the verdict is doubtful or no structure.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         name = arguments[0] if arguments else "--help"

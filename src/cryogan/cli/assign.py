@@ -77,7 +77,14 @@ def run(arguments: Sequence[str]) -> int:
 
     import cryogan
     from cryogan.cli.display import bar, console
+    from cryogan.evaluation.directional import (
+        POOR_SCF_STAR,
+        sampling_compensation,
+        viewing_directions,
+    )
     from cryogan.io.particle_files import refuse_inputs
+    from cryogan.physics.rotations import random_rotations
+    from cryogan.randomness import generator_for
 
     reader, reading = reading_of_run(options.run, options.particles)
     particles = read_particles(options.particles, options, reader, reading)
@@ -109,6 +116,15 @@ def run(arguments: Sequence[str]) -> int:
         )
     written = cryogan.write_particles(output, particles, poses)
     spread = np.quantile(poses.assignment.spread_deg.numpy(), [0.1, 0.5, 0.9])
+    any_views = random_rotations(len(poses), generator_for(0, "views to compare with"))
+    found, random = (
+        sampling_compensation(viewing_directions(each, poses.symmetry)).scf_star
+        for each in (poses.pose.rotation, any_views)
+    )
+    out.print(
+        f"viewing directions: SCF* {found:.2f} (as many random views: {random:.2f})"
+        f"{'; views are missing' if found < POOR_SCF_STAR * random else ''}"
+    )
     out.print(
         f"posterior spread of angles: median {spread[1]:.1f}°, 10 % to 90 % {spread[0]:.1f}° to "
         f"{spread[2]:.1f}°\nwritten: {', '.join(map(str, written))}"

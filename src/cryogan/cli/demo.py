@@ -69,7 +69,8 @@ def run(arguments: Sequence[str]) -> int:
     out.print(
         f"truth FSC 0.5:      {comparison.resolution_A(0.5):.2f} Å\n"
         f"truth FSC 0.143:    {comparison.resolution_A(0.143):.2f} Å\n"
-        f"half-map FSC 0.143: {result.resolution_A['half_map_0.143']:.2f} Å\n"
+        f"half-map FSC 0.143: {result.half_map_crossings_A['half_map_0.143']:.2f} Å\n"
+        f"verdict:            {result.verdict}\n"
         f"(Nyquist limit of the box: {2 * PIXEL_SIZE_A:.2f} Å)\n"
         f"report: {page.resolve()}"
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, get_args
 
+from cryogan.cli import exit_codes
 from cryogan.cli.options import (
     add_assumptions,
     add_reading_options,
@@ -33,7 +34,7 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
     parser = CommandParser(
         "reconstruct",
         "Reconstruct two half-maps and the map of all particles from images of unknown pose. The "
-        "same command run again resumes an interrupted run.",
+        f"same command run again resumes an interrupted run. {exit_codes.HELP}",
         "cryogan reconstruct particles.star -o run --sym D2 --objective likelihood",
         _MATTER,
     )
@@ -92,7 +93,7 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command: 0, or 130 if it was interrupted."""
+    """Run the command; its exit code tells the verdict (`exit_codes`)."""
     options = make_parser(*_preset_and_model(arguments)).given(arguments)
     if options.get("output") is None:
         raise InputError("cryogan reconstruct needs an output folder; give it with -o.")
@@ -145,7 +146,9 @@ def run(arguments: Sequence[str]) -> int:
         )
     if launch is not None and launch.rank > 0:
         return 0 if result.finished else 130
-    return print_results(out, result)
+    code = print_results(out, result)
+    # torchrun takes every other code for a crash
+    return 0 if launch is not None and result.finished else code
 
 
 def _check(objective: str, settings: dict[str, Any], chosen: str, heterogeneous: bool) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryogan.cli import exit_codes
 from cryogan.cli.options import (
     add_assumptions,
     add_reading_options,
@@ -28,7 +29,7 @@ def make_parser() -> CommandParser:
         "Refine the half-maps of a run by maximum likelihood over all poses, each with its own "
         "half-set; only their FSC is shared. Poor half-maps go through an initial model first. "
         "What is not given is taken from the run, reading options too. The same command run again "
-        "resumes.",
+        f"resumes. {exit_codes.HELP}",
         "cryogan refine run --sym D2",
         _MATTER,
     )
@@ -44,7 +45,7 @@ def make_parser() -> CommandParser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command: 0, or 130 if it was interrupted."""
+    """Run the command; its exit code tells the verdict (`exit_codes`)."""
     options = make_parser().given(arguments)
     assumptions = assumptions_of(options, inherits=True)
     settings = plain(options.get("likelihood")) or {}

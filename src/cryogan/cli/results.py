@@ -4,11 +4,16 @@ from typing import Any
 
 from rich.console import Console
 
+from cryogan.cli import exit_codes
 from cryogan.report import write_report
 
 
 def print_results(out: Console, result: Any) -> int:
-    """Resolution and files of a `cryogan.Reconstruction`: 0, or 130 if it was interrupted."""
+    """Verdict, resolution and files of a `cryogan.Reconstruction`.
+
+    Returns:
+        The exit code: 0, 3 or 4 by the verdict, or 130 if the run was interrupted.
+    """
     folder = result.folder
     if not result.finished:
         out.print(f"Interrupted; run the same command again to resume {folder}.")
@@ -26,4 +31,4 @@ def print_results(out: Console, result: Any) -> int:
     out.print(f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}")
     if (folder / "conformations").is_dir():
         out.print(f"conformations: {folder / 'conformations'}")
-    return 0
+    return 0 if result.verdict is None else exit_codes.BY_VERDICT[result.verdict]

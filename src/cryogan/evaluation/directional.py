@@ -12,11 +12,15 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.errors import InputError
+from cryogan.symmetry import symmetry_matrices
 
 CONE_AXES = 256
 CONE_HALF_ANGLE_DEG = 20.0
 ANISOTROPIC_CFAR = 0.5
 """A conical FSC area ratio below this points to preferred orientation (cryoSPARC's guide)."""
+
+POOR_SCF_STAR = 0.81
+"""An SCF* below this, that of side views, is poor (Baldwin & Lyumkis 2020)."""
 
 _FEWEST_COEFFICIENTS = 10
 _SCF_DIRECTIONS = 4096
@@ -178,6 +182,12 @@ def conical_fsc_area_ratio(curves: Tensor, threshold: float = 0.143) -> float:
     areas = conical_areas(curves, threshold)
     largest = float(areas.max())
     return float(areas.min()) / largest if largest > 0 else math.nan
+
+
+def viewing_directions(rotation: Tensor, symmetry: str = "C1") -> Tensor:
+    """(n g, 3) viewing directions of rotations (n, 3, 3), with the g symmetry mates of each."""
+    mates = symmetry_matrices(symmetry).to(rotation) @ rotation[:, None, :, 2:]
+    return mates[..., 0].flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from cryogan.report.formats import angstrom, duration
 from cryogan.report.resolution import quoted_resolutions
 from cryogan.report.template import render
-from cryogan.run.contents import NOTHING, STRUCTURE, RunContents, mapping, number
+from cryogan.run.contents import STRUCTURE, RunContents, mapping, number
 
 _HOW = {
     "adversarial": ", by adversarial training, without estimating a pose",
@@ -25,14 +25,9 @@ def header(run: RunContents) -> Markup:
         resolutions=[
             (angstrom(quoted.value_A), quoted.criterion, quoted.compared)
             for quoted in quoted_resolutions(run)
-            if not _without_structure(run) or quoted.pair != "half_map"
         ],
         facts=_facts(run),
     )
-
-
-def _without_structure(run: RunContents) -> bool:
-    return run.verdict is not None and run.verdict[0] == NOTHING
 
 
 def _warning(run: RunContents) -> str:
@@ -95,7 +90,7 @@ def _verdict(run: RunContents) -> str:
         )
     by_another = f", by {run.objective}" if run.objective else ""
     how = _HOW.get(run.objective, by_another)
-    if _without_structure(run):
+    if run.without_structure:
         half = "No resolution is quoted."
     elif run.verdict is not None and run.verdict[0] == STRUCTURE:
         half = f"Structure found: {run.verdict[1]}. {half}"

@@ -62,6 +62,11 @@ def resolution(run: RunContents) -> Markup:
     return render(
         "resolution",
         figure=figure,
+        crossings=[
+            f"{angstrom(value_A, 2)} ({'soft mask' if name.endswith('masked') else 'no mask'})"
+            for name, value_A in run.half_map_crossings_A.items()
+            if run.without_structure
+        ],
         quoted=[
             (f"{quoted.compared}, {quoted.criterion}", angstrom(quoted.value_A, 2))
             for quoted in resolutions

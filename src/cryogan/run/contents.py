@@ -34,6 +34,10 @@ _LOCAL_RESOLUTION = ("from_A", "to_A", "volume_A3")
 
 STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
 
+_OF_HALVES = "half_map_"
+CROSSINGS = "half_map_crossings_A"
+"""In `summary.json`, where half-map FSC curves cross 0.143 if that is no resolution."""
+
 
 @dataclass(frozen=True)
 class FSCTable:
@@ -110,10 +114,26 @@ class RunContents:
         return str(found["word"]), str(found.get("reason", ""))
 
     @property
+    def without_structure(self) -> bool:
+        """Whether the verdict is "no structure"."""
+        return self.verdict is not None and self.verdict[0] == NOTHING
+
+    @property
     def resolution_A(self) -> dict[str, float]:
-        """The resolutions that the summary quotes: "half_map_0.143_masked" → 8.77."""
-        found = mapping(self.summary, "resolution_A")
-        return {name: value for name in found if (value := number(found, name)) is not None}
+        """The resolutions that the summary quotes: "half_map_0.143_masked" → 8.77.
+
+        None of half-maps where the verdict is "no structure".
+        """
+        found = _numbers(mapping(self.summary, "resolution_A"))
+        if not self.without_structure:
+            return found
+        return {name: value for name, value in found.items() if not name.startswith(_OF_HALVES)}
+
+    @property
+    def half_map_crossings_A(self) -> dict[str, float]:
+        """Where half-map FSC curves cross 0.143, whatever the verdict: names as above."""
+        found = mapping(self.summary, "resolution_A") | mapping(self.summary, CROSSINGS)
+        return {n: value for n, value in _numbers(found).items() if n.startswith(_OF_HALVES)}
 
     @cached_property
     def maps(self) -> dict[str, Map]:
@@ -227,6 +247,10 @@ def number(parent: Mapping[str, Any], key: str) -> float | None:
     """A number inside a JSON object, or None."""
     value = parent.get(key)
     return float(value) if isinstance(value, int | float) else None
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name in found if (value := number(found, name)) is not None}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -210,5 +210,7 @@ def add_truth(folder: Path, comparison: Comparison) -> None:
     for threshold in (0.5, 0.143):
         for suffix, masked in (("", False), ("_masked", True)):
             name = f"truth_{threshold}{suffix}"
-            summary["resolution_A"][name] = comparison.resolution_A(threshold, masked=masked)
+            summary.setdefault("resolution_A", {})[name] = comparison.resolution_A(
+                threshold, masked=masked
+            )
     write_text(folder / "summary.json", json.dumps(summary, indent=2))

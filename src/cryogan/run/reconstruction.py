@@ -77,8 +77,19 @@ class Reconstruction:
 
     @property
     def resolution_A(self) -> dict[str, float]:
-        """Resolutions in Å: `half_map_0.143`, `half_map_0.143_masked` ..."""
+        """Resolutions in Å: `half_map_0.143`, `half_map_0.143_masked` ...
+
+        None of half-maps where the verdict is "no structure".
+        """
         return self._contents.resolution_A
+
+    @property
+    def half_map_crossings_A(self) -> dict[str, float]:
+        """Where half-map FSC curves cross 0.143, in Å: a resolution only if there is structure.
+
+        Names as in `resolution_A`.
+        """
+        return self._contents.half_map_crossings_A
 
     @property
     def conformations(self) -> Series | None:

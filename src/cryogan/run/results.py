@@ -15,7 +15,7 @@ from cryogan.files import write_text
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
 from cryogan.run.checkpoint import RESULT, load_arrays
-from cryogan.run.contents import NOTHING
+from cryogan.run.contents import CROSSINGS, NOTHING
 from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
 from cryogan.run.worker import Job
@@ -23,7 +23,7 @@ from cryogan.run.worker import Job
 
 def write_results(
     folder: Path, jobs: Sequence[Job], maps: Maps, verdict: Verdict | None
-) -> dict[str, float]:
+) -> None:
     """Write the results of finished jobs.
 
     Args:
@@ -31,9 +31,6 @@ def write_results(
         jobs: of the run, for the time that they took.
         maps: that their results were joined to.
         verdict: on them; None if there are too few particles.
-
-    Returns:
-        Resolutions as in `summary.json`.
 
     Raises:
         InputError: a file cannot be written.
@@ -44,28 +41,26 @@ def write_results(
     write_map(folder / "map.mrc", maps.average, pixel_size_A)
     curves = {"half_map": maps.fsc, "half_map_masked": maps.fsc_masked}
     write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
-    resolution = {
+    structure = verdict is None or verdict.word != NOTHING
+    crossings = {
         "half_map_0.143": resolution_A(maps.fsc, 0.143, pixel_size_A),
         "half_map_0.143_masked": resolution_A(maps.fsc_masked, 0.143, pixel_size_A),
     }
     outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
-    summary: dict[str, Any] = {
-        "resolution_A": resolution,
+    summary: dict[str, Any] = {} if verdict is None else {"verdict": verdict.record()}
+    summary |= {
+        "resolution_A" if structure else CROSSINGS: crossings,
         "pixel_size_A": pixel_size_A,
         "nyquist_A": 2 * pixel_size_A,
         "timings_s": _timings(jobs, outcomes),
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
-    if verdict is not None:
-        summary["verdict"] = verdict.record()
-    structure = verdict is None or verdict.word != NOTHING
     summary |= write_validation(folder, maps, structure=structure)
     if maps.conformations is not None and maps.halves is not None:
         is_path = jobs[0].objective.config.assumptions.latent_space.is_path
         write_conformations(folder / "conformations", maps.conformations, path=is_path)
         summary["conformations"] = _agreement(*maps.halves)
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
-    return resolution
 
 
 def _timings(jobs: Sequence[Job], outcomes: Sequence[dict[str, Tensor]]) -> dict[str, float]:

@@ -1,0 +1,175 @@
+"""How often the verdict is wrong: tiny likelihood reconstructions of noise and of a known molecule.
+
+    python benchmarks/verdict_calibration.py -o benchmarks/results --noise-runs 200
+
+Noise alone (white; coloured; like measured background, with ramps and a spectrum of its own) should
+never give "structure found"; a molecule at ten SNRs should, where its map agrees with the truth
+(FSC 0.5) to better than four times Nyquist. All runs have the default settings and go through
+`cryogan.reconstruct`. Rows are added to `verdict_calibration.csv` run by run; runs that are in it
+are not made again; `--limit N` makes at most N. The false and missed verdicts are counted last.
+"""
+
+import argparse
+import csv
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import cryogan as cg
+from cryogan import fourier
+from cryogan.particles import ArrayStack, Particles
+from cryogan.phantom import phantom_map
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.run.contents import read_run_contents
+from cryogan.simulation.in_memory import simulate_particles
+from cryogan.simulation.microscope import random_ctf
+
+BOX, PIXEL_A, IMAGES = 16, 12.0, 300
+NOISES = ("white", "coloured", "background")
+SNRS_DB = (-26.0, -23.0, -20.0, -17.0, -14.0, -11.0, -8.0, -5.0, -2.0, 1.0)
+FOUND, NOTHING = "structure found", "no structure"
+GOOD_A = 4 * 2 * PIXEL_A
+COLUMNS = (
+    *("kind", "snr_dB", "seed", "verdict", "gain_1", "gain_2", "z_of_images_1", "z_of_images_2"),
+    *("z_of_maps_1", "z_of_maps_2", "half_map_0.143_A", "half_map_0.143_masked_A"),
+    *("truth_fsc_0.5_A", "cpu_s"),
+)
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: noise alone has no SNR."""
+
+    kind: str
+    snr_dB: float | None
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.kind, "" if self.snr_dB is None else f"{self.snr_dB:g}", str(self.seed)
+
+
+def cases(noise_runs: int, seeds: int) -> list[Case]:
+    """Noise of all kinds in turn, and the molecule at every SNR with every seed."""
+    noise = [Case(NOISES[k % len(NOISES)], None, k) for k in range(noise_runs)]
+    return noise + [Case("phantom", snr, seed) for seed in range(seeds) for snr in SNRS_DB]
+
+
+def noise_images(kind: str, generator: torch.Generator) -> Tensor:
+    """(n, D, D) images without particles."""
+    images = torch.randn(IMAGES, BOX, BOX, generator=generator)
+    if kind == "white":
+        return images
+    frequency = fourier.frequency_grid(BOX, 2).norm(dim=-1)
+    power = 1.0 / (1.0 + (frequency / 0.1).square())
+    if kind == "background":  # ice and carbon: a few rings, and a ramp of each image
+        power = 0.2 + power + 0.5 * torch.exp(-((frequency - 0.28) / 0.05).square())
+    images = fourier.irfft(fourier.rfft(images) * power.sqrt(), BOX)
+    if kind == "background":
+        line = torch.linspace(-1.0, 1.0, BOX)
+        ramp = torch.randn(IMAGES, 2, 1, 1, generator=generator)
+        images = images + 0.3 * (ramp[:, 0] * line + ramp[:, 1] * line[:, None])
+        images = images * (1.0 + 0.1 * torch.randn(IMAGES, 1, 1, generator=generator))
+    return images
+
+
+def particles_of(case: Case) -> tuple[Particles, cg.Map | None]:
+    """The images, and the truth if there is one."""
+    generator = torch.Generator().manual_seed(1000 + case.seed)
+    ctf = random_ctf(IMAGES, generator)
+    if case.snr_dB is None:
+        stack = ArrayStack(noise_images(case.kind, generator))
+        return Particles(stack, ctf, PIXEL_A), None
+    volume = phantom_map(BOX, PIXEL_A)
+    simulated = simulate_particles(
+        volume,
+        pixel_size_A=PIXEL_A,
+        n=IMAGES,
+        ctf=ctf,
+        poses=PoseDistribution(),
+        snr_dB=case.snr_dB,
+        generator=generator,
+    )
+    return simulated.particles, cg.Map(volume, PIXEL_A)
+
+
+def cpu_s() -> float:
+    """Of this process and of those that it has waited for."""
+    spent = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in spent)
+
+
+def measured(case: Case) -> Row:
+    """Reconstruct with the defaults; the row of the table."""
+    before = cpu_s()
+    particles, truth = particles_of(case)
+    found = cg.reconstruct(particles, objective="likelihood", seed=case.seed, device="cpu")
+    contents = read_run_contents(found.folder)
+    evidence = contents.summary["verdict"]
+    row = dict(zip(("kind", "snr_dB", "seed"), case.key, strict=True))
+    row["verdict"] = evidence["word"]
+    for name in ("gain", "z_of_images", "z_of_maps"):
+        row |= {f"{name}_{half}": f"{evidence[name][half - 1]:.3f}" for half in (1, 2)}
+    row |= {f"{name}_A": f"{value:.2f}" for name, value in found.half_map_crossings_A.items()}
+    row["truth_fsc_0.5_A"] = ""
+    if truth is not None:
+        row["truth_fsc_0.5_A"] = f"{cg.evaluate(found, truth=truth).resolution_A(0.5):.2f}"
+    return row | {"cpu_s": f"{cpu_s() - before:.1f}"}
+
+
+def table(rows: list[Row]) -> str:
+    """Verdicts counted, false and missed ones named."""
+    words = (FOUND, "doubtful", NOTHING)
+    lines = [f"{'':<22}" + "".join(f"{word:>18}" for word in words)]
+    labels = dict.fromkeys((row["kind"], row["snr_dB"]) for row in rows)
+    for kind, snr_dB in labels:
+        mine = [row["verdict"] for row in rows if (row["kind"], row["snr_dB"]) == (kind, snr_dB)]
+        label = f"{kind} {snr_dB} dB" if snr_dB else f"noise, {kind}"
+        lines.append(f"{label:<22}" + "".join(f"{mine.count(word):>18}" for word in words))
+    noise = [row for row in rows if not row["snr_dB"]]
+    good = [row for row in rows if row["snr_dB"] and float(row["truth_fsc_0.5_A"]) < GOOD_A]
+    poor = [row for row in rows if row["snr_dB"] and row not in good]
+    for label, some, wrong in (
+        ("noise: structure found", noise, FOUND),
+        (f"truth FSC 0.5 finer than {GOOD_A:g} Å: no structure", good, NOTHING),
+        ("or coarser: structure found", poor, FOUND),
+    ):
+        count = sum(row["verdict"] == wrong for row in some)
+        lines.append(f"{label}: {count} of {len(some)}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the table")
+    parser.add_argument("--noise-runs", type=int, default=200, help="runs of noise (default: 200)")
+    parser.add_argument("--seeds", type=int, default=10, help="of each SNR (default: 10)")
+    parser.add_argument("--limit", type=int, help="runs made now, at most")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    path = options.output / "verdict_calibration.csv"
+    rows: list[Row] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    done = {(row["kind"], row["snr_dB"], row["seed"]) for row in rows}
+    todo = [case for case in cases(options.noise_runs, options.seeds) if case.key not in done]
+    for case in todo[: options.limit]:
+        row = measured(case)
+        rows.append(row)
+        begins = not path.is_file()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if begins:
+                writer.writeheader()
+            writer.writerow(row)
+        print(", ".join(f"{name} {value}" for name, value in row.items() if value), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The verdict in exit codes and `summary.json`: what a script reads."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import cryogan as cg
+from cryogan.cli import exit_codes, main
+from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.objectives.base import Maps
+from cryogan.phantom import phantom_map
+from cryogan.run.checkpoint import RESULT, save_arrays
+from cryogan.run.contents import read_run_contents
+from cryogan.run.folder import add_truth
+from cryogan.run.results import write_results
+from cryogan.run.verdict import Verdict
+from cryogan.simulation.in_memory import SimulatedSet, write_dataset
+from simulated_sets import centred_particles
+
+BOX, PIXEL_A = 16, 12.0
+HALVES = {"half_map_0.143", "half_map_0.143_masked"}
+QUICK = [
+    *("--objective", "likelihood", "--device=cpu", "--max-shift=0", "--sym=D2"),
+    *("--likelihood.initialisations=1", "--likelihood.initial_batches=2"),
+    *("--likelihood.initial_batch_size=150", "--likelihood.initial_rings=[5, 6]"),
+    "--likelihood.iterations=2",
+]
+
+
+@dataclass
+class Done:
+    """A finished job."""
+
+    folder: Path
+
+
+def written(folder: Path, word: str | None) -> Path:
+    """Results of half-maps that agree, with a verdict."""
+    volume = phantom_map(BOX, PIXEL_A)
+    fsc = torch.linspace(1.0, 0.0, BOX // 2 + 1)
+    mask = torch.ones_like(volume)
+    maps = Maps(volume, volume, volume, mask, fsc, fsc, PIXEL_A)
+    verdict = None if word is None else Verdict(word, "why", (1.0, 1.0), (6.0, 6.0), (6.0, 6.0))
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"objective": "likelihood"}))
+    spent = {"wall_s": torch.tensor(1.0), "cpu_s": torch.tensor(1.0)}
+    save_arrays(folder / RESULT, **spent, images_seen=torch.tensor(300))
+    write_results(folder, [Done(folder)], maps, verdict)
+    return folder
+
+
+@pytest.mark.parametrize("word", [None, "structure found", "doubtful"])
+def test_a_resolution_is_quoted_where_there_may_be_structure(word, tmp_path):
+    summary = json.loads((written(tmp_path / "run", word) / "summary.json").read_text())
+    assert set(summary["resolution_A"]) == HALVES
+    assert "half_map_crossings_A" not in summary
+    assert word is None or next(iter(summary)) == "verdict"
+    found = read_run_contents(tmp_path / "run")
+    assert found.resolution_A == found.half_map_crossings_A == summary["resolution_A"]
+
+
+def test_none_is_quoted_without_structure(tmp_path):
+    folder = written(tmp_path / "run", "no structure")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "resolution_A" not in summary
+    assert set(summary["half_map_crossings_A"]) == HALVES
+    found = read_run_contents(folder)
+    assert found.resolution_A == {}
+    assert found.half_map_crossings_A == summary["half_map_crossings_A"]
+    truth = cg.Map(phantom_map(BOX, PIXEL_A), PIXEL_A)  # a comparison with the truth is one
+    add_truth(folder, compare_to_truth(truth, truth))
+    found = read_run_contents(folder)
+    assert {name.split("_")[0] for name in found.resolution_A} == {"truth"}
+    assert set(found.half_map_crossings_A) == HALVES
+
+
+def dataset(folder: Path, snr_dB: float, n: int = 300) -> Path:
+    """A particle file of the D2 phantom."""
+    generator = torch.Generator().manual_seed(5)
+    volume = phantom_map(BOX, PIXEL_A, symmetry="D2")
+    found: SimulatedSet = centred_particles(volume, PIXEL_A, n, snr_dB, generator)
+    write_dataset(folder, found, volume)
+    return folder / "particles.star"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("snr_dB", "n", "verdict"),
+    [(2.0, 300, "structure found"), (-60.0, 300, "no structure"), (2.0, 199, None)],
+)
+def test_the_exit_code_is_that_of_the_verdict(
+    snr_dB: float, n: int, verdict: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    star, run = dataset(tmp_path / "set", snr_dB, n), tmp_path / "run"
+    command = ["reconstruct", str(star), "-o", str(run), *QUICK]
+    if verdict is None:
+        command = ["reconstruct", str(star), "-o", str(run), "--objective=simple_objective:Simple"]
+    code = main(command)
+    said = capsys.readouterr().out
+    found = cg.read_run(run)
+    assert found.verdict == verdict
+    assert code == exit_codes.BY_VERDICT.get(verdict or "structure found")
+    assert ("half-map FSC 0.143: " in said.split("verdict")[-1]) is (verdict != "no structure")
+    assert main(command) == code  # finished already
+    if verdict == "no structure":  # what goes on from it does
+        assert main(["refine", str(run), "--device=cpu", "--likelihood.iterations=1"]) == code
+        poses = str(tmp_path / "poses.star")
+        assert main(["assign", str(star), str(run), "-o", poses, "--device=cpu"]) == 0
+        truth = str(tmp_path / "set" / "truth" / "map.mrc")
+        assert main(["evaluate", str(run), "--truth", truth]) == 0
