@@ -21,9 +21,7 @@ from cryogan.run.verdict import Verdict
 from cryogan.run.worker import Job
 
 
-def write_results(
-    folder: Path, jobs: Sequence[Job], maps: Maps, verdict: Verdict | None
-) -> None:
+def write_results(folder: Path, jobs: Sequence[Job], maps: Maps, verdict: Verdict | None) -> None:
     """Write the results of finished jobs.
 
     Args:
