@@ -19,6 +19,7 @@ from pathlib import Path
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mrc import read_map
+from cryogan.run.contents import CROSSINGS
 from routes import spend
 
 COLUMNS = (
@@ -57,7 +58,7 @@ def row_of(arguments: argparse.Namespace, symmetry: str, seed: int) -> dict[str,
         "fsc_0.5_masked_A": round(found.resolution_A(0.5, masked=True), 2),
         "correlation": round(found.correlation, 3),
         "verdict": summary["verdict"]["word"],
-        "half_map_0.143_A": summary["resolution_A"]["half_map_0.143"],
+        "half_map_0.143_A": (summary.get("resolution_A") or summary[CROSSINGS])["half_map_0.143"],
         "cpu_s": round(cpu_s),
     }
 

@@ -30,6 +30,7 @@ _LARGEST_BOX = 32
 _FARTHEST = 0.35  # of the box
 _START = 0.15  # of the box: the first standard deviation
 _SHAPE = 0.1  # of the signal's power: the least that the particle's shape adds
+_UNKNOWN = 0.03  # of the box
 _LEAST = 0.4  # pixels of that box: a narrower density would fall between them
 
 
@@ -84,18 +85,27 @@ def centred(particles: Particles) -> tuple[Particles, Displacements]:
     found = replace(found, diameter_A=diameter_of(after.subset(_sample(after)), measured))
     source = particles.source
     if source is not None:
-        words = (
-            f"images centred on reading: particles are {found.sd_A:.1f} Å off centre along each "
-            f"axis, {found.remaining_sd_A:.1f} Å once centred (standard deviations)"
-        )
-        if found.diameter_A is not None:
-            words += f"; their diameter is about {found.diameter_A:.0f} Å"
+        if found.diameter_A is None:
+            words = (
+                "the power of the images has no bounds: neither the particles' size nor where they "
+                f"are can be measured; shifts of {found.sd_A:.1f} Å (standard deviation along each "
+                "axis) are supposed"
+            )
+        else:
+            words = (
+                f"images centred on reading: particles are {found.sd_A:.1f} Å off centre along "
+                f"each axis, {found.remaining_sd_A:.1f} Å once centred (standard deviations); "
+                f"their diameter is about {found.diameter_A:.0f} Å"
+            )
         source = replace(source, summary=f"{source.summary}\n{words}")
     return replace(after, source=source), found
 
 
 def measure_displacements(particles: Particles, measured: Measurement) -> Displacements:
     """Displacements of flat images; their density and the mean image are learnt on 2,000 of them.
+
+    Images whose power has no bounds are left where they are, with a standard deviation of 3 % of
+    the box: there is nothing to measure displacements by.
 
     Args:
         particles: the images.
@@ -104,9 +114,11 @@ def measure_displacements(particles: Particles, measured: Measurement) -> Displa
     sample = _sample(particles)
     width_A = particles.box_size * particles.pixel_size_A
     found_A = diameter_of(particles.subset(sample), measured)
-    diameter_A = found_A or 0.5 * width_A
+    if found_A is None:
+        unmoved = torch.zeros(len(particles), 2, dtype=torch.int64)
+        return Displacements(unmoved, _UNKNOWN * width_A, _UNKNOWN * width_A, None)
     size = min(_LARGEST_BOX, particles.box_size - particles.box_size % 2)
-    rings = min(max(2, round(_RINGS * width_A / diameter_A)), size // 2 - 1)
+    rings = min(max(2, round(_RINGS * width_A / found_A)), size // 2 - 1)
     model = _Blob.first(measured, size, rings)
     few = list(_spectra(particles, measured, sample, size))
     for _ in range(_ITERATIONS):

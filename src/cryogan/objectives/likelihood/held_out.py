@@ -5,7 +5,7 @@ that map is compared with that given maps of the same spectrum and symmetry whos
 and that given its spherical average. A map fitted to noise explains them no better than these.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood, search
 from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
 from cryogan.physics.imaging import rescale_volume
+
+_BLUR = 1.0  # radians in the finest ring: shifts that make less are not searched
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def held_out(
     size = box_for(rings, half.particles.box_size)
     rings = min(rings, size // 2 - 1)
     harmonics = harmonics_for(size, rings, config, device)
-    levels = coarse_search_for(harmonics, config)
+    searched = replace(config, assumptions=config.assumptions.resolving(rings, _BLUR))
+    levels = coarse_search_for(harmonics, searched)
     mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
     band = fourier.band_mask(size, rings + 0.5, 3, device)
     spectrum = fourier.rfft(rescale_volume(volume.to(device), size), 3) * band
