@@ -30,6 +30,7 @@ QUICK = {
     "initial_batches": 3,
     "initial_batch_size": 100,
     "initialisations": 1,
+    "initial_attempts": 1,
     "iterations": 2,
 }
 TESTS = Path(__file__).parent

@@ -218,6 +218,7 @@ TASKS = {
         initial_batches=2,
         initial_batch_size=60,
         initialisations=1,
+        initial_attempts=1,
         iterations=1,
     ),
 }

@@ -24,7 +24,11 @@ BOX, PIXEL_A = 16, 12.0
 HALVES = {"half_map_0.143", "half_map_0.143_masked"}
 QUICK = [
     *("--objective", "likelihood", "--device=cpu", "--max-shift=0", "--sym=D2"),
-    *("--likelihood.initialisations=1", "--likelihood.initial_batches=2"),
+    *(
+        "--likelihood.initialisations=1",
+        "--likelihood.initial_attempts=1",
+        "--likelihood.initial_batches=2",
+    ),
     *("--likelihood.initial_batch_size=150", "--likelihood.initial_rings=[5, 6]"),
     "--likelihood.iterations=2",
 ]

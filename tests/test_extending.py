@@ -33,7 +33,13 @@ COMMANDS = re.findall(
 BOX, PIXEL_SIZE_A = 16, 12.0
 SHORT = {"stages": (Stage(BOX, 640),), "batch_size": 64}
 LIKELIHOOD = {
-    **{"iterations": 1, "subset_size": 100, "initialisations": 1, "initial_rings": (4, 4)},
+    **{
+        "iterations": 1,
+        "subset_size": 100,
+        "initialisations": 1,
+        "initial_attempts": 1,
+        "initial_rings": (4, 4),
+    },
     **{"initial_batches": 2, "conformation_batches": 1, "conformation_batch_size": 200},
 }
 

@@ -28,7 +28,7 @@ from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.initial_model import initial_model, random_volume
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, LatentGrid, latent_grid_of
-from cryogan.particles import Pose
+from cryogan.particles import ArrayStack, Pose
 from cryogan.phantom import Symmetry, phantom_map
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import rescale_volume
@@ -107,6 +107,7 @@ def test_the_fsc_cutoff_shell_is_the_last_before_the_threshold() -> None:
     [
         ({"iterations": 0}, "iterations is 0"),
         ({"initialisations": 0}, "initialisations is 0"),
+        ({"initial_attempts": 0}, "initial_attempts is 0"),
         ({"subset_size": 0}, "subset_size is 0"),
         ({"initial_batch_size": -1}, "initial_batch_size is -1"),
         ({"initial_rings": (2, 9)}, "initial_rings is 2 to 9"),
@@ -207,7 +208,12 @@ def test_shifts_are_found() -> None:
 
 
 AB_INITIO = LikelihoodConfig(
-    iterations=3, initialisations=2, initial_rings=(5, 8), initial_batches=4, initial_batch_size=150
+    iterations=3,
+    initialisations=2,
+    initial_attempts=1,
+    initial_rings=(5, 8),
+    initial_batches=4,
+    initial_batch_size=150,
 )
 
 
@@ -279,6 +285,25 @@ def test_the_log_of_a_run(ab_initio: list[Step]) -> None:
         assert state.fsc.shape == (1, state.average.shape[-1] // 2 + 1)
         assert fsc_cutoff_shell(state.fsc[0]) == state.rings
         assert state.prior.tolist() == [1.0]
+
+
+def test_initial_models_are_made_until_two_agree(halves: tuple[HalfSet, HalfSet]) -> None:
+    """Of noise none do, and the best pair of all attempts goes on; of a molecule the first do."""
+    config = replace(
+        AB_INITIO, iterations=1, initialisations=1, initial_attempts=2, initial_rings=(5, 6)
+    )
+    generator = torch.Generator().manual_seed(11)
+    noise = []
+    for half in halves:
+        images = torch.randn(len(half), BOX, BOX, generator=generator)
+        noise.append(HalfSet.of(replace(half.particles, stack=ArrayStack(images))))
+    steps = run((noise[0], noise[1]), config)
+    compared = [step.record for step in steps if step.record["phase"] == "half-map comparison"]
+    assert len(compared) == 2
+    assert compared[1]["half_map_0.5_A"] <= compared[0]["half_map_0.5_A"]
+    assert compared[1]["images_seen"] == 2 * compared[0]["images_seen"]
+    steps = run(halves, replace(config, initial_rings=(4, 5)))
+    assert [step.record["phase"] for step in steps].count("half-map comparison") == 1
 
 
 def test_the_initialisation_of_highest_likelihood_continues(

@@ -30,7 +30,7 @@ from cryogan.run.halves import make_jobs
 from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
-COUNT, BOX, PIXEL_SIZE_A = 300, 16, 12.0
+COUNT, BOX, PIXEL_SIZE_A = 190, 16, 12.0  # too few for a verdict, which takes long
 STEPS, BATCH = 240, 8
 STAGES = f"--adversarial.stages=[{{box_size: {BOX}, images: {STEPS * BATCH}}}]"
 TINY = [STAGES, f"--adversarial.batch_size={BATCH}", "--adversarial.templates=4", "--device=cpu"]
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread_everywhere")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """300 images of the phantom in 16 px of 12 Å, and the truth."""
+    """190 images of the phantom in 16 px of 12 Å, and the truth."""
     folder = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(7)
     volume = phantom_map(BOX, PIXEL_SIZE_A)

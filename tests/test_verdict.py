@@ -17,6 +17,7 @@ from simulated_sets import centred_particles
 BOX, PIXEL_A = 24, 8.0
 SHORT = {
     "initialisations": 1,
+    "initial_attempts": 1,
     "initial_batches": 2,
     "initial_batch_size": 150,
     "initial_rings": (5, 7),

@@ -53,8 +53,8 @@ def _compared(records: list[Record]) -> tuple[str, list[str]] | None:
 
 
 def _agreement(records: list[Record]) -> str | None:
-    """FSC 0.5 of the half-sets' initial models."""
-    for record in records:
+    """FSC 0.5 of the half-sets' initial models, after the last attempt."""
+    for record in reversed(records):
         agreed_A = record.get("half_map_0.5_A")
         if record.get("phase") == "half-map comparison" and is_number(agreed_A):
             return f"{agreed_A:.1f} Å"

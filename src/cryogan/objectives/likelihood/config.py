@@ -23,6 +23,7 @@ class LikelihoodConfig:
         conformation_iterations: the same for conformations, which converge more slowly.
         initialisations: random initialisations of each half-set; the one of the highest
             log-likelihood in the middle band of the initial model continues.
+        initial_attempts: the most initial models of each half-set, until two of them agree.
         initial_rings: bands of the initial model (frequency marching), first and last, in Fourier
             pixels.
         initial_batches: batches in every band.
@@ -45,6 +46,7 @@ class LikelihoodConfig:
     full_iterations: int = 1
     conformation_iterations: int = 1
     initialisations: int = 3
+    initial_attempts: int = 3
     initial_rings: tuple[int, int] = (5, 13)
     initial_batches: int = 6
     initial_batch_size: int = 500
@@ -62,6 +64,7 @@ class LikelihoodConfig:
             "full_iterations",
             "conformation_iterations",
             "initialisations",
+            "initial_attempts",
             "initial_batches",
             "initial_batch_size",
             "latent_grid_points",

@@ -13,7 +13,8 @@ a motion that the half-sets do not share is suppressed.
 import math
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ from cryogan.symmetry import symmetry_matrices
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _WEAKEST = 1e4  # prior of the mean, in units of the first shell's
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
+_AGREEMENT = 0.5  # of initial models: the mean FSC of those that are good enough
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -188,33 +190,73 @@ def _initial_models(
     device: torch.device,
     pool: Executor,
 ) -> Generator[Step, None, tuple[Tensor, int]]:
-    """Coarse maps (2, 1, D, D, D), and how many images they took; from `given` ones, if any."""
+    """Coarse maps (2, 1, D, D, D), and how many images they took; from `given` ones, if any.
+
+    A model may be wrong, but two wrong ones hardly agree. Where the half-sets' models do not, both
+    get another one from other random numbers. The two, one of each half-set, that agree best are
+    chosen; each is made of its own images alone.
+    """
     rings = 0 if given is None else fsc_cutoff_shell(fsc_of_basis(given)[0], 0.5)
 
-    def model_of(number: int) -> Iterator[InitialStep]:
+    def model_of(number: int, attempt: int) -> Iterator[InitialStep]:
         start = None if given is None else given[number, 0]
-        generator = generator_for(seed, "initial model", number)
-        return initial_model(halves[number], config, generator, device, start, rings)
+        names = ("initial model", number) if attempt == 0 else ("initial model", number, attempt)
+        return initial_model(
+            halves[number], config, generator_for(seed, *names), device, start, rings
+        )
 
-    seen = 0
-    for steps in _side_by_side(pool, model_of(0), model_of(1)):
-        pair = [step.maps for step in steps]
-        seen += steps[0].tried * sum(min(len(half), config.initial_batch_size) for half in halves)
-        log_likelihood = 0.5 * sum(step.log_likelihood for step in steps)
-        record = _record("initial model", seen, steps[0].rings, log_likelihood)
-        if steps[0].compared:
-            record["initialisations"] = [list(step.compared) for step in steps]
+    seen, best = 0, _Agreement(-1.0)
+    models: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for attempt in range(1 if given is not None else config.initial_attempts):
+        for steps in _side_by_side(pool, model_of(0, attempt), model_of(1, attempt)):
+            batch = sum(min(len(half), config.initial_batch_size) for half in halves)
+            seen += steps[0].tried * batch
+            log_likelihood = 0.5 * sum(step.log_likelihood for step in steps)
+            record = _record("initial model", seen, steps[0].rings, log_likelihood)
+            if steps[0].compared:
+                record["initialisations"] = [list(step.compared) for step in steps]
+            yield Step(record)
+        for mine, step in zip(models, steps, strict=True):
+            mine.append(step.maps)
+        pixel_size_A = halves[0].stack(models[0][0].shape[-1]).pixel_size_A
+        for first, second in product(range(attempt + 1), repeat=2):
+            if attempt in (first, second):
+                found = _Agreement.of(models[0][first], models[1][second], pixel_size_A)
+                best = max(best, found, key=lambda agreement: agreement.area)
+        agreed_A = resolution_A(best.fsc, 0.5, pixel_size_A)
+        record = {"phase": "half-map comparison", "images_seen": seen, "half_map_0.5_A": agreed_A}
         yield Step(record)
-    size = pair[0].shape[-1]
-    pixel_size_A = halves[0].stack(size).pixel_size_A
+        if best.area >= _AGREEMENT:
+            break
+    pair = best.pair
     if given is not None:  # whose frame they are to have
-        reference = rescale_volume(given[0, 0].to(device), size)
-        pair[0] = apply_alignment(pair[0], align(pair[0], reference, pixel_size_A), pixel_size_A)
-    pair[1] = apply_alignment(pair[1], align(pair[1], pair[0], pixel_size_A), pixel_size_A)
-    agreed_A = resolution_A(fourier_shell_correlation(*pair), 0.5, pixel_size_A)
-    yield Step({"phase": "half-map comparison", "images_seen": seen, "half_map_0.5_A": agreed_A})
+        reference = rescale_volume(given[0, 0].to(device), pair.shape[-1])
+        pair = _moved(pair, align(pair[0], reference, pixel_size_A), pixel_size_A)
     both = zip(halves, pair, strict=True)
     return torch.stack([half.basis_scaled_to_images(own[None]) for half, own in both]), seen
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """How far the initial models of the half-sets agree.
+
+    Attributes:
+        area: mean FSC of their shells, 0 from the first below 0.5 on.
+        fsc: (D // 2 + 1,).
+        pair: (2, D, D, D) the models, the second aligned to the first.
+    """
+
+    area: float
+    fsc: Tensor = field(default_factory=lambda: torch.zeros(1))
+    pair: Tensor = field(default_factory=lambda: torch.zeros(2, 1, 1, 1))
+
+    @classmethod
+    def of(cls, first: Tensor, second: Tensor, pixel_size_A: float) -> "_Agreement":
+        second = apply_alignment(second, align(second, first, pixel_size_A), pixel_size_A)
+        fsc = fourier_shell_correlation(first, second)
+        within = fsc[1 : len(fsc) - 2].nan_to_num()
+        above = (within >= 0.5).int().cumprod(0)
+        return cls(float((within * above).mean()), fsc, torch.stack((first, second)))
 
 
 def _side_by_side(
