@@ -126,7 +126,10 @@ def run(arguments: Sequence[str]) -> int:
         if reference is not None:
             out.print(f"each particle against {reference}")
         elif not any(own):
-            out.print("not the particles of the run: all against map.mrc")
+            out.print(
+                "not the particles of the run: all against map.mrc (no image here has its number "
+                "in a stack of the run, by the stack's path or content)"
+            )
         elif neither == 0:
             out.print("each particle against the map of its own half-set")
         else:
