@@ -116,6 +116,10 @@ def test_maps_that_cannot_be_compared_are_refused(
     assert "less than half of their box" in refusal(capsys, with_map)
     write_map(path, torch.ones_like(truth), PIXEL_SIZE_A)
     assert "same value everywhere" in refusal(capsys, with_map)
+    write_map(path, -truth, PIXEL_SIZE_A)
+    assert "dark molecule" in refusal(capsys, with_map)
+    write_map(path, truth.roll((5, 5), (0, 2)), PIXEL_SIZE_A)
+    assert "off the origin, the voxel 12" in refusal(capsys, with_map)
     write_map(path, truth, PIXEL_SIZE_A)
     bytes_ = bytearray(path.read_bytes())
     bytes_[40:52] = bytes(12)  # the box in Å

@@ -14,10 +14,12 @@ import cryogan
 from cryogan import fourier
 from cryogan.api import settings_for
 from cryogan.cli import main
+from cryogan.files import write_text
 from cryogan.inspection.images_needed import images_needed, signal_to_noise
 from cryogan.inspection.page import write_page
 from cryogan.inspection.text import page_of_text
 from cryogan.io.mrc import write_stack
+from cryogan.io.particle_files import refuse_inputs
 from cryogan.io.relion import write_particles
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.config import LikelihoodConfig
@@ -361,3 +363,11 @@ def test_time_is_estimated(good: Particles) -> None:
     assert 0 < found.time.image_s < found.time.run_s < math.inf
     assert found.time.resolution_A >= 2.0 * PIXEL_A
     assert "right within a factor of 3" in page_of_text(found)
+
+
+def test_a_folder_is_no_output(good: Particles, tmp_path: Path) -> None:
+    with pytest.raises(cryogan.InputError, match="is a folder; give the name of a file"):
+        refuse_inputs([tmp_path], good)
+    with pytest.raises(cryogan.InputError, match=r"Cannot write .* choose another name"):
+        write_text(tmp_path, "text")
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []

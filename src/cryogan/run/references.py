@@ -18,6 +18,8 @@ from cryogan.symmetry import symmetry_matrices
 _NARROWEST = 0.5  # of the particles' field of view
 _LEAST_SYMMETRIC = 0.8  # correlation with its copies; 0.4 to 0.7 of a molecule without symmetry
 _COARSE = 32  # px, in which that is looked at
+_DARKEST = -1.0  # skewness: molecules are few voxels far above the rest
+_FARTHEST = 0.1  # of the width, from the origin to the centre of the map's power
 
 
 def read_reference(reference: Map | Path | str, particles: Particles) -> Map:
@@ -25,7 +27,7 @@ def read_reference(reference: Map | Path | str, particles: Particles) -> Map:
 
     Raises:
         InputError: it cannot be read, does not say its pixel size, shows less than half of the
-            particles' box, or is constant.
+            particles' box, is constant, has a dark molecule, or has it far from the origin.
     """
     name = "The reference" if isinstance(reference, Map) else str(reference)
     if isinstance(reference, Map):
@@ -46,7 +48,30 @@ def read_reference(reference: Map | Path | str, particles: Particles) -> Map:
         )
     if not bool((known.volume != known.volume.flatten()[0]).any()):
         raise InputError(f"{name} has the same value everywhere; give the map of a molecule.")
+    skewness, off_A = _shape_of(known)
+    if skewness < _DARKEST:
+        raise InputError(
+            f"{name} has a dark molecule: its voxels are far below their mean, not above; multiply "
+            "the map by -1."
+        )
+    if off_A > _FARTHEST * wanted_A:
+        raise InputError(
+            f"{name} has its molecule {off_A:.0f} Å off the origin, the voxel "
+            f"{known.volume.shape[-1] // 2} of each axis (from 0); centre it."
+        )
     return known
+
+
+def _shape_of(known: Map) -> tuple[float, float]:
+    """Skewness of a map's voxels, and how far (Å) the centre of its power is off the origin."""
+    volume = known.volume.double() - known.volume.double().mean()
+    power = volume.square()
+    skewness = float((volume**3).mean() / power.mean() ** 1.5)
+    size = volume.shape[-1]
+    axis = torch.arange(size, dtype=torch.float64) - size // 2
+    along = [(power.sum(other) * axis).sum() for other in ((1, 2), (0, 2), (0, 1))]
+    off_px = float(torch.stack(along).norm() / power.sum())
+    return skewness, off_px * known.pixel_size_A
 
 
 def reference_for(known: Map, particles: Particles, assumptions: Assumptions) -> Tensor:
