@@ -14,12 +14,16 @@ import cryogan
 from cryogan import fourier
 from cryogan.api import settings_for
 from cryogan.cli import main
+from cryogan.files import write_text
 from cryogan.inspection.images_needed import images_needed, signal_to_noise
 from cryogan.inspection.page import write_page
 from cryogan.inspection.text import page_of_text
 from cryogan.io.mrc import write_stack
+from cryogan.io.particle_files import refuse_inputs
 from cryogan.io.relion_writing import write_particles
 from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.cpu_time import Cost, run_s
 from cryogan.particles import ArrayStack, CTFParams, Particles, ParticleSource
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
@@ -321,3 +325,49 @@ def test_a_run_begins_with_what_the_columns_tell(good: Particles, tmp_path: Path
     assert "warning: 1 particle has a CTF that stands out (row 7, defocus 90,000 Å)" in said[0]
     with pytest.raises(cryogan.InputError, match=r"defocus of 1\.5: .* µm or nm\?"):
         run(torch.full((N,), 1.5))
+
+
+def test_noise_that_depends_on_direction_is_found(good: Particles) -> None:
+    """A wave along x in every image, of random phase: in words, and as numbers."""
+    generator = torch.Generator().manual_seed(4)
+    phase = 2.0 * math.pi * torch.rand(N, 1, 1, generator=generator)
+    wave = (2.0 * math.pi * 8.0 / BOX * torch.arange(BOX) + phase).cos().expand(N, BOX, BOX)
+    images = images_of(good)
+    found = cryogan.check(with_images(good, images + 0.2 * images.std() * wave))
+    directions = found.noise_directions
+    assert directions is not None
+    assert directions.direction_deg in (0.0, 180.0)
+    assert directions.wavelength_A == pytest.approx(WIDTH_A / 8.0)
+    assert directions.largest_ratio > 2.0
+    assert directions.coarsest_A >= directions.wavelength_A >= directions.finest_A
+    assert json.loads(found.to_json())["noise_directions"]["words"] in page_of_text(found)
+    assert cryogan.check(good).noise_directions is None
+    assert "noise           the same in all directions" in page_of_text(cryogan.check(good))
+
+
+def test_time_of_a_run_from_that_of_images() -> None:
+    """A second an image, ten an iteration; by hand."""
+    config = LikelihoodConfig(
+        initialisations=2, initial_batches=3, initial_batch_size=100, subset_size=500
+    )
+    initial = dict.fromkeys((5, 6, 7), Cost(1.0, 10.0))
+    batches = 3 * (2 + 2 + 1)  # of each half-set: one initialisation goes on after the middle band
+    iterations = 3 * (500 + 10) + (1000 + 10)
+    found = run_s(config, 2000, initial, Cost(1.0, 10.0))
+    assert found == pytest.approx(2 * (batches * (100 + 10) + iterations))
+
+
+def test_time_is_estimated(good: Particles) -> None:
+    found = cryogan.check(good)
+    assert found.time is not None
+    assert 0 < found.time.image_s < found.time.run_s < math.inf
+    assert found.time.resolution_A >= 2.0 * PIXEL_A
+    assert "right within a factor of 3" in page_of_text(found)
+
+
+def test_a_folder_is_no_output(good: Particles, tmp_path: Path) -> None:
+    with pytest.raises(cryogan.InputError, match="is a folder; give the name of a file"):
+        refuse_inputs([tmp_path], good)
+    with pytest.raises(cryogan.InputError, match=r"Cannot write .* choose another name"):
+        write_text(tmp_path, "text")
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []

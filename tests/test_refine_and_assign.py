@@ -21,7 +21,7 @@ from cryogan.data.halves import split_halves
 from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.io import cryosparc
-from cryogan.io.mrc import read_map, write_map
+from cryogan.io.mrc import read_map, write_map, write_stack
 from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import Table, read_star
 from cryogan.models.volume import symmetrise
@@ -390,10 +390,11 @@ def test_the_cs_file_says_the_same(assigned: Path) -> None:
 def test_other_particles_are_assigned_with_the_map_of_all(
     dataset: Path, refined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a copy, which is another stack: no half-sets, no .cs file; in the order asked for."""
+    """Of another stack: no half-sets, no .cs file; in the order asked for."""
     rows = list(range(200, 0, -4))
-    for path in dataset.glob("particles.*"):
-        shutil.copy(path, tmp_path)
+    shutil.copy(dataset / "particles.star", tmp_path)
+    images = cg.read_particles(dataset / "particles.star").stack.read(torch.arange(COUNT))
+    write_stack(tmp_path / "particles.mrcs", 1.5 * images, PIXEL_SIZE_A)
     (tmp_path / "rows.txt").write_text("".join(f"{row}\n" for row in rows))
     star = tmp_path / "poses.star"
     arguments = ["assign", str(tmp_path / "particles.star"), str(refined), "-o", str(star)]
@@ -405,6 +406,24 @@ def test_other_particles_are_assigned_with_the_map_of_all(
     truth = read_poses(dataset / "truth" / "poses.star").rotation[rows]
     error_deg = angle_between(read_poses(star).rotation, truth)
     assert float(error_deg.median()) < 10.0
+
+
+def test_particles_that_were_moved_are_those_of_the_run(
+    dataset: Path, refined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stack and star file, with other names, some rows: known by their content."""
+    shutil.copy(dataset / "particles.mrcs", tmp_path / "other.mrcs")
+    text = (dataset / "particles.star").read_text().replace("particles.mrcs", "other.mrcs")
+    (tmp_path / "moved.star").write_text(text)
+    (tmp_path / "rows.txt").write_text("".join(f"{row}\n" for row in range(250, 50, -4)))
+    star = tmp_path / "poses.star"
+    arguments = ["assign", str(tmp_path / "moved.star"), str(refined), "-o", str(star)]
+    assert main([*arguments, "--ind", str(tmp_path / "rows.txt"), "--device=cpu"]) == 0
+    assert "each particle against the map of its own half-set" in capsys.readouterr().out
+    table = particle_table(star)
+    second = set(split_halves(COUNT, SEED)[1].tolist())
+    wanted = ["2" if row in second else "1" for row in range(250, 50, -4)]
+    assert list(table.columns["rlnRandomSubset"]) == wanted
 
 
 # Refusals

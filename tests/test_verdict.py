@@ -8,10 +8,13 @@ import pytest
 import torch
 
 import cryogan as cg
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.held_out import HeldOut
 from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map
-from cryogan.run.verdict import weigh
+from cryogan.run.verdict import verdict_of, weigh
+from cryogan.simulation.microscope import perfect_ctf
 from simulated_sets import centred_particles
 
 BOX, PIXEL_A = 24, 8.0
@@ -98,3 +101,33 @@ def test_noise_has_no_structure(particles, colour, tmp_path):
 def test_particles_have(particles, tmp_path):
     found = run(particles, tmp_path / "run", "0")
     assert found.verdict == "structure found"
+
+
+def kept(particles: Particles, first: int) -> Particles:
+    """With half-sets of their own, of which one has so many particles."""
+    half = 1 + (torch.arange(len(particles)) >= first).long()
+    return replace(particles, half=half)
+
+
+@pytest.mark.slow
+def test_half_sets_of_unequal_size_have_a_verdict(particles, tmp_path):
+    """As a .cs file can have them; of one in five images, too."""
+    found = cg.reconstruct(
+        kept(particles, 60),
+        objective="likelihood",
+        settings=SHORT,
+        max_shift="0",
+        keep_halves=True,
+        folder=tmp_path / "run",
+        device="cpu",
+    )
+    assert found.verdict == "structure found"
+
+
+def test_a_half_set_of_few_particles_tells_nothing():
+    few = (Particles(ArrayStack(torch.zeros(n, BOX, BOX)), perfect_ctf(n), 8.0) for n in (40, 160))
+    maps = Maps(*(torch.zeros(1, 1, 1),) * 4, *(torch.zeros(1),) * 2, PIXEL_A)
+    where = {"noise": None, "seed": 0, "device": torch.device("cpu")}
+    found = verdict_of(maps, tuple(few), Assumptions(), **where)
+    assert found.word == "doubtful"
+    assert "40 and 160 particles" in found.reason

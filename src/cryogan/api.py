@@ -32,6 +32,8 @@ from cryogan.objectives.assumptions import Assumptions, GivenAssumptions
 from cryogan.objectives.base import Objective
 from cryogan.objectives.data_parallel import Launch
 from cryogan.objectives.likelihood.assignment import assign_halves
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.image_model import FIRST
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.preparation.downsampling import Downsampled, downsample
@@ -59,6 +61,7 @@ from cryogan.run.reconstruction import (
     device_named,
     run_objective,
 )
+from cryogan.run.references import read_reference, reference_for
 from cryogan.run.starting_maps import half_basis, image_model_of
 from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
 from cryogan.simulation.description import write_description
@@ -350,10 +353,13 @@ def refine(
 
 def assign(
     particles: Particles,
-    run: Reconstruction | Path | str,
+    run: Reconstruction | Path | str | None = None,
     *,
+    reference: Map | Path | str | None = None,
     symmetry: str | None = None,
+    diameter_A: float | None = None,
     max_shift: float | str | None = None,
+    resolution_A: float | None = None,
     noise: NoiseModel | Path | str | None = None,
     device: str = "auto",
     show: Callable[[float], None] = lambda fraction: None,
@@ -363,12 +369,16 @@ def assign(
 
     Particles of the run, known by stack and number of their images, are assigned with the map of
     their own half-set, so that the half-sets stay independent; others with the map of all
-    particles.
+    particles. Poses from a reference map have no independent half-sets: maps made from them
+    resemble it where images hold nothing but noise.
 
     Args:
         particles: the set.
         run: a finished run.
+        reference: a map in its place, the molecule bright and about the origin; it is scaled to
+            the images and brought to their pixel size and box.
         symmetry, max_shift, noise: as for `reconstruct`; those of the run by default.
+        diameter_A, resolution_A: as for `reconstruct`; with a reference only.
         device: as for `reconstruct`.
         show: called with the fraction that is done.
         started: called once with `particles`, as described in `config.json`, and `in_halves`, how
@@ -377,6 +387,16 @@ def assign(
     Raises:
         InputError: the maps do not fit the particles, or an image cannot be used.
     """
+    if (run is None) == (reference is None):
+        raise InputError("Give a run or a reference map: one of them.")
+    if run is None:
+        assert reference is not None
+        given = GivenAssumptions(symmetry, diameter_A, max_shift=max_shift)
+        return _assigned_to_map(
+            particles, reference, given, resolution_A, noise, device, show, started
+        )
+    if diameter_A is not None or resolution_A is not None:
+        raise InputError("A run has its diameter and resolution; give them with a reference only.")
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = torch.device(device_named(device))
     flipped = has_other_contrast(particles, record)
@@ -422,6 +442,52 @@ def assign(
         columns["cryoganCriticScore"] = scores
     halves = torch.where(half > 0, half, drawn) if own else None
     return Assigned(result, halves, number, columns, assumptions.symmetry, kept, flipped)
+
+
+def _assigned_to_map(
+    particles: Particles,
+    reference: Map | Path | str,
+    given: GivenAssumptions,
+    resolution_A: float | None,
+    noise: NoiseModel | Path | str | None,
+    device: str,
+    show: Callable[[float], None],
+    started: Callable[[Mapping[str, Any]], None],
+) -> Assigned:
+    """`assign` without a run."""
+    where = torch.device(device_named(device))
+    width_A = particles.box_size * particles.pixel_size_A
+    assumptions, sources = given.resolve(width_A)
+    known = read_reference(reference, particles)
+    noise, noise_name = opened_noise(noise, particles)
+    particles, kept = normalised(particles)
+    ready = prepared_images(
+        particles,
+        assumptions,
+        noise,
+        centre=sources["max_shift_percent"] == "default",
+        measure_diameter=sources["mask_radius"] == "default",
+        resolution_A=resolution_A,
+    )
+    work, assumptions = ready.particles, ready.assumptions
+    volume = reference_for(known, work, assumptions)
+    about = describe_particles(work, noise_name)
+    started({"particles": about, "in_halves": [len(work), 0, 0]})
+    nobody = torch.empty(0, dtype=torch.int64)
+    result = assign_halves(
+        work,
+        [(nobody, volume[None])] * 2,
+        volume,
+        LikelihoodConfig(assumptions=assumptions),
+        resolution_A=2.0 * max(known.pixel_size_A, work.pixel_size_A),
+        device=where,
+        noise=ready.noise,
+        show=show,
+        image_model=FIRST,
+    )
+    result = result.displaced(ready.centre_A)
+    one = torch.ones(len(result.pose), dtype=torch.int64)
+    return Assigned(result, None, one, {}, assumptions.symmetry, kept)
 
 
 def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> list[Path]:

@@ -14,7 +14,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block ends well.
 
     Raises:
-        InputError: the folder does not exist or cannot be written.
+        InputError: the folder does not exist or cannot be written, or `path` is a folder.
     """
     path = Path(path)
     try:
@@ -31,7 +31,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError as error:  # a folder of that name
+            raise InputError(
+                f"Cannot write {path}: {error.strerror}; choose another name."
+            ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -16,7 +16,10 @@ from cryogan.cli.options import (
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
-_MATTER = ("--output", "--sym", "--max-shift", "--ind", "--datadir", "--strip-prefix", "--device")
+_MATTER = (
+    *("--output", "--reference", "--sym", "--diameter", "--max-shift", "--ind", "--datadir"),
+    *("--strip-prefix", "--device"),
+)
 _KINDS = (".star", ".cs", ".csg", ".mrcs", ".mrc", ".txt")
 
 
@@ -25,26 +28,46 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "assign",
         "Estimate every particle's orientation and shift, with their posterior uncertainty, given "
-        "the maps of a run. Writes a RELION star file with all columns of the source, and a "
-        "cryoSPARC .cs file with its group file (.csg) beside it. Particles of the run are "
-        "assigned with the map of their own half-set, and the half-sets are written as "
+        "the maps of a run, or a reference map. Writes a RELION star file with all columns of the "
+        "source, and a cryoSPARC .cs file with its group file (.csg) beside it. Particles of the "
+        "run are assigned with the map of their own half-set, and the half-sets are written as "
         "rlnRandomSubset; others with the map of all particles. The run's own particle file is "
         "read as then, where no option is given. If the run has critics, their scores are "
-        "written too.",
+        "written too. A reference map is scaled to the images and brought to their pixel size and "
+        "box.",
         "cryogan assign particles.star run -o poses.star",
         _MATTER,
     )
     add = parser.add_argument
     add("particles", type=str, help="RELION .star or cryoSPARC .cs file, or stack")
-    add("run", type=str, help="folder of cryogan reconstruct or refine")
+    add("run", type=str, nargs="?", help="folder of cryogan reconstruct or refine")
+    add(
+        "--reference",
+        type=str,
+        metavar="FILE",
+        help="a map (.mrc) instead of a run, the molecule bright and about the origin",
+    )
     add("-o", "--output", type=str, help=".star file to write, or the .cs file beside it")
     add_reading_options(parser)
-    add("--sym", type=str, help="point group (default: that of the run)")
+    add("--sym", type=str, help="point group (default: that of the run; C1 with a reference)")
+    add(
+        "--diameter",
+        type=float,
+        metavar="Å",
+        help="with a reference: particle diameter (default: measured, with a mask a quarter wider)",
+    )
     add(
         "--max-shift",
         type=str,
         metavar="Å|%",
-        help="largest shift along x and y: 12 (Å) or 5%% of the box (default: that of the run)",
+        help="largest shift along x and y: 12 (Å) or 5%% of the box (default: that of the run; "
+        "with a reference measured, and images centred)",
+    )
+    add(
+        "--resolution",
+        type=float,
+        metavar="Å",
+        help="with a reference: Fourier-crop the particles to the box whose Nyquist limit this is",
     )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
     return parser
@@ -68,8 +91,21 @@ def run(arguments: Sequence[str]) -> int:
             f"{options.particles} is no star file, .cs file or stack, whose columns poses are "
             "written beside; use cryogan.assign in Python."
         )
-    assumptions_of(options, inherits=True)
-    require_run(options.run)
+    assumptions = assumptions_of(options, inherits=True)
+    folder, reference = options.get("run"), options.get("reference")
+    if (folder is None) == (reference is None):
+        raise InputError(
+            "cryogan assign needs the folder of a run, or a map with --reference: one of them."
+        )
+    if reference is None:
+        require_run(folder)
+        for name in ("diameter", "resolution"):
+            if options.get(name) is not None:
+                raise InputError(
+                    f"--{name} goes with --reference: a run has its own; leave it out."
+                )
+    else:
+        require_file(reference)
     device = require_device(options)
     require_file(options.particles)
 
@@ -86,7 +122,7 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.physics.rotations import random_rotations
     from cryogan.randomness import generator_for
 
-    reader, reading = reading_of_run(options.run, options.particles)
+    reader, reading = (None, {}) if folder is None else reading_of_run(folder, options.particles)
     particles = read_particles(options.particles, options, reader, reading)
     refuse_inputs([output, output.with_suffix(".cs"), output.with_suffix(".csg")], particles)
     out = console()
@@ -94,8 +130,13 @@ def run(arguments: Sequence[str]) -> int:
     def started(about: Mapping[str, Any]) -> None:
         out.print(about["particles"]["summary"])
         neither, *own = about["in_halves"]
-        if not any(own):
-            out.print("not the particles of the run: all against map.mrc")
+        if reference is not None:
+            out.print(f"each particle against {reference}")
+        elif not any(own):
+            out.print(
+                "not the particles of the run: all against map.mrc (no image here has its number "
+                "in a stack of the run, by the stack's path or content)"
+            )
         elif neither == 0:
             out.print("each particle against the map of its own half-set")
         else:
@@ -107,9 +148,10 @@ def run(arguments: Sequence[str]) -> int:
     with bar(out, f"{len(particles):,} particles") as show:
         poses = cryogan.assign(
             particles,
-            options.run,
-            symmetry=options.get("sym"),
-            max_shift=options.get("max_shift"),
+            folder,
+            reference=reference,
+            **assumptions,
+            resolution_A=options.get("resolution"),
             device=device,
             show=lambda fraction: show("", fraction),
             started=started,

@@ -15,7 +15,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "check",
         "Look at a particle set before a run: contrast, normalisation, CTFs, bad "
-        "images, spectra, how many images a resolution takes, diameter and shifts, memory of runs. "
+        "images, spectra, how many images a resolution takes, diameter and shifts, memory and CPU "
+        "time of runs. "
         "All columns and up to 2,000 images are read. Leaves with 0 if the set is ready and with 1 "
         "if something is to be mended.",
         "cryogan check particles.star -o check.html",

@@ -31,7 +31,7 @@ _PIXELS = 8192 * 128**2
 _SIGNIFICANT = 5.0  # standard deviations
 _LEAST = 0.1  # root mean square of N / N_radial - 1; weighting by less gains 1 %
 _LEAST_PART = 0.1  # of the power
-_FEWEST = 100  # images or patches
+FEWEST = 100  # images or patches
 _TREND = 3  # coefficients
 _PEAK = 4.0  # times the median of a shell
 _WEAKEST = 1e-3  # of the radial noise: weaker noise is amplified as if it were that
@@ -77,19 +77,29 @@ class Anisotropy:
     def _signal_power(self) -> Tensor:
         return 1.0 + self.signal_share * (self.ratio - 1.0)
 
-    def words(self, pixel_size_A: float) -> str:
-        """A line for people, with the pixel size of the images."""
+    @property
+    def largest(self) -> tuple[float, float, float]:
+        """The largest ratio, its direction in degrees from x, and its wavelength in pixels."""
+        largest = self.ratio == self.ratio.max()
+        x, y = fourier.frequency_grid(len(self.ratio))[largest][0].tolist()
+        along_deg = math.degrees(math.atan2(y, x)) % 180.0
+        return float(self.ratio.max()), along_deg, 1.0 / math.hypot(x, y)
+
+    @property
+    def band_px(self) -> tuple[float, float]:
+        """Longest and shortest wavelength of the shells that differ, in pixels."""
         size = len(self.ratio)
         shells = fourier.shell_index(size)[self.ratio != 1.0]
-        width_A = size * pixel_size_A
-        largest = self.ratio == self.ratio.max()
-        x, y = (fourier.frequency_grid(size)[largest][0] * size).tolist()
-        along = math.degrees(math.atan2(y, x)) % 180.0
+        return size / float(shells.min()), size / float(shells.max())
+
+    def words(self, pixel_size_A: float) -> str:
+        """A line for people, with the pixel size of the images."""
+        (coarse_px, fine_px), (ratio, along_deg, at_px) = self.band_px, self.largest
         return (
-            f"noise is not isotropic: between {width_A / float(shells.min()):.1f} and "
-            f"{width_A / float(shells.max()):.1f} Å its power depends on direction, by up to "
-            f"{float(self.ratio.max()):.2g} times its shell's mean ({along:.0f}° from x, at "
-            f"{width_A / math.hypot(x, y):.1f} Å); images are filtered accordingly; the signal "
+            f"noise is not isotropic: between {coarse_px * pixel_size_A:.1f} and "
+            f"{fine_px * pixel_size_A:.1f} Å its power depends on direction, by up to "
+            f"{ratio:.2g} times its shell's mean ({along_deg:.0f}° from x, at "
+            f"{at_px * pixel_size_A:.1f} Å); images are filtered accordingly; the signal "
             f"shares {100.0 * self.signal_share:.0f} % of it"
         )
 
@@ -164,7 +174,7 @@ def measure_anisotropy(particles: Particles, noise: NoiseModel | None = None) ->
         expected = noise_part = torch.ones_like(measured.power)
     relative = _within_shells(measured.power / measured.count / expected.clamp_min(1e-30))
     deviation = _significant(relative, _relative_error(measured))
-    if measured.count < _FEWEST:
+    if measured.count < FEWEST:
         deviation = torch.zeros_like(deviation)
     share = _signal_share(sums, 1.0 + deviation)
     part = noise_part + share * (1.0 - noise_part)  # of the power has the pattern

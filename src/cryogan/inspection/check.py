@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.extent import Extent, measure_extent
+from cryogan.data.noise_filter import measure_anisotropy
 from cryogan.data.statistics import measure
 from cryogan.errors import InputError
 from cryogan.inspection.images_needed import ImagesNeeded, images_needed, signal_to_noise
@@ -27,6 +29,9 @@ from cryogan.inspection.metadata import (
 )
 from cryogan.inspection.sample import ImageStatistics, Sample, take_sample
 from cryogan.io.contrast import MIN_Z, contrast_z
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.cpu_time import estimate_cpu_time
 from cryogan.particles import ArrayStack, Particles, UnusedColumn
 from cryogan.physics.ctf import ctf
 from cryogan.physics.spectra import PowerSpectra
@@ -37,6 +42,7 @@ _OBJECTIVES = ("adversarial", "likelihood")
 _HOT_SD = 12.0
 _SCALE_Z = 8.0
 _ALIKE = 1.5  # 90 % to 10 % quantile of standard deviations
+_WIDEST_PERCENT = 3.0  # of the box: about what remains of shifts once images are centred
 _FEWEST = 50  # images of an optics group whose spectra are worth measuring
 
 
@@ -107,6 +113,28 @@ class GroupSpectra:
 
 
 @dataclass(frozen=True)
+class NoiseDirections:
+    """How the power of noise depends on direction, where it does by 10 % of a shell or more.
+
+    Attributes:
+        coarsest_A, finest_A: wavelengths between which it does.
+        largest_ratio: largest power, in units of its shell's mean.
+        direction_deg: of that, from x.
+        wavelength_A: of that.
+        signal_share: share of the pattern that the signal has too, from 0 to 1.
+        words: the same in a line.
+    """
+
+    coarsest_A: float
+    finest_A: float
+    largest_ratio: float
+    direction_deg: float
+    wavelength_A: float
+    signal_share: float
+    words: str
+
+
+@dataclass(frozen=True)
 class Memory:
     """What a run needs at most.
 
@@ -117,6 +145,23 @@ class Memory:
 
     objective: str
     at_most_GB: float
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """CPU time of a run, right within a factor of 3.
+
+    Attributes:
+        objective: of the run, with its default settings, on a CPU.
+        resolution_A: that these particles can reach, as `images_needed` says.
+        image_s: CPU seconds of an image in an iteration there.
+        run_s: CPU seconds of the run.
+    """
+
+    objective: str
+    resolution_A: float
+    image_s: float
+    run_s: float
 
 
 @dataclass(frozen=True)
@@ -132,7 +177,9 @@ class ParticleCheck:
         ctf_outliers: particles whose CTF stands out.
         bad_images: rows and words, of the images sampled.
         images_needed: estimate, with all poses known.
+        noise_directions: how noise depends on direction; None where it does not, significantly.
         memory: of runs, where it is known.
+        time: of a run by the likelihood; None where it would be refused.
         available_GB: memory of this machine that is free, or None.
         ignored_columns: that would change the images' model; `summary` says them too.
         problems: what is to be mended.
@@ -152,7 +199,9 @@ class ParticleCheck:
     spectra: tuple[GroupSpectra, ...]
     extent: Extent
     images_needed: tuple[ImagesNeeded, ...]
+    noise_directions: NoiseDirections | None
     memory: tuple[Memory, ...]
+    time: TimeEstimate | None
     available_GB: float | None
     ignored_columns: tuple[UnusedColumn, ...]
     problems: tuple[str, ...]
@@ -189,7 +238,7 @@ def check(particles: Particles) -> ParticleCheck:
     file = file_of(particles)
     sample = take_sample(particles)
     bad = _bad_images(sample, rows)
-    small, numbers = _good(sample, rows, {outlier.row for outlier in bad})
+    small, numbers = _good(sample, rows, {outlier.row: outlier.what for outlier in bad})
     contrast = _contrast(small, inverted=source is not None and source.inverted)
     spectra, ratio = _spectra(small)
     groups = []
@@ -226,7 +275,9 @@ def check(particles: Particles) -> ParticleCheck:
         spectra=tuple(groups),
         extent=extent,
         images_needed=needed,
+        noise_directions=_noise_directions(small),
         memory=memory,
+        time=_time(particles, extent, needed) if memory else None,
         available_GB=available,
         ignored_columns=() if source is None else source.unused,
         problems=(*(() if memory else refusals), *_problems(particles, contrast, bad, needed)),
@@ -236,6 +287,40 @@ def check(particles: Particles) -> ParticleCheck:
             *_notes(particles, normalisation, extent, width_A),
         ),
     )
+
+
+def _noise_directions(small: Particles) -> NoiseDirections | None:
+    found = measure_anisotropy(small)
+    if found.is_isotropic:
+        return None
+    coarse_px, fine_px = found.band_px
+    ratio, along_deg, at_px = found.largest
+    pixel_size_A = small.pixel_size_A
+    return NoiseDirections(
+        coarse_px * pixel_size_A,
+        fine_px * pixel_size_A,
+        ratio,
+        along_deg,
+        at_px * pixel_size_A,
+        found.signal_share,
+        found.words(pixel_size_A),
+    )
+
+
+def _time(
+    particles: Particles, extent: Extent, needed: tuple[ImagesNeeded, ...]
+) -> TimeEstimate | None:
+    """Of the likelihood, to the resolution that so many particles can reach."""
+    reached = [each.resolution_A for each in needed if each.images <= len(particles)]
+    if not reached:
+        return None
+    width_A = particles.box_size * particles.pixel_size_A
+    resolution_A = max(min(reached), 2.0 * particles.pixel_size_A)
+    spread_A = extent.shift_below_A if extent.shift_sd_A is None else extent.shift_sd_A
+    assumptions = Assumptions().with_shifts(min(100.0 * spread_A / width_A, _WIDEST_PERCENT))
+    assumptions = assumptions.with_diameter(extent.diameter_A, width_A)
+    found = estimate_cpu_time(LikelihoodConfig(assumptions=assumptions), particles, resolution_A)
+    return TimeEstimate("likelihood", resolution_A, found.image_s, found.run_s)
 
 
 def _of_objectives(particles: Particles) -> tuple[list[str], tuple[Memory, ...]]:
@@ -273,7 +358,7 @@ def _bad_images(sample: Sample, rows: Tensor) -> tuple[Outlier, ...]:
     return tuple(Outlier(row, found[row]) for row in sorted(found))
 
 
-def _good(sample: Sample, rows: Tensor, bad: set[int]) -> tuple[Particles, Tensor]:
+def _good(sample: Sample, rows: Tensor, bad: Mapping[int, str]) -> tuple[Particles, Tensor]:
     """The small images that are not bad, on one grey scale, and their numbers in the set.
 
     Only scales that really differ are divided out, by the level of the upper frequencies: the
@@ -283,7 +368,7 @@ def _good(sample: Sample, rows: Tensor, bad: set[int]) -> tuple[Particles, Tenso
     if not bool(keep.any()):
         raise InputError(
             f"None of the {len(keep)} images looked at can be used: row {min(bad)} (counted from "
-            "0), and others; extract the particles again."
+            f"0; {bad[min(bad)]}), and others; extract the particles again."
         )
     chosen = keep.nonzero()[:, 0]
     images = sample.small.stack.read(chosen)

@@ -1,6 +1,7 @@
 """A check as a page of text."""
 
-from cryogan.inspection.check import ParticleCheck
+from cryogan.data.noise_filter import FEWEST
+from cryogan.inspection.check import ParticleCheck, TimeEstimate
 
 _MOST = 8
 
@@ -63,8 +64,11 @@ def findings(found: ParticleCheck) -> list[tuple[str, str]]:
         if found.images_needed
     ]
     rows += [("diameter", suggested_diameter(found)), ("shifts", suggested_shift(found))]
+    rows.append(("noise", noise_in_words(found)))
     if found.memory:
         rows.append(("memory", memory_in_words(found)))
+    if found.time is not None:
+        rows.append(("CPU time", time_in_words(found.time)))
     if found.images_needed:
         rows.append(("images needed", needed_in_words(found)))
         rows.append(("", "estimate: every pose known, C1 symmetry; ~ extrapolated; where it"))
@@ -115,6 +119,25 @@ def memory_in_words(found: ParticleCheck) -> str:
     )
     measured = " (a run measures what it needs; --box and --resolution lower it)" if more else ""
     return f"at most, default settings: {bounds}{free}{measured}"
+
+
+def noise_in_words(found: ParticleCheck) -> str:
+    """Whether noise depends on direction."""
+    if found.noise_directions is not None:
+        return found.noise_directions.words
+    if found.sampled < FEWEST:
+        return f"{FEWEST} images or more would tell whether it depends on direction"
+    return "the same in all directions, to 10 %"
+
+
+def time_in_words(found: TimeEstimate) -> str:
+    """Of a run, and of an image."""
+    minutes = found.run_s / 60.0
+    length = f"{minutes / 60.0:.2g} h" if minutes >= 90.0 else f"{max(minutes, 0.1):.2g} min"
+    return (
+        f"about {length} by the {found.objective} to {found.resolution_A:.3g} Å, default settings "
+        f"({1e3 * found.image_s:.2g} ms an image and iteration there); right within a factor of 3"
+    )
 
 
 def verdict(found: ParticleCheck) -> list[str]:

@@ -127,11 +127,14 @@ def count_rows(path: Path | str, *, reader: str | None = None, **reading: Any) -
 def refuse_inputs(
     outputs: Sequence[Path], particles: Particles, others: Sequence[Path] = ()
 ) -> None:
-    """Refuse to write over the files that particles come from, or `others`.
+    """Refuse to write over the files that particles come from, or `others`, or a folder.
 
     Raises:
         InputError: an output is one of them, links resolved.
     """
+    for output in outputs:
+        if output.is_dir():
+            raise InputError(f"{output} is a folder; give the name of a file to write.")
     disk = particles.stack.disk if isinstance(particles.stack, MixedStack) else particles.stack
     inputs = [header.path for header in disk.files] if isinstance(disk, MrcStack) else []
     inputs += [*others] if particles.source is None else [*others, particles.source.path]

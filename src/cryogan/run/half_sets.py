@@ -1,7 +1,8 @@
 """The half-sets of a run by image: kept in the run folder, and found again for any particles.
 
-An image is known by its stack (links resolved) and its number there, so that particles may have
-been chosen, sorted or joined with others since.
+An image is known by its stack and its number there, so that particles may have been chosen, sorted
+or joined with others since. A stack is known by its path (links resolved) or, if it has been moved,
+renamed or copied since, by its content.
 """
 
 import hashlib
@@ -18,12 +19,13 @@ from cryogan.data.halves import halves_of, particles_digest
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
 from cryogan.io.mixed import MixedStack, disk_signs
-from cryogan.io.mrc import MrcStack
+from cryogan.io.mrc import MrcHeader, MrcStack
 from cryogan.particles import DerivedStack, ImageStack, Particles, SubsetStack
 from cryogan.run.folder import RunRecord
 
 HALF_SETS = "half_sets.npz"
-_SAMPLE = 16  # images
+_SAMPLE = 16  # images of a set
+_SECTIONS = 4  # of a stack
 _Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -61,16 +63,6 @@ class Images:
         place = order[np.searchsorted(theirs, mine, sorter=order).clip(max=len(theirs) - 1)]
         places: _Numbers = np.where((file >= 0) & (theirs[place] == mine), place, -1)
         return places
-
-    def same_files(self, other: "Images") -> bool:
-        """Whether all images have the same numbers in files of the same names, in order."""
-        if not np.array_equal(self.number, other.number):
-            return False
-        names = [
-            np.array([Path(path).name for path in each.stacks])[each.stack]
-            for each in (self, other)
-        ]
-        return bool((names[0] == names[1]).all())
 
 
 def _disk_of(stack: ImageStack) -> MrcStack | MixedStack | None:
@@ -110,6 +102,30 @@ def content_digest(particles: Particles) -> str | None:
     return digest.hexdigest()[:16]
 
 
+def _mark(header: MrcHeader) -> str:
+    """A short name for a stack: of its shape, and some of its sections as they are."""
+    digest = hashlib.sha256(repr((header.shape, header.dtype.str)).encode())
+    last = header.shape[0] - 1
+    for number in sorted({last * step // (_SECTIONS - 1) for step in range(_SECTIONS)}):
+        digest.update(header.read_sections(torch.tensor([number])).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _named_as_in(columns: Mapping[str, Any], stack: ImageStack) -> Images | None:
+    """The images of a stack; files that have the content of the run's have their names then."""
+    disk, images = _disk_of(stack), Images.of(stack)
+    if disk is None or images is None or "marks" not in columns:
+        return images
+    files = (disk.disk if isinstance(disk, MixedStack) else disk).files
+    names = dict(zip(columns["marks"].tolist(), columns["stacks"].tolist(), strict=True))
+    known = set(names.values())
+    stacks = tuple(
+        path if path in known else names.get(_mark(file), path)
+        for path, file in zip(images.stacks, files, strict=True)
+    )
+    return replace(images, stacks=stacks)
+
+
 def write_half_sets(folder: Path, particles: Particles, halves: tuple[Tensor, Tensor]) -> None:
     """Keep the half-sets of a run in its folder, if its images are those of files."""
     disk, images = _disk_of(particles.stack), Images.of(particles.stack)
@@ -120,6 +136,8 @@ def write_half_sets(folder: Path, particles: Particles, halves: tuple[Tensor, Te
     columns: dict[str, Any] = {"stack": images.stack, "number": images.number, "half": half}
     columns["sign"] = disk_signs(disk).numpy().astype(np.int8)
     columns["stacks"] = np.array(images.stacks)
+    files = (disk.disk if isinstance(disk, MixedStack) else disk).files
+    columns["marks"] = np.array([_mark(file) for file in files])
     source = particles.source
     if source is not None and source.index is not None:
         columns["index"] = source.index.numpy()
@@ -144,15 +162,13 @@ def half_of(particles: Particles, record: RunRecord) -> Tensor:
         InputError: `half_sets.npz` cannot be read, or the run keeps the half-sets of its particles
             in memory and these come with others.
     """
-    images, kept = Images.of(particles.stack), _read(record.folder)
-    if images is not None and kept is not None:
-        known, half = kept
-        place = torch.from_numpy(images.places_in(known))
-        if bool((place >= 0).any()):
-            return torch.where(place >= 0, half[place], 0)
-        if _is_of(particles, record) and images.same_files(known):  # copied elsewhere
-            return half
-    elif _is_of(particles, record):
+    columns = _columns(record.folder)
+    images = _named_as_in(columns, particles.stack)
+    if images is not None and columns:
+        place = torch.from_numpy(images.places_in(_images(columns)))
+        half = torch.from_numpy(columns["half"]).long()
+        return torch.where(place >= 0, half[place], 0)
+    if _is_of(particles, record):
         half = torch.ones(len(particles), dtype=torch.int64)
         half[halves_of(particles, record.seed, record.halves)[1]] = 2
         return half
@@ -169,7 +185,7 @@ def has_other_contrast(particles: Particles, record: RunRecord) -> bool:
     asked = particles.source is not None and particles.source.sign != "auto"
     if not isinstance(stack, MrcStack | MixedStack) or "sign" not in columns or asked:
         return False
-    images = Images.of(stack)
+    images = _named_as_in(columns, stack)
     assert images is not None
     place = images.places_in(_images(columns))
     signs = disk_signs(stack).numpy()
@@ -198,12 +214,19 @@ def require_particles_of(particles: Particles, record: RunRecord) -> None:
             f"The run was made from {record.count} particles but {len(particles)} were read; "
             "give the same --particles and --ind as then."
         )
-    images, kept = Images.of(particles.stack), _read(record.folder)
-    if images is None or kept is None:
+    columns = _columns(record.folder)
+    images = _named_as_in(columns, particles.stack)
+    if images is None or not columns:
         same = particles_digest(particles) == record.rows
     else:
-        places = images.places_in(kept[0])
-        same = np.array_equal(places, np.arange(record.count)) or images.same_files(kept[0])
+        places = images.places_in(_images(columns))
+        same = np.array_equal(places, np.arange(record.count))
+        if not same and not (places >= 0).any():
+            raise InputError(
+                "The run was made from other particles: no image here is in one of its stacks, "
+                "which may have been moved or renamed, but not changed; give the particles of the "
+                "run."
+            )
     if not same:
         raise InputError(
             "The run was made from other particles, or other rows of the particle file; give the "
@@ -221,13 +244,6 @@ def _is_of(particles: Particles, record: RunRecord) -> bool:
     )
 
 
-def _read(folder: Path) -> tuple[Images, Tensor] | None:
-    columns = _columns(folder)
-    if not columns:
-        return None
-    return _images(columns), torch.from_numpy(columns["half"]).long()
-
-
 def _images(columns: Mapping[str, Any]) -> Images:
     return Images(tuple(columns["stacks"].tolist()), columns["stack"], columns["number"])
 
@@ -241,7 +257,12 @@ def _columns(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
         with np.load(path) as found:
             columns = dict(found)
         lengths = {len(columns[name]) for name in ("stack", "number", "half")}
-        if len(lengths) > 1 or columns["stack"].max() >= len(columns["stacks"]):
+        stacks = len(columns["stacks"])
+        if (
+            len(lengths) > 1
+            or columns["stack"].max() >= stacks
+            or ("marks" in columns and len(columns["marks"]) != stacks)
+        ):
             raise ValueError("its columns do not fit one another")
     except Exception as error:  # whatever a broken archive raises
         raise InputError(

@@ -27,7 +27,8 @@ from cryogan.run.contents import DOUBTFUL, NOTHING, STRUCTURE
 _CLEAR, _FAINT = 5.0, 3.0  # standard deviations
 _FEWEST_RINGS, _MOST_RINGS = 5, 16
 _LEAST_GAIN = 1.0  # of an image; of noise, less than 0.1
-_FEWEST_IMAGES = 100
+_FEWEST_IMAGES = 200  # in all
+_FEWEST_OF_HALF = 50
 _FEWEST_SHELLS = 3.0  # the half-maps must agree beyond the shape of the mask
 
 
@@ -74,10 +75,18 @@ def verdict_of(
         device: where it is computed.
 
     Returns:
-        None if a half-set has fewer than 100 particles.
+        None of fewer than 200 particles; "doubtful" if a half-set, such as one that was kept, has
+        fewer than 50 of them.
     """
-    if min(len(half_set) for half_set in half_sets) < _FEWEST_IMAGES:
+    counts = tuple(len(half_set) for half_set in half_sets)
+    if sum(counts) < _FEWEST_IMAGES:
         return None
+    if min(counts) < _FEWEST_OF_HALF:
+        reason = (
+            f"the half-sets have {counts[0]:,} and {counts[1]:,} particles, and one of fewer than "
+            f"{_FEWEST_OF_HALF} tells nothing; leave out --keep-halves"
+        )
+        return Verdict(DOUBTFUL, reason, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0))
     particles = half_sets[0]
     padded = PaddedBox.of(particles.box_size, assumptions.reach)
     config = LikelihoodConfig(assumptions=assumptions).padded(padded.share)
