@@ -120,8 +120,12 @@ def residuals(
         response = by_ring(transfer.square()) / size**2
         found.append([values.cpu() for values in (residual, linear, quadratic, response)])
     count = fourier.shell_sum(torch.ones(size, size // 2 + 1), size)[rings]
+    residual, linear, quadratic, response = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Residuals(
-        *(torch.cat(parts) for parts in zip(*found, strict=True)),
+        residual,
+        linear,
+        quadratic,
+        response,
         count * float(window.square().mean()),
         _noise_variance(window.cpu(), level.rings),
         _grid_error(spectrum[0], level, size, generator)[rings].cpu(),
@@ -340,7 +344,7 @@ def goodness_of_fit(
         signal,
         ratio.mean(0),
         (expected / found.noise)[shows].mean(0),
-        ratio.std(0) / math.sqrt(len(ratio)),
+        ratio.std(0, correction=min(1, len(ratio) - 1)) / math.sqrt(len(ratio)),
         contrast,
         float(apart / quadratic.sum()),
     )
@@ -350,7 +354,8 @@ def _p_value(total: Tensor, mean: Tensor, excess: Tensor, found: Residuals) -> T
     """Upper tail of a gamma distribution of the residual's mean and variance."""
     variance = found.noise_variance + 4.0 * excess.clamp_min(0.0)
     shape = mean.square() / variance
-    return torch.special.gammaincc(shape.double(), (total * mean / variance).double())
+    tail: Tensor = torch.special.gammaincc(shape.double(), (total * mean / variance).double())
+    return tail
 
 
 def fit_held_out(
