@@ -108,6 +108,11 @@ def test_the_exit_code_is_that_of_the_verdict(
     assert found.verdict == verdict
     assert code == exit_codes.BY_VERDICT.get(verdict or "structure found")
     assert ("half-map FSC 0.143: " in said.split("verdict")[-1]) is (verdict != "no structure")
+    summary = json.loads((run / "summary.json").read_text())
+    assert ("goodness_of_fit" in summary) is (verdict == "structure found")
+    if verdict == "structure found":
+        assert summary["goodness_of_fit"]["images"] == n
+        assert (run / "goodness_of_fit.csv").is_file()
     assert main(command) == code  # finished already
     if verdict == "no structure":  # what goes on from it does
         assert main(["refine", str(run), "--device=cpu", "--likelihood.iterations=1"]) == code

@@ -13,12 +13,14 @@ from cryogan.errors import InputError
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
+from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit
 from cryogan.report.figures import fsc_figure
 from cryogan.report.isosurface import isosurfaces
 from cryogan.report.page import write_report
 from cryogan.report.surface_figures import coloured_surface_figure
 from cryogan.report.validation_figures import directional_figure, guinier_figure
 from cryogan.run.contents import FSCTable, read_run_contents
+from cryogan.run.goodness_of_fit import write_goodness_of_fit
 from cryogan.run.validation import write_validation
 from test_report import SECTIONS, Page, blobs, make_run_folder
 
@@ -65,6 +67,35 @@ def test_sections_follow_the_resolution(run_folder: Path) -> None:
     assert "map_sharpened.mrc is not written" in page.text  # too coarse
     summary = json.loads((run_folder / "summary.json").read_text())
     assert f"median{summary['local_resolution']['median_A']:.2f} Å" in page.text
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.8])
+def test_goodness_of_fit_is_shown_and_misfits_named(
+    run_folder: Path, generator: torch.Generator, noise: float
+) -> None:
+    """Of images whose noise is as supposed, or a quarter stronger."""
+    rings, n = 8, 400
+    ratio = torch.full((rings,), 1.0 / noise)
+    found = GoodnessOfFit(
+        torch.rand(n, generator=generator) ** (1.0 / noise**6),
+        torch.randn(n, generator=generator),
+        ratio,
+        torch.ones(rings),
+        torch.full((rings,), 0.01),
+        1.0,
+        0.01,
+    )
+    summary = json.loads((run_folder / "summary.json").read_text())
+    summary["goodness_of_fit"] = write_goodness_of_fit(run_folder, found, 128.0)
+    (run_folder / "summary.json").write_text(json.dumps(summary, allow_nan=False))
+    page = Page(write_report(run_folder))
+    assert "Goodness of fit" in page.headings
+    for name in ("residuals", "fit-p-values"):
+        assert f'id="{name}"' in page.source
+    phrase = "residuals are 25 % above the noise from 128.0 to 16.0 Å"
+    assert (f"Does not fit: {phrase}" in page.text) is (noise < 1.0)
+    assert read_run_contents(run_folder).misfits == ([phrase] if noise < 1.0 else [])
+    assert read_run_contents(run_folder).fit_p_values["images"].sum() == n
 
 
 @pytest.mark.parametrize(("cfar", "warned"), [(0.49, True), (0.5, False)])

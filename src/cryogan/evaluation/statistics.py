@@ -32,3 +32,16 @@ def wasserstein(x: Tensor, x_weight: Tensor, y: Tensor, y_weight: Tensor) -> flo
     from scipy.stats import wasserstein_distance
 
     return float(wasserstein_distance(x.numpy(), y.numpy(), x_weight.numpy(), y_weight.numpy()))
+
+
+def kolmogorov_smirnov(p_value: Tensor) -> tuple[float, float]:
+    """Distance of (n,) p-values from the uniform distribution, and its significance.
+
+    Returns:
+        The Kolmogorov-Smirnov distance, from 0 to 1, and the probability of one as large or larger
+        if they are uniform.
+    """
+    from scipy.stats import kstest
+
+    found = kstest(p_value.double().numpy(), "uniform")
+    return float(found.statistic), float(found.pvalue)

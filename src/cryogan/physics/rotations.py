@@ -41,6 +41,13 @@ def random_rotations(n: int, generator: torch.Generator) -> Tensor:
     return matrix.float()
 
 
+def about_z(psi: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) about z by (...) radians."""
+    cosine, sine, zero = psi.cos(), psi.sin(), torch.zeros_like(psi)
+    rows = (cosine, -sine, zero, sine, cosine, zero, zero, zero, zero + 1.0)
+    return torch.stack(rows, dim=-1).view(*psi.shape, 3, 3)
+
+
 def angle_between(first: Tensor, second: Tensor) -> Tensor:
     """Geodesic angle in degrees between rotation matrices (..., 3, 3)."""
     angle: Tensor = roma.rotmat_geodesic_distance(first, second)

@@ -15,6 +15,8 @@ from cryogan.report.validation_figures import (
     directional_figure,
     guinier_figure,
     local_resolution_figure,
+    p_value_figure,
+    residual_figure,
 )
 from cryogan.run.contents import FloatArray, RunContents, mapping, number
 
@@ -28,6 +30,8 @@ def validation(run: RunContents) -> list[tuple[str, Markup]]:
         sections.append(("Directions", _directions(run)))
     if run.local_resolution_volumes:
         sections.append(("Local resolution", _local_resolution(run)))
+    if run.goodness_of_fit and run.fit_p_values:
+        sections.append(("Goodness of fit", _goodness_of_fit(run)))
     if run.guinier:
         sections.append(("Sharpening", _sharpening(run)))
     return sections
@@ -97,6 +101,19 @@ def _at(volume: FloatArray, places_px: NDArray[np.float32]) -> FloatArray:
     nearest = np.rint(places_px + size // 2).astype(int).clip(0, size - 1)
     values = volume[nearest[:, 2], nearest[:, 1], nearest[:, 0]]
     return np.where(values > 0, values, np.nan)
+
+
+def _goodness_of_fit(run: RunContents) -> Markup:
+    found = mapping(run.summary, "goodness_of_fit")
+    distance, images = number(found, "ks_distance"), number(found, "images")
+    return render(
+        "goodness_of_fit",
+        figure=figures.to_html(residual_figure(run.goodness_of_fit), "residuals"),
+        histogram=figures.to_html(p_value_figure(run.fit_p_values), "fit-p-values"),
+        images=None if images is None else f"{images:,.0f}",
+        distance=None if distance is None else f"{distance:.2f}",
+        misfits=run.misfits,
+    )
 
 
 def _sharpening(run: RunContents) -> Markup:

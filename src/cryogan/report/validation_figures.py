@@ -73,3 +73,49 @@ def guinier_figure(columns: dict[str, FloatArray]) -> go.Figure:
     figure.update_xaxes(unifiedhovertitle={"text": ""})
     figure.update_yaxes(title_text="ln amplitude")
     return figure
+
+
+def residual_figure(columns: dict[str, FloatArray]) -> go.Figure:
+    """Residuals of held-out images by ring, in units of the noise, and their expectation."""
+    figure = go.Figure()
+    x = 1.0 / columns["resolution_A"]
+    figure.add_scatter(
+        x=x,
+        y=columns["variance"],
+        name="found, ± 2 standard errors",
+        mode="markers",
+        marker={"color": COLOURS[0], "size": 7},
+        error_y={"type": "data", "array": 2.0 * columns["error"]},
+        customdata=columns["resolution_A"],
+        hovertemplate="%{customdata:.2f} Å: %{y:.3f}",
+    )
+    figure.add_scatter(
+        x=x,
+        y=columns["expected"],
+        name="expected",
+        mode="lines",
+        line={"color": COLOURS[1], "width": 2},
+        hovertemplate="%{y:.3f}",
+    )
+    style(figure, 340, hovermode="x unified", legend=LEGEND_ABOVE)
+    figure.update_xaxes(title_text="spatial frequency (1/Å)", rangemode="tozero")
+    figure.update_yaxes(title_text="residual / noise")
+    return figure
+
+
+def p_value_figure(columns: dict[str, FloatArray]) -> go.Figure:
+    """Histogram of the p-values of images; level if the model is right."""
+    figure = go.Figure()
+    low, high, images = columns["from"], columns["to"], columns["images"]
+    figure.add_bar(
+        x=0.5 * (low + high),
+        y=images,
+        width=high - low,
+        marker={"color": COLOURS[0], "line": {"color": "white", "width": 1}},
+        hovertemplate="%{y:.0f} images<extra></extra>",
+    )
+    figure.add_hline(y=float(images.mean()), line={"color": COLOURS[1], "width": 2})
+    style(figure, 300, showlegend=False, bargap=0)
+    figure.update_xaxes(title_text="p-value of the image", range=[0, 1])
+    figure.update_yaxes(title_text="images", rangemode="tozero")
+    return figure

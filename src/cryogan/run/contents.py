@@ -30,6 +30,8 @@ _MAP_FILES = {
 }
 
 _GUINIER = ("inverse_d2_per_A2", "ln_amplitude", "ln_signal", "fit")
+_GOODNESS_OF_FIT = ("ring", "resolution_A", "variance", "expected", "error")
+_FIT_P_VALUES = ("from", "to", "images")
 _LOCAL_RESOLUTION = ("from_A", "to_A", "volume_A3")
 
 STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
@@ -128,6 +130,22 @@ class RunContents:
         if not self.without_structure:
             return found
         return {name: value for name, value in found.items() if not name.startswith(_OF_HALVES)}
+
+    @property
+    def misfits(self) -> list[str]:
+        """What does not fit, a phrase each (docs/goodness_of_fit.md); none if it is not known."""
+        found = mapping(self.summary, "goodness_of_fit").get("misfits")
+        return [str(phrase) for phrase in found] if isinstance(found, list) else []
+
+    @cached_property
+    def goodness_of_fit(self) -> dict[str, FloatArray]:
+        """Columns of `goodness_of_fit.csv`; empty when missing."""
+        return _read_columns(self.path / "goodness_of_fit.csv", _GOODNESS_OF_FIT)
+
+    @cached_property
+    def fit_p_values(self) -> dict[str, FloatArray]:
+        """Columns of `fit_p_values.csv`; empty when missing."""
+        return _read_columns(self.path / "fit_p_values.csv", _FIT_P_VALUES)
 
     @property
     def half_map_crossings_A(self) -> dict[str, float]:

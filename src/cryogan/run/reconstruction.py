@@ -20,12 +20,14 @@ from cryogan.objectives.data_parallel import Launch, Placement
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.run.checkpoint import RESULT, load_arrays
-from cryogan.run.contents import RunContents, read_run_contents
+from cryogan.run.contents import NOTHING, RunContents, read_run_contents
 from cryogan.run.folder import open_run_folder
+from cryogan.run.goodness_of_fit import goodness_of_run
 from cryogan.run.half_sets import content_digest, write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
+from cryogan.run.starting_maps import image_model_of
 from cryogan.run.verdict import verdict_of
 
 
@@ -74,6 +76,11 @@ class Reconstruction:
         """ "structure found", "doubtful" or "no structure"; None of fewer than 200 particles."""
         found = self._contents.verdict
         return None if found is None else found[0]
+
+    @property
+    def misfits(self) -> list[str]:
+        """What of the images the map and its assumptions do not explain, a phrase each."""
+        return self._contents.misfits
 
     @property
     def resolution_A(self) -> dict[str, float]:
@@ -196,13 +203,22 @@ def run_objective(
             outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
             found = objective.maps(outcomes, particles, seed)
             first, second = halves_of(particles, seed, about.get("halves"))
+            half_sets = particles.subset(first), particles.subset(second)
+            assumptions = objective.config.assumptions
+            where = torch.device(device if placement is None else placement.device)
             verdict = verdict_of(
-                found,
-                (particles.subset(first), particles.subset(second)),
-                objective.config.assumptions,
-                noise=noise,
-                seed=seed,
-                device=torch.device(device if placement is None else placement.device),
+                found, half_sets, assumptions, noise=noise, seed=seed, device=where
             )
-            write_results(folder, jobs, found, verdict)
+            fit = None
+            if verdict is not None and verdict.word != NOTHING:
+                fit = goodness_of_run(
+                    found,
+                    half_sets,
+                    assumptions,
+                    noise=noise,
+                    image_model=image_model_of(folder),
+                    seed=seed,
+                    device=where,
+                )
+            write_results(folder, jobs, found, verdict, fit)
     return Reconstruction(folder, finished, sources, keep)

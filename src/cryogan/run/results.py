@@ -14,14 +14,22 @@ from cryogan.evaluation.series_comparison import compare_series
 from cryogan.files import write_text
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
+from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit
 from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.contents import CROSSINGS, NOTHING
+from cryogan.run.goodness_of_fit import write_goodness_of_fit
 from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
 from cryogan.run.worker import Job
 
 
-def write_results(folder: Path, jobs: Sequence[Job], maps: Maps, verdict: Verdict | None) -> None:
+def write_results(
+    folder: Path,
+    jobs: Sequence[Job],
+    maps: Maps,
+    verdict: Verdict | None,
+    fit: tuple[GoodnessOfFit, float] | None = None,
+) -> None:
     """Write the results of finished jobs.
 
     Args:
@@ -29,6 +37,7 @@ def write_results(folder: Path, jobs: Sequence[Job], maps: Maps, verdict: Verdic
         jobs: of the run, for the time that they took.
         maps: that their results were joined to.
         verdict: on them; None if there are too few particles.
+        fit: from `goodness_of_run`; None if there are too few particles or is no structure.
 
     Raises:
         InputError: a file cannot be written.
@@ -54,6 +63,8 @@ def write_results(folder: Path, jobs: Sequence[Job], maps: Maps, verdict: Verdic
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
     summary |= write_validation(folder, maps, structure=structure)
+    if fit is not None:
+        summary["goodness_of_fit"] = write_goodness_of_fit(folder, *fit)
     if maps.conformations is not None and maps.halves is not None:
         is_path = jobs[0].objective.config.assumptions.latent_space.is_path
         write_conformations(folder / "conformations", maps.conformations, path=is_path)

@@ -8,6 +8,7 @@ import roma
 import torch
 from torch import Tensor
 
+from cryogan import fourier
 from cryogan.data.padding import PaddedBox
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.objectives.likelihood.bands import (
@@ -18,6 +19,11 @@ from cryogan.objectives.likelihood.bands import (
     search_for,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.goodness_of_fit import (
+    error_of_maps,
+    goodness_of_fit,
+    residuals,
+)
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
@@ -33,7 +39,8 @@ from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.particles import Particles, Pose
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.noise import NoiseModel
-from cryogan.physics.rotations import angle_between
+from cryogan.physics.rotations import about_z, angle_between
+from cryogan.randomness import generator_for
 from cryogan.symmetry import symmetry_matrices
 
 _CHUNK = 1024
@@ -55,6 +62,7 @@ class Assignment:
         latent: (n, L) posterior probability of each point of the latent grid.
         particle: (n,) posterior probability that the image shows a particle.
         contrast: (n,) posterior mean of its contrast; 1 where there are conformations.
+        fit_p_value: (n,) probability of a residual as large or larger (`goodness_of_fit`).
     """
 
     pose: Pose
@@ -65,6 +73,7 @@ class Assignment:
     latent: Tensor
     particle: Tensor
     contrast: Tensor
+    fit_p_value: Tensor
 
     def scattered(self, index: Tensor, other: "Assignment") -> "Assignment":
         """With the particles of `index` replaced by those of `other`."""
@@ -86,6 +95,7 @@ class Assignment:
             put(self.latent, other.latent),
             put(self.particle, other.particle),
             put(self.contrast, other.contrast),
+            put(self.fit_p_value, other.fit_p_value),
         )
 
     def displaced(self, by_A: Tensor) -> "Assignment":
@@ -98,7 +108,7 @@ def unassigned(n: int, latent_grid: LatentGrid) -> Assignment:
     pose = Pose(torch.eye(3).repeat(n, 1, 1), torch.zeros(n, 2))
     zero = torch.zeros(n)
     prior = latent_grid.prior.repeat(n, 1)
-    return Assignment(pose, zero, zero, zero, zero, prior, zero, zero)
+    return Assignment(pose, zero, zero, zero, zero, prior, zero, zero, zero)
 
 
 def levels_of_assignment(
@@ -130,6 +140,8 @@ def assign(
     device: torch.device,
     show: Callable[[int], None] = lambda count: None,
     image_model: ImageModel = ALIKE,
+    error_map: Tensor | None = None,
+    held_out: bool = True,
 ) -> Assignment:
     """Assign poses, and conformations if there are any, to all particles of a set.
 
@@ -143,6 +155,9 @@ def assign(
         device: where it is computed.
         show: called with the number of particles just done.
         image_model: contrast, and images without a particle.
+        error_map: (D, D, D) of the power of the map's error, such as from `error_of_maps`; none by
+            default.
+        held_out: False if the map was made from these images.
     """
     size, levels = levels_of_assignment(rings, config, half.particles.box_size)
     harmonics = harmonics_for(size, levels[-1].rings, config, device)
@@ -150,13 +165,21 @@ def assign(
     maps = rescale_volume(basis.to(device), size)
     references = references_of(maps, latent_grid, harmonics, levels)
     operators = symmetry_matrices(config.assumptions.symmetry).to(device)
+    map_error = None
+    if error_map is not None:
+        error = fourier.rfft(rescale_volume(error_map.to(device), size), 3).abs().square()
+        map_error = fourier.shell_mean(error, size, 3)[1 : levels[-1].rings + 1].cpu()
+    generator = generator_for(0, "poses drawn from the posteriors")
     searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
     result = unassigned(len(half), latent_grid)
     for part in torch.split(torch.arange(len(half)), _CHUNK):
         seen = half.observed(part, harmonics, device)
         posterior = posterior_of(seen, references, image_model=image_model)
         finest = orientation_grid(levels[-1].nside, device)
+        rest = residuals(half, part, posterior, maps, levels[-1], generator, image_model)
+        fit = goodness_of_fit(rest, map_error, held_out=held_out)
         found = _summary(posterior, levels, finest, operators, searched_px, pixel_size_A)
+        found = replace(found, fit_p_value=fit.p_value.float())
         result = result.scattered(part, found)
         show(len(part))
     return result
@@ -172,7 +195,7 @@ def _summary(
 ) -> Assignment:
     cells = posterior.cells.best(256)
     weight = torch.softmax(cells.score, dim=1)
-    rotation = finest.frame[cells.direction] @ _about_z(cells.psi)  # (n, K, 3, 3)
+    rotation = finest.frame[cells.direction] @ about_z(cells.psi)  # (n, K, 3, 3)
     mode = rotation[:, :1]
     # every pose in the copy (R and S R look alike) that is nearest to the best one
     copies = operators[:, None, None] @ rotation
@@ -199,6 +222,7 @@ def _summary(
         posterior.latent.cpu(),
         posterior.particle.cpu(),
         posterior.contrast.cpu(),
+        torch.zeros(len(mean)),
     )
 
 
@@ -243,12 +267,13 @@ def assign_halves(
     else:
         rings = max(5, int(width_A / resolution_A))
     rings = limited(rings, width_A, config)
-    work = [(rows, basis) for (rows, _), basis in zip(groups, maps, strict=True)]
+    error = error_of_maps(maps[0, 0], maps[1, 0])
+    work = [(rows, basis, error) for (rows, _), basis in zip(groups, maps, strict=True)]
     neither = torch.ones(len(particles), dtype=torch.bool)
     neither[torch.cat([rows for rows, _ in groups])] = False
     joined = maps.mean(0)
     joined[0] += padded.pad(average) - torch.einsum("c,czyx->zyx", latent_grid.average, joined)
-    work.append((neither.nonzero()[:, 0], joined))
+    work.append((neither.nonzero()[:, 0], joined, 0.5**0.5 * error))
     result, done = unassigned(len(particles), latent_grid), 0
 
     def count_up(more: int) -> None:
@@ -256,17 +281,22 @@ def assign_halves(
         done += more
         show(done / len(particles))
 
-    for rows, basis in work:
+    for number, (rows, basis, error) in enumerate(work):
         if len(rows) == 0:
             continue
         half = HalfSet.of(particles.subset(rows), noise, padded)
-        basis = half.basis_scaled_to_images(basis)
-        found = assign(half, basis, latent_grid, rings, inside, device, count_up, image_model)
+        scaled = half.basis_scaled_to_images(basis)
+        found = assign(
+            half,
+            scaled,
+            latent_grid,
+            rings,
+            inside,
+            device,
+            count_up,
+            image_model,
+            error * (scaled.norm() / basis.norm().clamp_min(1e-30)),
+            held_out=number == len(groups),
+        )
         result = result.scattered(rows, found)
     return result
-
-
-def _about_z(psi: Tensor) -> Tensor:
-    cosine, sine, zero = psi.cos(), psi.sin(), torch.zeros_like(psi)
-    rows = (cosine, -sine, zero, sine, cosine, zero, zero, zero, zero + 1.0)
-    return torch.stack(rows, dim=-1).view(*psi.shape, 3, 3)

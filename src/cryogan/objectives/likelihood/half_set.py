@@ -27,11 +27,13 @@ class HalfSet:
         particles: its images.
         measurement: spectra and unit.
         noise_share: share of the power of noise that window and padding leave in a coefficient.
+        padded: the box that the images are padded to, if any.
     """
 
     particles: Particles
     measurement: Measurement
     noise_share: float = 1.0
+    padded: PaddedBox | None = None
 
     @classmethod
     def of(
@@ -59,7 +61,8 @@ class HalfSet:
             padded.shells(measured.spectra.noise) / padded.noise_share,
         )
         measured = replace(measured, spectra=spectra)
-        return cls(padded.pad_particles(particles), measured, padded.noise_share * padded.share**2)
+        share = padded.noise_share * padded.share**2
+        return cls(padded.pad_particles(particles), measured, share, padded)
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -74,6 +77,13 @@ class HalfSet:
         wide = torch.nn.functional.pad(measured[None, :-1], (3, 3), mode="reflect")[0]
         smooth = wide.unfold(0, 7, 1).median(dim=1).values
         return at_box(torch.cat((smooth, measured[-1:])), size)
+
+    def window(self, size: int) -> Tensor:
+        """(size, size) what the images are multiplied by, at a box."""
+        if self.padded is None:
+            return torch.ones(size, size)
+        whole = fourier.crop_or_pad(self.padded.window, self.padded.width_px)
+        return fourier.resample(whole, size)
 
     def signal_prior(self, size: int) -> Tensor:
         """(size // 2 + 1,) expected |F|² of the map at a box, from the images' power alone.
