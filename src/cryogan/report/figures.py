@@ -144,7 +144,7 @@ def fsc_axes(figure: go.Figure, table: FSCTable) -> None:
         unifiedhovertitle={"text": ""},
     )
     figure.update_yaxes(
-        title_text="Fourier shell correlation", range=[min(-0.05, _lowest(table)), 1.03]
+        title_text="Fourier shell correlation", range=[max(-0.3, min(-0.05, _lowest(table))), 1.03]
     )
 
 
