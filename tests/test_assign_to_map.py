@@ -7,7 +7,7 @@ import torch
 
 import cryogan as cg
 from cryogan.cli import main
-from cryogan.io.mrc import Map, write_map
+from cryogan.io.mrc import Map, write_map, write_stack
 from cryogan.io.relion import read_poses
 from cryogan.io.star import read_star
 from cryogan.physics.distributions import PoseDistribution, Triangular
@@ -94,6 +94,23 @@ def test_a_symmetry_that_the_map_has_not_is_refused(dataset: Path) -> None:
     few = particles.subset(torch.arange(60))
     found = cg.assign(few, reference=symmetric, symmetry="D2", max_shift=0.0, device="cpu")
     assert found.symmetry == "D2"
+
+
+def test_images_that_do_not_fit_the_map_are_said(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bright particles read as dark ones; noise from a stack of patches."""
+    write_map(tmp_path / "map.mrc", cg.phantom_map(BOX, PIXEL_SIZE_A), PIXEL_SIZE_A)
+    sd = cg.read_particles(dataset / "particles.star").stack.read(torch.arange(COUNT)).std()
+    generator = torch.Generator().manual_seed(3)
+    patches = 0.7 * sd * torch.randn(100, BOX, BOX, generator=generator)
+    write_stack(tmp_path / "noise.mrcs", patches, PIXEL_SIZE_A)
+    arguments = ["assign", str(dataset / "particles.star"), "--device=cpu", "--max-shift=10%"]
+    arguments += ["--reference", str(tmp_path / "map.mrc"), "--first=100"]
+    arguments += ["--noise-patches", str(tmp_path / "noise.mrcs")]
+    for sign in ("bright", "dark"):
+        assert main([*arguments, "--sign", sign, "-o", str(tmp_path / f"{sign}.star")]) == 0
+        assert ("better than the map" in capsys.readouterr().out) == (sign == "dark")
 
 
 def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:

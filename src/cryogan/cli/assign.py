@@ -20,6 +20,7 @@ _MATTER = (
     *("--output", "--reference", "--sym", "--diameter", "--max-shift", "--ind", "--datadir"),
     *("--strip-prefix", "--device"),
 )
+_LEAST_FITTING = 0.5  # median probability that an image shows the map's molecule
 _KINDS = (".star", ".cs", ".csg", ".mrcs", ".mrc", ".txt")
 
 
@@ -69,6 +70,14 @@ def make_parser() -> CommandParser:
         metavar="Å",
         help="with a reference: Fourier-crop the particles to the box whose Nyquist limit this is",
     )
+    add(
+        "--noise-patches",
+        type=str,
+        metavar="FILE",
+        help="stack of particle-free patches of the same box, pixel size and contrast, used as "
+        "noise (default: that of the run; with a reference measured on the particles, which takes "
+        "thousands of them where the signal is strong)",
+    )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
     return parser
 
@@ -106,6 +115,8 @@ def run(arguments: Sequence[str]) -> int:
                 )
     else:
         require_file(reference)
+    if options.get("noise_patches") is not None:
+        require_file(options.noise_patches)
     device = require_device(options)
     require_file(options.particles)
 
@@ -152,6 +163,7 @@ def run(arguments: Sequence[str]) -> int:
             reference=reference,
             **assumptions,
             resolution_A=options.get("resolution"),
+            noise=options.get("noise_patches"),
             device=device,
             show=lambda fraction: show("", fraction),
             started=started,
@@ -167,6 +179,12 @@ def run(arguments: Sequence[str]) -> int:
         f"viewing directions: SCF* {found:.2f} (as many random views: {random:.2f})"
         f"{'; views are missing' if found < POOR_SCF_STAR * random else ''}"
     )
+    if poses.assignment.particle.median() < _LEAST_FITTING:
+        out.print(
+            "warning: most images fit noise or a blob better than the map (medians of "
+            "cryoganParticleProbability); check molecule, pixel sizes, contrast and CTFs, and "
+            "measure the noise on more particles or give --noise-patches"
+        )
     out.print(
         f"posterior spread of angles: median {spread[1]:.1f}°, 10 % to 90 % {spread[0]:.1f}° to "
         f"{spread[2]:.1f}°\nwritten: {', '.join(map(str, written))}"
