@@ -115,7 +115,7 @@ class DirectionalFSC:
     @property
     def mean(self) -> Tensor:
         """(D // 2 + 1,) mean over the directions."""
-        return self.curves.mean(0)
+        return self.curves.double().mean(0).to(self.curves)
 
     @property
     def highest(self) -> Tensor:
