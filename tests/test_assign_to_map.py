@@ -8,7 +8,7 @@ import torch
 import cryogan as cg
 from cryogan.cli import main
 from cryogan.io.mrc import Map, write_map, write_stack
-from cryogan.io.relion import read_poses
+from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import read_star
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import rescale_volume

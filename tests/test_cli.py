@@ -202,7 +202,7 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["reconstruct"], "particles is missing"),
         (["refine"], "run is missing"),
-        (["assign", "a.star"], "run is missing"),
+        (["assign", "a.star"], "needs a star file to write; give it with -o"),
         (["simulate", "-o", "set"], "source is missing"),
         (["evaluate"], "map is missing"),
         (["report"], "run is missing"),

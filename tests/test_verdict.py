@@ -111,9 +111,9 @@ def kept(particles: Particles, first: int) -> Particles:
 
 @pytest.mark.slow
 def test_half_sets_of_unequal_size_have_a_verdict(particles, tmp_path):
-    """As a .cs file can have them; of one in five images, too."""
+    """As a .cs file can have them; of one in three images, too."""
     found = cg.reconstruct(
-        kept(particles, 60),
+        kept(particles, 100),
         objective="likelihood",
         settings=SHORT,
         max_shift="0",
