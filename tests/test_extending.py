@@ -152,7 +152,7 @@ def test_critic_noise_and_reader(few_particles: cg.Particles, tmp_path: Path) ->
     poses = cg.assign(few, again, device="cpu")  # imports noise model and critic again
     assert set(poses.columns) == {"cryoganCriticScore"}
     with pytest.raises(cg.InputError, match="is no star file"):
-        cg.write_particles(tmp_path / "poses.star", few, poses)
+        cg.write_particles(tmp_path / "poses.star", few_particles, poses)
 
 
 def _kurtosis(images: torch.Tensor) -> float:

@@ -1,0 +1,168 @@
+"""What extraction leaves in images, and what was done to them, must not matter to the map.
+
+One simulated set is given anew: with offsets, ramps, scales, hot pixels, phases flipped, multiplied
+by the CTFs. A row for each variant: correlation with the truth, FSC with the map of the plain set
+at 0.9 of the Nyquist frequency, half-map resolution, CPU seconds. Maps are aligned first.
+
+python benchmarks/nuisances.py --objective likelihood
+python benchmarks/nuisances.py --objective adversarial --variants plain "offset 300"
+"""
+
+import argparse
+import csv
+import math
+import resource
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cryogan
+from cryogan import fourier
+from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.io.mrc import Map
+from cryogan.particles import FLIPPED, MULTIPLIED, ArrayStack, CTFParams, Particles
+from cryogan.phantom import phantom_map
+from cryogan.physics.ctf import ctf
+from cryogan.physics.distributions import PoseDistribution
+from cryogan.simulation.in_memory import simulate_particles
+from cryogan.simulation.microscope import random_ctf
+
+BOX, PIXEL_SIZE_A, COUNT, SNR_DB = 32, 6.0, 600, 3.0
+RESULTS = Path(__file__).parent / "results" / "nuisances.csv"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "likelihood": {"initial_batches": 4, "iterations": 5},
+    "adversarial": {},
+}
+SHORT = 25600  # images of the only stage of an adversarial run
+
+
+def plain_set() -> tuple[Particles, Map]:
+    """Images of the phantom, centred, and the phantom."""
+    generator = torch.Generator().manual_seed(17)
+    truth = phantom_map(BOX, PIXEL_SIZE_A)
+    made = simulate_particles(
+        truth,
+        pixel_size_A=PIXEL_SIZE_A,
+        n=COUNT,
+        ctf=random_ctf(COUNT, generator),
+        poses=PoseDistribution(),
+        snr_dB=SNR_DB,
+        generator=generator,
+    )
+    return made.particles, Map(truth, PIXEL_SIZE_A)
+
+
+def with_images(particles: Particles, images: Tensor, correction: int = 0) -> Particles:
+    columns = particles.ctf.columns
+    columns["correction"] = torch.full_like(columns["correction"], correction)
+    return replace(particles, stack=ArrayStack(images), ctf=CTFParams(**columns))
+
+
+def offset(sd: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda images, transfer: images + sd * images.std()
+
+
+def ramp(sd: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Of so many standard deviations across the box, in another direction in every image."""
+
+    def added(images: Tensor, transfer: Tensor) -> Tensor:
+        angle = torch.arange(len(images)) * 2.4
+        axis = (torch.arange(BOX) - BOX // 2) / BOX
+        slope = angle.cos()[:, None, None] * axis + angle.sin()[:, None, None] * axis[:, None]
+        return images + sd * images.std() * slope
+
+    return added
+
+
+def scaled(images: Tensor, transfer: Tensor) -> Tensor:
+    """By 0.1 to 10, evenly in the logarithm."""
+    exponent = torch.rand(len(images), generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0
+    return images * (10.0**exponent)[:, None, None]
+
+
+def hot(every: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A pixel of 3,600 standard deviations in every so-manieth image."""
+
+    def added(images: Tensor, transfer: Tensor) -> Tensor:
+        images = images.clone()
+        images[::every, BOX // 3, BOX // 2] = 3600.0 * images.std()
+        return images
+
+    return added
+
+
+def filtered(gain: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda images, transfer: fourier.irfft(fourier.rfft(images) * gain(transfer), BOX)
+
+
+VARIANTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
+    "plain": (lambda images, transfer: images, 0),
+    "offset 1": (offset(1.0), 0),
+    "offset 10": (offset(10.0), 0),
+    "offset 300": (offset(300.0), 0),
+    "ramp 20": (ramp(20.0), 0),
+    "scale 0.1-10": (scaled, 0),
+    "1 % hot images": (hot(100), 0),
+    "one hot pixel": (hot(COUNT), 0),
+    "phases flipped": (filtered(torch.sign), FLIPPED),
+    "premultiplied": (filtered(lambda transfer: transfer), MULTIPLIED),
+}
+"""Name -> what becomes of images, given their CTFs, and what the particle file says of it."""
+
+
+def cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--objective", choices=list(SETTINGS), default="likelihood")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    particles, truth = plain_set()
+    images = particles.stack.read(torch.arange(COUNT))
+    transfer = ctf(particles.ctf, BOX, PIXEL_SIZE_A)
+    settings = dict(SETTINGS[options.objective])
+    if options.objective == "adversarial":
+        from cryogan.objectives.adversarial.config import Stage
+
+        settings["stages"] = (Stage(BOX, SHORT),)
+    first = None
+    for name in options.variants:
+        change, correction = VARIANTS[name]
+        made = with_images(particles, change(images, transfer), correction)
+        before = cpu_s()
+        run = cryogan.reconstruct(
+            made, objective=options.objective, settings=settings, max_shift="0", device="cpu"
+        )
+        used_s = cpu_s() - before
+        found = cryogan.evaluate(run, truth=truth)
+        first = first or run.map
+        near = compare_to_truth(run.map, first)
+        shell = math.floor(0.9 * (near.fsc.shape[-1] - 1))
+        row = {
+            "objective": options.objective,
+            "variant": name,
+            "correlation_with_truth": f"{found.correlation_masked:.4f}",
+            "fsc_with_plain_at_0.9_nyquist": f"{float(near.fsc_masked[shell]):.4f}",
+            "half_map_0.143_A": f"{run.resolution_A['half_map_0.143']:.2f}",
+            "truth_0.5_A": f"{found.resolution_A(0.5):.2f}",
+            "cpu_s": f"{used_s:.0f}",
+        }
+        print(*row.values(), sep="  ", flush=True)
+        is_new = not options.output.is_file()
+        with options.output.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()
