@@ -15,7 +15,7 @@ from cryogan.physics.ctf import ctf
 from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import colour, white
-from cryogan.physics.spectra import fit_spectra, power_sums
+from cryogan.physics.spectra import bounded_spectra, fit_spectra, power_sums
 from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
 
@@ -110,3 +110,15 @@ def test_noise_alone_has_next_to_no_signal(clean, generator):
     ):
         measured = measure(replace(clean, stack=ArrayStack(images)))
         assert float((measured.spectra.noise / measured.power - 1.0)[INSIDE].abs().max()) < 0.05
+
+
+def test_where_background_is_no_weaker_than_the_images_half_of_their_power_is_noise(clean):
+    """Also where power falls steeply from shell to shell: next to nothing would dominate."""
+    steep = torch.where(torch.arange(BOX // 2 + 1) < 8, 1.0, 1e-3)
+    images = colour(clean.stack.read(torch.arange(COUNT)), steep)
+    sums = power_sums(images, ctf(clean.ctf, BOX, PIXEL_SIZE_A))
+    power = fourier.shell_mean(sums.power / sums.count, BOX)
+    found = bounded_spectra(sums, 1.3 * power, 0.2)
+    share = (found.noise / power)[INSIDE]
+    assert 0.499 < float(share.min()) < float(share.max()) < 1.001
+    assert float((fit_spectra(sums).noise / power)[INSIDE].min()) < 0.1

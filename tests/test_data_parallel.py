@@ -255,7 +255,7 @@ def records(folder):
 def test_torchrun_gives_the_files_of_a_run_without_it(dataset, tmp_path):
     """Two processes, one a half-set, as without torchrun: not a bit differs."""
     process = torchrun(2, command(dataset, tmp_path / "run"))
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert output.count("half-map FSC 0.143") == 1
     assert "Traceback" not in output
@@ -270,13 +270,13 @@ def test_a_group_that_is_interrupted_leaves_a_run_that_one_process_completes(dat
     """Two processes a half-set; SIGTERM to torchrun, which passes it on to all."""
     folder = tmp_path / "run"
     process = torchrun(4, command(dataset, folder, STEPS))
-    deadline = time.monotonic() + 120.0
+    deadline = time.monotonic() + 600.0
     while not (folder / "half1" / "stats.jsonl").is_file() or not records(folder / "half1"):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "nothing was logged"
         time.sleep(0.02)
     process.terminate()
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     assert output.count("run the same command again to resume") == 1
     assert not (folder / "map.mrc").exists()
@@ -303,7 +303,7 @@ def test_a_wrong_number_of_processes_is_refused_once(dataset, tmp_path, monkeypa
         assert words in error
     monkeypatch.undo()
     process = torchrun(3, command(dataset, tmp_path / "run"))
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     assert output.count("cryogan: The number of processes is 3") == 1
     assert re.search(r"rank +: 0 .*\n +exitcode +: 2 ", output)

@@ -161,6 +161,19 @@ def test_noise_is_named_with_its_shells() -> None:
     ]
 
 
+def test_residuals_between_noise_and_the_largest_error_fit() -> None:
+    """How much an error of the map adds is known as an upper bound."""
+    found = fit(3)
+    assert found.is_calibrated
+    bound = replace(found, expected=found.expected + 1.0)
+    assert bound.misfits(WIDTH_A) == []
+    assert not bound.is_calibrated
+    more = replace(bound, variance=bound.variance + 1.5)
+    assert "above the noise" in " ".join(more.misfits(WIDTH_A))
+    less = replace(bound, variance=0.8 * bound.variance)
+    assert "below the noise" in " ".join(less.misfits(WIDTH_A))
+
+
 def test_an_error_of_the_map_is_expected() -> None:
     """As much where images had no part in the map, and as much less where it was made from them."""
     found = fitted(5)

@@ -57,7 +57,7 @@ def write_page(path: Path, found: ParticleCheck, particles: Particles) -> None:
 _SPECTRA = (
     "Power per Fourier coefficient against resolution: dots are noise, lines the signal of "
     "projections before the CTF; noise has unit mean. Signal and noise are told apart by how "
-    "power varies with the CTF among the images."
+    "power varies with the CTF among the images, and by what is around the particles."
 )
 _CTFS = "Mean defocus and astigmatism of all particles."
 
@@ -178,7 +178,7 @@ def _extent(found: ParticleCheck) -> Markup:
     note = (
         f"Diameter: {suggested_diameter(found)}. Shifts: {suggested_shift(found)}. The curve is "
         "the power of Wiener-filtered images against the distance from the centre of the box, "
-        "less that of the edge; dotted: half the diameter."
+        "less that of the background; dotted: half the diameter."
     )
     drawn = to_html(style(figure, 320, showlegend=False), "extent")
     return render("check_figure", note=note, figure=drawn)

@@ -10,6 +10,7 @@ from cryogan.errors import InputError
 from cryogan.io.images import find_stack, relion_image_name
 from cryogan.io.mrc import read_header
 from cryogan.io.relion import read_particles as read_star_particles
+from cryogan.io.relion_columns import CTF_LABELS
 from cryogan.io.star import Table, read_star
 from cryogan.particles import Particles
 
@@ -22,18 +23,7 @@ NO_CTF = {
     "rlnAmplitudeContrast": "1.000000",
 }
 """Columns whose CTF is cos 0 = 1 at every frequency: all amplitude contrast, in focus."""
-_LABELS = {
-    "defocus_u_A": "rlnDefocusU",
-    "defocus_v_A": "rlnDefocusV",
-    "defocus_angle_deg": "rlnDefocusAngle",
-    "voltage_kV": "rlnVoltage",
-    "spherical_aberration_mm": "rlnSphericalAberration",
-    "amplitude_contrast": "rlnAmplitudeContrast",
-    "phase_shift_deg": "rlnPhaseShift",
-    "b_factor_A2": "rlnCtfBfactor",
-    "scale": "rlnCtfScalefactor",
-    "pixel_size_A": "rlnImagePixelSize",
-}
+_LABELS = CTF_LABELS | {"pixel_size_A": "rlnImagePixelSize"}
 
 
 def read_particles(

@@ -124,7 +124,7 @@ class Assumptions:
         """With a re-estimated standard deviation, where one was measured."""
         return self.with_shifts(sd_percent) if self.shift_sd_percent > 0.0 else self
 
-    def resolving(self, rings: int, blur: float) -> Assumptions:
+    def resolving(self, rings: int, blur: float = 1.0) -> Assumptions:
         """Without Gaussian shifts if these only blur the rings.
 
         Args:

@@ -116,7 +116,8 @@ def bounded_spectra(sums: PowerSums, background: Tensor, area: float) -> PowerSp
 
     The signal is what the images have above their background. Neighbours and delocalised signal
     may leave next to nothing, or nothing clear; it is then half that of the shell before, but no
-    more than the slope. It is kept above a tenth of either. The noise is the rest.
+    more than the slope, and above a tenth of either, up to half of the power. The noise is the
+    rest.
 
     Args:
         sums: of all images.
@@ -131,13 +132,15 @@ def bounded_spectra(sums: PowerSums, background: Tensor, area: float) -> PowerSp
     clear = power * (3.0 * error).clamp_min(_CLEAR)
     slope = ((power - fit_spectra(sums).noise.double()) / ctf2).clamp_min(0.0)
     above = power - background.double()
-    signal = torch.where(above > clear, above / ctf2, 0.1 * slope).clamp_min(1e-12)
+    half = 0.5 * power / ctf2
+    signal = torch.where(above > clear, above / ctf2, torch.minimum(0.1 * slope, half))
+    signal = signal.clamp_min(1e-12)
     for shell in range(2, len(signal)):
-        before = signal[shell - 1]
         if above[shell] < clear[shell]:
-            signal[shell] = torch.minimum(slope[shell], 0.5 * before)
-        least = 0.1 * torch.maximum(slope[shell], before)
-        signal[shell] = torch.maximum(signal[shell], least)
+            before = signal[shell - 1]
+            continued = torch.minimum(slope[shell], 0.5 * before)
+            least = 0.1 * torch.maximum(slope[shell], before)
+            signal[shell] = torch.minimum(torch.maximum(continued, least), half[shell])
     noise = torch.maximum(power - ctf2 * signal, 1e-3 * power)
     noise[0] = noise[1]  # background holds no information on the mean
     return PowerSpectra(signal.float(), noise.float())

@@ -113,6 +113,7 @@ def _goodness_of_fit(run: RunContents) -> Markup:
         images=None if images is None else f"{images:,.0f}",
         distance=None if distance is None else f"{distance:.2f}",
         misfits=run.misfits,
+        calibrated=found.get("calibrated", True),
     )
 
 

@@ -99,6 +99,7 @@ def write_goodness_of_fit(folder: Path, found: GoodnessOfFit, width_A: float) ->
         "images": len(found.p_value),
         "ks_distance": round(found.ks_distance, 4),
         "ks_significance": found.ks_significance,
+        "calibrated": found.is_calibrated,
         "contrast": round(found.contrast, 4),
         "misfits": found.misfits(width_A),
     }

@@ -41,6 +41,7 @@ _SIGNIFICANT = 4.0  # standard deviations
 _BY_CHANCE = 1e-4
 _FEW = 0.02  # of the images
 _CONTRAST, _NOISE, _SPREAD = 0.1, 0.05, 0.3  # misfits that are worth naming
+_CALIBRATED = 0.1  # of the noise: errors of map and grid that leave p-values calibrated
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class GoodnessOfFit:
         signal: (n,) how much of the map each image shows, less what half of the images do, in
             standard deviations.
         variance: (R,) mean residual of each ring, in units of the noise.
-        expected: (R,) what it should be: 1, and what errors of map and grid add.
+        expected: (R,) what it should be at most: 1, and what errors of map and grid add.
         error: (R,) standard error of `variance`.
         contrast: mean contrast of the images in units of the map's.
         contrast_error: its standard error.
@@ -253,6 +254,14 @@ class GoodnessOfFit:
         return kolmogorov_smirnov(self.p_value)[1]
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether errors of map and grid are a small part of the residuals.
+
+        They are upper bounds: poses adapt to the map, and cells are chosen to fit.
+        """
+        return float(self.expected.mean()) < 1.0 + _CALIBRATED
+
+    @property
     def shows(self) -> Tensor:
         """(n,) bool: images that do not show less of the map than others and noise allow."""
         return self.signal > -_SIGNIFICANT
@@ -281,7 +290,7 @@ class GoodnessOfFit:
                 "what images show of the map varies more than the model's contrast "
                 f"(standard deviation {float(signal.std()):.2f} times)"
             )
-        if not found and self.ks_significance < _BY_CHANCE:
+        if not found and self.is_calibrated and self.ks_significance < _BY_CHANCE:
             found.append(
                 "residuals are not distributed as the noise (Kolmogorov-Smirnov distance "
                 f"{self.ks_distance:.2f})"
@@ -289,9 +298,16 @@ class GoodnessOfFit:
         return found
 
     def _noise_misfits(self, width_A: float) -> list[str]:
-        """Runs of rings whose residuals are larger, or smaller, than the noise."""
-        ratio = self.variance / self.expected - 1.0
-        clear = (ratio.abs() > _NOISE) & (ratio.abs() > _SIGNIFICANT * self.error / self.expected)
+        """Runs of rings whose residuals are larger than expected, or smaller.
+
+        Where errors may be large, no residual between noise alone and their bound is wrong.
+        """
+        low = high = self.expected
+        if not self.is_calibrated:
+            low, high = low.clamp_max(1.0), high.clamp_min(1.0)
+        bound = self.variance.clamp(low, high)
+        ratio = self.variance / bound - 1.0
+        clear = (ratio.abs() > _NOISE) & (ratio.abs() > _SIGNIFICANT * self.error / bound)
         sign = torch.where(clear, ratio.sign(), 0.0).int().tolist()
         found, first = [], 0
         for ring in range(1, len(sign) + 1):

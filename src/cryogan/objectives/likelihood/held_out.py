@@ -24,8 +24,6 @@ from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood, s
 from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
 from cryogan.physics.imaging import rescale_volume
 
-_BLUR = 1.0  # radians in the finest ring: shifts that make less are not searched
-
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -91,7 +89,7 @@ def held_out(
     size = box_for(rings, half.particles.box_size)
     rings = min(rings, size // 2 - 1)
     harmonics = harmonics_for(size, rings, config, device)
-    searched = replace(config, assumptions=config.assumptions.resolving(rings, _BLUR))
+    searched = replace(config, assumptions=config.assumptions.resolving(rings))
     levels = coarse_search_for(harmonics, searched)
     mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
     band = fourier.band_mask(size, rings + 0.5, 3, device)

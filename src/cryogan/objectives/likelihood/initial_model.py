@@ -30,7 +30,6 @@ from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, latent_gri
 from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
 
-_BLUR = 1.0  # radians in the finest ring: shifts that make less only blur the initial model
 _START = 0.2  # amplitude of the first random basis volumes, in units of the mean's
 _LOW = 8  # rings of the first batch of the initialisation of conformations
 
@@ -91,7 +90,7 @@ def initial_model(
     volumes = [volume[None] * mask for volume in starts]
     for rings in range(max(first, start_rings), last + 1):
         harmonics = harmonics_for(size, rings, config, device)
-        searched = replace(config, assumptions=config.assumptions.resolving(rings, _BLUR))
+        searched = replace(config, assumptions=config.assumptions.resolving(rings))
         levels = coarse_search_for(harmonics, searched)
         prior = signal_prior_of(half, size, rings, 1, config).to(device)
         low, high = config.annealing
