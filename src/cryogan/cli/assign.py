@@ -75,8 +75,7 @@ def make_parser() -> CommandParser:
         type=str,
         metavar="FILE",
         help="stack of particle-free patches of the same box, pixel size and contrast, used as "
-        "noise (default: that of the run; with a reference measured on the particles, which takes "
-        "thousands of them where the signal is strong)",
+        "noise (default: that of the run; with a reference measured on the particles)",
     )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
     return parser
@@ -182,8 +181,7 @@ def run(arguments: Sequence[str]) -> int:
     if poses.assignment.particle.median() < _LEAST_FITTING:
         out.print(
             "warning: most images fit noise or a blob better than the map (medians of "
-            "cryoganParticleProbability); check molecule, pixel sizes, contrast and CTFs, and "
-            "measure the noise on more particles or give --noise-patches"
+            "cryoganParticleProbability); check molecule, pixel sizes, contrast and CTFs"
         )
     out.print(
         f"posterior spread of angles: median {spread[1]:.1f}°, 10 % to 90 % {spread[0]:.1f}° to "
