@@ -14,11 +14,10 @@ from cryogan.objectives.likelihood.assignment import levels_of_assignment
 from cryogan.objectives.likelihood.bands import harmonics_for
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.goodness_of_fit import (
+    Expectation,
     GoodnessOfFit,
-    Residuals,
     error_of_maps,
     goodness_of_fit,
-    residuals,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
@@ -27,6 +26,7 @@ from cryogan.objectives.likelihood.posterior import (
     posterior_of,
     references_of,
 )
+from cryogan.objectives.likelihood.residuals import Residuals, residuals
 from cryogan.particles import ArrayStack
 from cryogan.phantom import phantom_map
 from cryogan.physics.imaging import rescale_volume
@@ -51,7 +51,7 @@ def fitted(
     defocus_A: float = 0.0,
     spread: float = 0.0,
     image_model: ImageModel = ALIKE,
-) -> Residuals:
+) -> tuple[Residuals, Expectation]:
     """Residuals of the phantom's images, given its map and their noise, but for what is changed.
 
     Args:
@@ -99,11 +99,12 @@ def fitted(
     posterior = posterior_of(
         half.observed(index, harmonics, CPU), references, image_model=image_model
     )
-    return residuals(half, index, posterior, maps, levels[-1], generator, image_model)
+    found = residuals(half, index, posterior, maps, levels[-1], generator, image_model)
+    return found, Expectation.of(half, maps, levels[-1], generator, image_model)
 
 
 def fit(seed: int, snr_dB: float = 0.0, **changes) -> GoodnessOfFit:
-    return goodness_of_fit(fitted(seed, snr_dB, **changes))
+    return goodness_of_fit(*fitted(seed, snr_dB, **changes))
 
 
 @pytest.mark.parametrize("snr_dB", [-6.0, 0.0, 6.0])
@@ -125,9 +126,9 @@ def test_contrast_that_the_model_knows_fits() -> None:
 
 
 def test_the_variance_of_noise_is_that_of_windowed_images() -> None:
-    found = fitted(0, -3.0, n=600)
+    found, expectation = fitted(0, -3.0, n=600)
     variance = float(found.residual.sum(1).var())
-    assert variance == pytest.approx(found.noise_variance, rel=4.0 * (2.0 / 600) ** 0.5)
+    assert variance == pytest.approx(expectation.noise_variance, rel=4.0 * (2.0 / 600) ** 0.5)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +177,10 @@ def test_residuals_between_noise_and_the_largest_error_fit() -> None:
 
 def test_an_error_of_the_map_is_expected() -> None:
     """As much where images had no part in the map, and as much less where it was made from them."""
-    found = fitted(5)
+    found, expectation = fitted(5)
     error = torch.full((RINGS,), 0.3 / float((found.response / found.noise).mean()))
-    without, held_out = goodness_of_fit(found), goodness_of_fit(found, error)
-    own = goodness_of_fit(found, error, held_out=False)
+    without, held_out = (goodness_of_fit(found, expectation, *each) for each in ((), (error,)))
+    own = goodness_of_fit(found, expectation, error, held_out=False)
     more, less = held_out.expected - without.expected, without.expected - own.expected
     assert float(more.mean()) == pytest.approx(0.3, rel=0.1)
     torch.testing.assert_close(more, less)

@@ -62,7 +62,7 @@ from cryogan.run.reconstruction import (
     run_objective,
 )
 from cryogan.run.references import read_reference, reference_for
-from cryogan.run.starting_maps import half_basis, image_model_of
+from cryogan.run.starting_maps import half_basis, image_model_of, power_splits_of
 from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
 from cryogan.simulation.description import write_description
 from cryogan.simulation.plan import Source, plan
@@ -434,6 +434,7 @@ def assign(
         noise=ready.noise,
         show=show,
         image_model=image_model_of(record.folder),
+        splits=power_splits_of(record.folder),
     )
     result = result.displaced(ready.centre_A)
     drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))

@@ -1,5 +1,6 @@
 """Goodness of fit of a run: each half-map against images of the other half-set."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cryogan.objectives.likelihood.goodness_of_fit import (
     error_of_maps,
     fit_held_out,
 )
-from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import ImageModel
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
@@ -34,6 +35,7 @@ def goodness_of_run(
     *,
     noise: NoiseModel | None,
     image_model: ImageModel,
+    splits: Sequence[PowerSplit] | None,
     seed: int,
     device: torch.device,
 ) -> tuple[GoodnessOfFit, float]:
@@ -45,6 +47,7 @@ def goodness_of_run(
         assumptions: about the sample.
         noise: measured or known noise, or None.
         image_model: contrast of the images.
+        splits: how the run divided the power of each half-set's images, if it did.
         seed: for the choice of images and poses.
         device: where it is computed.
 
@@ -67,6 +70,8 @@ def goodness_of_run(
     found = []
     for number, half_map in enumerate(filtered):
         half = HalfSet.of(half_sets[1 - number], noise, padded)
+        if splits is not None:
+            half = half.divided(splits[1 - number])
         generator = generator_for(seed, "goodness of fit", number)
         rings = int(shells / padded.share)
         volume = padded.pad(half_map)

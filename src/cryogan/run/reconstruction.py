@@ -27,7 +27,7 @@ from cryogan.run.half_sets import content_digest, write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
-from cryogan.run.starting_maps import image_model_of
+from cryogan.run.starting_maps import image_model_of, power_splits_of
 from cryogan.run.verdict import verdict_of
 
 
@@ -206,8 +206,9 @@ def run_objective(
             half_sets = particles.subset(first), particles.subset(second)
             assumptions = objective.config.assumptions
             where = torch.device(device if placement is None else placement.device)
+            splits = power_splits_of(folder)
             verdict = verdict_of(
-                found, half_sets, assumptions, noise=noise, seed=seed, device=where
+                found, half_sets, assumptions, noise=noise, splits=splits, seed=seed, device=where
             )
             fit = None
             if verdict is not None and verdict.word != NOTHING:
@@ -217,6 +218,7 @@ def run_objective(
                     assumptions,
                     noise=noise,
                     image_model=image_model_of(folder),
+                    splits=splits,
                     seed=seed,
                     device=where,
                 )

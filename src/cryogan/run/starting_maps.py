@@ -9,6 +9,7 @@ from cryogan.conformations.folder import read_conformations
 from cryogan.errors import InputError
 from cryogan.io.mrc import read_map
 from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.half_set import PowerSplit
 from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
 from cryogan.particles import Particles
 from cryogan.run.checkpoint import RESULT, load_arrays
@@ -40,6 +41,14 @@ def image_model_of(folder: Path) -> ImageModel:
         return FIRST
     contrast_sd, junk_share = result["image_model"].tolist()
     return ImageModel(contrast_sd, junk_share)
+
+
+def power_splits_of(folder: Path) -> tuple[PowerSplit, ...] | None:
+    """How a run divided the power of each half-set's images; None if it did not."""
+    result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
+    if "power_splits" not in result:
+        return None
+    return tuple(PowerSplit.read(each) for each in result["power_splits"])
 
 
 def half_basis(

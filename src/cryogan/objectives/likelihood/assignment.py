@@ -20,11 +20,11 @@ from cryogan.objectives.likelihood.bands import (
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.goodness_of_fit import (
+    Expectation,
     error_of_maps,
     goodness_of_fit,
-    residuals,
 )
-from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
 from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood
@@ -35,6 +35,7 @@ from cryogan.objectives.likelihood.posterior import (
     posterior_of,
     references_of,
 )
+from cryogan.objectives.likelihood.residuals import residuals
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.particles import Particles, Pose
 from cryogan.physics.imaging import rescale_volume
@@ -170,6 +171,7 @@ def assign(
         error = fourier.rfft(rescale_volume(error_map.to(device), size), 3).abs().square()
         map_error = fourier.shell_mean(error, size, 3)[1 : levels[-1].rings + 1].cpu()
     generator = generator_for(0, "poses drawn from the posteriors")
+    expectation = Expectation.of(half, maps, levels[-1], generator, image_model)
     searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
     result = unassigned(len(half), latent_grid)
     for part in torch.split(torch.arange(len(half)), _CHUNK):
@@ -177,7 +179,7 @@ def assign(
         posterior = posterior_of(seen, references, image_model=image_model)
         finest = orientation_grid(levels[-1].nside, device)
         rest = residuals(half, part, posterior, maps, levels[-1], generator, image_model)
-        fit = goodness_of_fit(rest, map_error, held_out=held_out)
+        fit = goodness_of_fit(rest, expectation, map_error, held_out=held_out)
         found = _summary(posterior, levels, finest, operators, searched_px, pixel_size_A)
         found = replace(found, fit_p_value=fit.p_value.float())
         result = result.scattered(part, found)
@@ -238,6 +240,7 @@ def assign_halves(
     noise: NoiseModel | None = None,
     show: Callable[[float], None] = lambda fraction: None,
     image_model: ImageModel = ALIKE,
+    splits: Sequence[PowerSplit] | None = None,
 ) -> Assignment:
     """Assign particles with the maps of the half-set that each belongs to, or with the average.
 
@@ -256,6 +259,7 @@ def assign_halves(
         noise: as for the likelihood.
         show: called with the fraction that is done.
         image_model: contrast, and images without a particle.
+        splits: how the run divided the power of each half-set's images; of others, as the first.
     """
     latent_grid = latent_grid_of(config, len(groups[0][1]), populations)
     padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
@@ -285,6 +289,8 @@ def assign_halves(
         if len(rows) == 0:
             continue
         half = HalfSet.of(particles.subset(rows), noise, padded)
+        if splits is not None:
+            half = half.divided(splits[number % len(splits)])
         scaled = half.basis_scaled_to_images(basis)
         found = assign(
             half,

@@ -41,8 +41,9 @@ from cryogan.objectives.likelihood.em_step import (
     e_step,
     parameter_expanded,
     signal_prior_of,
+    with_residual_noise,
 )
-from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
 from cryogan.objectives.likelihood.initial_model import (
     InitialStep,
@@ -61,6 +62,7 @@ _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _WEAKEST = 1e4  # prior of the mean, in units of the first shell's
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
 _AGREEMENT = 0.5  # of initial models: the mean FSC of those that are good enough
+_FEW = 500  # images by whose residuals noise is measured before the first iteration
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -83,6 +85,8 @@ class EMState:
         shift_sd_percent: of the Gaussian prior of shifts, in percent of the padded box.
         contrast_sd: standard deviation of the images' contrast.
         junk_share: share of images without a particle.
+        splits: (2, 2, S) how the power of each half-set's images is divided into noise and signal
+            (`PowerSplit.record`); None before it is measured.
     """
 
     done: int
@@ -99,6 +103,7 @@ class EMState:
     shift_sd_percent: float = 0.0
     contrast_sd: float = FIRST.contrast_sd
     junk_share: float = FIRST.junk_share
+    splits: Tensor | None = None
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -314,30 +319,46 @@ def _iteration(
     mask = mask_for(size, pixel_size_A, config, device)
     latent_grid = latent_grid_of(config, basis_volumes, state.prior)
 
-    def work(number: int) -> tuple[EStep, int, Tensor]:
+    def work(number: int) -> tuple[EStep, HalfSet, int, Tensor]:
         half = halves[number]
         generator = generator_for(seed, "EM iteration", state.done, number)
         index = torch.randperm(len(half), generator=generator)
         index = index if state.whole else index[: config.subset_size * basis_volumes]
         maps = rescale_volume(state.halves[number].to(device), size)
         image_model = ImageModel(state.contrast_sd, state.junk_share)
-        chosen = index.sort().values
+        if state.splits is not None:
+            half = half.divided(PowerSplit.read(state.splits[number]))
+        else:
+            some = index[:_FEW].sort().values
+            half = with_residual_noise(
+                half, some, maps, latent_grid, levels, harmonics, image_model, generator
+            )
         found = e_step(
-            half, chosen, maps, latent_grid, levels, rings, harmonics, image_model=image_model
+            half,
+            index.sort().values,
+            maps,
+            latent_grid,
+            levels,
+            rings,
+            harmonics,
+            image_model=image_model,
+            generator=generator,
         )
         prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
-        return found, len(index), solve(found.equations, prior, mask, maps)
+        assert found.left is not None
+        after = half.with_residuals(*found.left)
+        return found, after, len(index), solve(found.equations, prior, mask, maps)
 
     found = list(pool.map(work, (0, 1)))
-    first_step, second_step = (each for each, _, _ in found)
-    first, second = (maps for _, _, maps in found)
+    first_step, second_step = (each for each, *_ in found)
+    first, second = (maps for *_, maps in found)
     drift, fsc = _aligned(second, first, pixel_size_A, state.fsc if state.done else None)
     maps = []
-    for each, _, volumes in found:
+    for each, _, _, volumes in found:
         prior = _prior_from_fsc(fsc, each.equations, finest)
         volumes = solve(each.equations, prior, mask, volumes)
         maps.append(parameter_expanded(volumes, each, config))
-    images = sum(count for _, count, _ in found)
+    images = sum(count for _, _, count, _ in found)
     change = max(first_step.change, second_step.change)
     better = _cutoff_shells(fsc) > _cutoff_shells(state.fsc) or change > _CONVERGED
     done, full = state.done + 1, state.full + (state.whole and not better)
@@ -354,7 +375,7 @@ def _iteration(
     finished = full >= config.last_iterations or done >= config.iterations
     unfiltered = None
     if finished:
-        one, two = (_unfiltered(each.equations, volumes, finest) for each, _, volumes in found)
+        one, two = (_unfiltered(each.equations, volumes, finest) for each, _, _, volumes in found)
         unfiltered = torch.stack((one, _moved(two, drift, pixel_size_A)))
         unfiltered = translated(unfiltered, -offset_px)
     after = EMState(
@@ -372,6 +393,7 @@ def _iteration(
         shift_sd_percent,
         images_model.contrast_sd,
         images_model.junk_share,
+        torch.stack([half.power_split.record for _, half, _, _ in found]),
     )
     log_likelihood = 0.5 * (first_step.log_likelihood + second_step.log_likelihood)
     return after, _record("refinement", after.images_seen, rings, log_likelihood) | {

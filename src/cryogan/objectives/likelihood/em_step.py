@@ -21,6 +21,7 @@ from cryogan.objectives.likelihood.observations import Observations
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import LatentGrid, posterior_of, references_of
+from cryogan.objectives.likelihood.residuals import Residuals, residuals
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.likelihood.shifts import ShiftMoments
 from cryogan.physics.circular_harmonics import CircularHarmonics
@@ -45,6 +46,8 @@ class EStep:
             poses' probabilities: 1 if every pose is known, many if posteriors are flat.
         shifts: moments of the shifts; None where they are not searched.
         images: moments of contrast, and how many images show a particle.
+        left: (2, R) mean residual of the images in each ring, and their mean power, in units of
+            the noise; None unless it was asked for.
     """
 
     log_likelihood: float
@@ -54,6 +57,7 @@ class EStep:
     effective_poses: float = 1.0
     shifts: ShiftMoments | None = None
     images: ImageMoments = field(default_factory=ImageMoments)
+    left: Tensor | None = None
 
     @property
     def expansion(self) -> Tensor:
@@ -99,6 +103,7 @@ def e_step(
     harmonics: CircularHarmonics,
     max_log_likelihood: float = math.inf,
     image_model: ImageModel = ALIKE,
+    generator: torch.Generator | None = None,
 ) -> EStep:
     """Posteriors of the images of `index`, and the normal equations of the maps.
 
@@ -112,6 +117,7 @@ def e_step(
         harmonics: the rings of the maps to be made.
         max_log_likelihood: of annealed posteriors (`posterior_of`).
         image_model: contrast, and images without a particle.
+        generator: CPU generator for the poses at which residuals are measured; none without.
     """
     device = maps.device
     references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
@@ -119,6 +125,7 @@ def e_step(
     total, log_likelihood, effective_poses = None, 0.0, 0.0
     shifts: ShiftMoments | None = None
     images = ImageMoments()
+    left = []
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
     for group in torch.split(index, many):  # what equations cost does not depend on the images
@@ -133,6 +140,10 @@ def e_step(
                 mine = ShiftMoments.of(found.cells, found.probability, finest)
                 shifts = mine if shifts is None else shifts + mine
             images += ImageMoments.of(found.particle, found.contrast, found.contrast2)
+            if generator is not None:
+                rest = residuals(half, part, found, maps, levels[-1], generator, image_model)
+                counts = found.particle.cpu() if image_model.junk_share > 0.0 else None
+                left.append(_mean_by_ring(rest, counts) * len(part))
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
             Observations.joined(seen),
@@ -152,7 +163,35 @@ def e_step(
         effective_poses / count,
         shifts,
         images,
+        torch.stack(left).sum(0) / count if left else None,
     )
+
+
+def _mean_by_ring(rest: Residuals, weight: Tensor | None) -> Tensor:
+    """(2, R) mean residual and power of the images, in units of the noise."""
+    values = torch.stack((rest.residual, rest.power)) / rest.noise
+    if weight is None:
+        return values.mean(1)
+    return (values * weight[:, None]).sum(1) / weight.sum().clamp_min(1e-6)
+
+
+def with_residual_noise(
+    half: HalfSet,
+    index: Tensor,
+    maps: Tensor,
+    latent_grid: LatentGrid,
+    levels: Sequence[Level],
+    harmonics: CircularHarmonics,
+    image_model: ImageModel,
+    generator: torch.Generator,
+) -> HalfSet:
+    """A half-set whose noise is what `maps` leave of the images of `index`; as for `e_step`."""
+    maps = _within(maps, levels[-1].rings)
+    references = references_of(maps, latent_grid, harmonics, levels)
+    seen = half.observed(index, harmonics, maps.device)
+    found = posterior_of(seen, references, image_model=image_model)
+    rest = residuals(half, index, found, maps, levels[-1], generator, image_model)
+    return half.with_residuals(*_mean_by_ring(rest, None))
 
 
 def parameter_expanded(maps: Tensor, found: EStep, config: LikelihoodConfig) -> Tensor:

@@ -23,18 +23,16 @@ from cryogan.objectives.likelihood.image_model import ImageModel
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.posterior import (
     SINGLE_STRUCTURE,
-    Posterior,
     posterior_of,
     references_of,
 )
+from cryogan.objectives.likelihood.residuals import Residuals, residuals
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.particles import Pose
-from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import form_images, rescale_volume
 from cryogan.physics.projection import volume_spectrum
-from cryogan.physics.rotations import about_z, random_rotations
+from cryogan.physics.rotations import random_rotations
 
-_CHUNK = 64
 _PADDING = 2.0
 _CELLS = 64
 _SIGNIFICANT = 4.0  # standard deviations
@@ -45,121 +43,37 @@ _CALIBRATED = 0.1  # of the noise: errors of map and grid that leave p-values ca
 
 
 @dataclass(frozen=True)
-class Residuals:
-    """Residuals of n images on rings 1 ... R, each at one pose drawn from its posterior.
+class Expectation:
+    """What is expected of residuals on rings 1 ... R besides the mean of noise.
 
     Attributes:
-        residual: (n, R) Σ |Y - α C P|² / N, its mean over the posterior of the contrast α.
-        linear: (n, R) Re Σ conj(C P) Y / N.
-        quadratic: (n, R) Σ |C P|² / N.
-        response: (n, R) Σ C² / N: what an error of the map adds to the residual, if its
-            coefficients have a mean |F|² of 1.
-        noise: (R,) expected residual of noise alone.
-        noise_variance: variance of its sum over the rings.
+        noise_variance: variance of the sum of noise over the rings.
         grid_error: (R,) mean |F|² by which projections differ within a cell of the pose grid.
         contrast_sd: of the image model.
     """
 
-    residual: Tensor
-    linear: Tensor
-    quadratic: Tensor
-    response: Tensor
-    noise: Tensor
     noise_variance: float
     grid_error: Tensor
     contrast_sd: float
 
-
-def residuals(
-    half: HalfSet,
-    index: Tensor,
-    posterior: Posterior,
-    basis: Tensor,
-    level: Level,
-    generator: torch.Generator,
-    image_model: ImageModel,
-) -> Residuals:
-    """Residuals of the images of `index`.
-
-    Args:
-        half: where the images come from.
-        index: (n,) images.
-        posterior: of these images, not annealed.
-        basis: (C, D, D, D) basis volumes that it is of, of the working box.
-        level: the finest of the pose search; its rings are the band.
-        generator: CPU generator, for the choice of poses.
-        image_model: contrast of one structure.
-    """
-    device, size = basis.device, basis.shape[-1]
-    stack = half.stack(size)
-    window, noise = half.window(size).to(device), half.noise(size).to(device)
-    rings = slice(1, level.rings + 1)
-    pose, coefficient = _drawn(posterior, level, stack.pixel_size_A, generator)
-    spectrum = volume_spectrum(basis, _PADDING)
-    found = []
-    for part in torch.split(torch.arange(len(index)), _CHUNK):
-        transfer = ctf(half.particles.ctf[index[part]].to(device), size, stack.pixel_size_A)
-        expected = form_images(
-            spectrum[0] if len(basis) == 1 else spectrum,
-            pose[part],
-            transfer,
-            box_size=size,
-            pixel_size_A=stack.pixel_size_A,
-            coefficients=None if len(basis) == 1 else coefficient[part],
+    @classmethod
+    def of(
+        cls,
+        half: HalfSet,
+        basis: Tensor,
+        level: Level,
+        generator: torch.Generator,
+        image_model: ImageModel,
+    ) -> "Expectation":
+        """As for `residuals`."""
+        size = basis.shape[-1]
+        spectrum = volume_spectrum(basis[0], _PADDING)
+        error = _grid_error(spectrum, level, size, generator)[1 : level.rings + 1]
+        return cls(
+            _noise_variance(half.window(size), level.rings),
+            error.cpu(),
+            image_model.contrast_sd if len(basis) == 1 else 0.0,
         )
-        seen = fourier.rfft(stack.read(index[part]).to(device)) / size
-        mine = fourier.rfft(expected * window) / size
-
-        def by_ring(values: Tensor) -> Tensor:
-            return fourier.shell_sum(values, size)[:, rings] / noise[rings].clamp_min(1e-20)
-
-        linear = by_ring((mine.conj() * seen).real)
-        quadratic = by_ring(mine.abs().square())
-        mean, square = _contrast(linear.sum(1), quadratic.sum(1), image_model, len(basis))
-        power = by_ring(seen.abs().square())
-        residual = power - 2.0 * mean[:, None] * linear + square[:, None] * quadratic
-        response = by_ring(transfer.square()) / size**2
-        found.append([values.cpu() for values in (residual, linear, quadratic, response)])
-    count = fourier.shell_sum(torch.ones(size, size // 2 + 1), size)[rings]
-    residual, linear, quadratic, response = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Residuals(
-        residual,
-        linear,
-        quadratic,
-        response,
-        count * float(window.square().mean()),
-        _noise_variance(window.cpu(), level.rings),
-        _grid_error(spectrum[0], level, size, generator)[rings].cpu(),
-        image_model.contrast_sd if len(basis) == 1 else 0.0,
-    )
-
-
-def _drawn(
-    posterior: Posterior, level: Level, pixel_size_A: float, generator: torch.Generator
-) -> tuple[Pose, Tensor]:
-    """A pose of every image, and the mean coefficients (n, C) there."""
-    cells = posterior.cells
-    probability = torch.softmax(cells.score.double(), dim=1).cpu()
-    chosen = torch.multinomial(probability, 1, generator=generator).to(cells.score.device)
-    direction, psi = cells.direction.gather(1, chosen)[:, 0], cells.psi.gather(1, chosen)[:, 0]
-    shift_px = cells.shift_px.gather(1, chosen[..., None].expand(-1, -1, 2))[:, 0]
-    frame = orientation_grid(level.nside, psi.device).frame[direction]
-    here = posterior.coefficient.gather(
-        1, chosen[..., None].expand(-1, -1, posterior.coefficient.shape[2])
-    )[:, 0]
-    coefficient = here / here[:, :1].clamp_min(1e-30)
-    return Pose(frame @ about_z(psi), shift_px * pixel_size_A), coefficient
-
-
-def _contrast(
-    linear: Tensor, power: Tensor, image_model: ImageModel, basis_volumes: int
-) -> tuple[Tensor, Tensor]:
-    """Posterior mean of the contrast at a pose, and of its square; 1 for conformations."""
-    if basis_volumes > 1 or image_model.contrast_sd == 0.0:
-        return torch.ones_like(linear), torch.ones_like(linear)
-    precision = image_model.contrast_sd**-2
-    mean = (linear + precision) / (power + precision)
-    return mean, mean.square() + 1.0 / (power + precision)
 
 
 def _noise_variance(window: Tensor, rings: int) -> float:
@@ -324,27 +238,33 @@ class GoodnessOfFit:
 
 
 def goodness_of_fit(
-    found: Residuals, map_error: Tensor | None = None, *, held_out: bool = True
+    found: Residuals,
+    expectation: Expectation,
+    map_error: Tensor | None = None,
+    *,
+    held_out: bool = True,
 ) -> GoodnessOfFit:
     """Compare residuals with their expectation.
 
     Args:
         found: of n images.
+        expectation: of these residuals.
         map_error: (R,) mean |F|² of the map's error in each ring; none by default.
         held_out: False if the map was made from these images: it then follows their noise, and
             the residual is less by as much as it would be more.
     """
     error = torch.zeros_like(found.noise) if map_error is None else map_error
-    of_map, of_grid = found.response * error, found.response * found.grid_error
+    of_map, of_grid = found.response * error, found.response * expectation.grid_error
     excess = of_grid + (of_map if held_out else -of_map)
     expected = (found.noise + excess).clamp_min(0.1 * found.noise)
     quadratic = found.quadratic.sum(1).clamp_min(1e-6)
     linear = found.linear.sum(1) + 0.5 * of_grid.sum(1)
     if not held_out:
         linear = linear - of_map.sum(1)
-    spread = (quadratic + (found.contrast_sd * quadratic).square()).sqrt()
+    spread = (quadratic + (expectation.contrast_sd * quadratic).square()).sqrt()
     signal = (linear - (linear / quadratic).median() * quadratic) / spread
-    p_value = _p_value(found.residual.sum(1), expected.sum(1), excess.sum(1), found)
+    variance = expectation.noise_variance + 4.0 * excess.sum(1).clamp_min(0.0)
+    p_value = _p_value(found.residual.sum(1), expected.sum(1), variance)
     shows = signal > -_SIGNIFICANT
     if int(shows.sum()) < 2:
         shows = torch.ones_like(shows)
@@ -366,9 +286,8 @@ def goodness_of_fit(
     )
 
 
-def _p_value(total: Tensor, mean: Tensor, excess: Tensor, found: Residuals) -> Tensor:
-    """Upper tail of a gamma distribution of the residual's mean and variance."""
-    variance = found.noise_variance + 4.0 * excess.clamp_min(0.0)
+def _p_value(total: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Upper tail of a gamma distribution of that mean and variance."""
     shape = mean.square() / variance
     tail: Tensor = torch.special.gammaincc(shape.double(), (total * mean / variance).double())
     return tail
@@ -411,8 +330,10 @@ def fit_held_out(
     posterior = posterior_of(
         half.observed(index, harmonics, device), references, image_model=image_model
     )
-    found = residuals(half, index, posterior, scaled[None], levels[-1], generator, image_model)
-    return goodness_of_fit(found, power[1 : levels[-1].rings + 1].cpu())
+    finest, basis = levels[-1], scaled[None]
+    found = residuals(half, index, posterior, basis, finest, generator, image_model)
+    expectation = Expectation.of(half, basis, finest, generator, image_model)
+    return goodness_of_fit(found, expectation, power[1 : levels[-1].rings + 1].cpu())
 
 
 def error_of_maps(first: Tensor, second: Tensor) -> Tensor:

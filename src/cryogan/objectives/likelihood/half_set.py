@@ -18,6 +18,57 @@ from cryogan.physics.imaging import Preprocessing
 from cryogan.physics.noise import NoiseModel
 from cryogan.physics.spectra import PowerSpectra
 
+_LEAST_SIGNAL = 0.01  # of the images' power
+
+
+@dataclass(frozen=True)
+class PowerSplit:
+    """How the images' power is divided anew, by shell of the spectra that were measured.
+
+    Attributes:
+        noise: (S,) factors of the noise, 1 or more.
+        signal: (S,) factors of the signal, 1 or less; the power of the images stays the same.
+    """
+
+    noise: Tensor
+    signal: Tensor
+
+    @classmethod
+    def read(cls, record: Tensor) -> "PowerSplit":
+        """From what `record` gives."""
+        return cls(*record)
+
+    @property
+    def record(self) -> Tensor:
+        """(2, S), for checkpoints and results."""
+        return torch.stack((self.noise, self.signal))
+
+    @classmethod
+    def unchanged(cls, shells: int) -> "PowerSplit":
+        return cls(torch.ones(shells), torch.ones(shells))
+
+    def with_residuals(self, residual: Tensor, power: Tensor) -> "PowerSplit":
+        """After a map has left residuals.
+
+        Residuals above the noise are noise that the spectra took for signal, or signal that the
+        map does not explain yet: both are noise to the poses. The noise never falls below what was
+        measured, because a map that follows the noise of its images leaves too little.
+
+        Args:
+            residual: (R,) mean residual of rings 1 ... R, in units of the noise now.
+            power: (R,) mean power of the images there, in the same units.
+        """
+        shells = len(self.noise)
+        ring = (torch.arange(shells) - 1).clamp(0, len(residual) - 1)  # held beyond the band
+        inside = torch.arange(shells) <= len(residual)
+        total = self.noise * power[ring]  # in units of the noise that was measured
+        noise = torch.minimum(self.noise * residual[ring], total).clamp_min(1.0)
+        left = (total - noise).clamp_min(_LEAST_SIGNAL * total) / (total - 1.0).clamp_min(1e-6)
+        last = len(residual)
+        noise = torch.where(inside, noise, noise[min(last, shells - 1)])
+        left = torch.where(inside, left, left[min(last, shells - 1)]).clamp_max(1.0)
+        return PowerSplit(noise, left)
+
 
 @dataclass(frozen=True)
 class HalfSet:
@@ -34,6 +85,7 @@ class HalfSet:
     measurement: Measurement
     noise_share: float = 1.0
     padded: PaddedBox | None = None
+    split: PowerSplit | None = None
 
     @classmethod
     def of(
@@ -76,7 +128,27 @@ class HalfSet:
         measured = self.measurement.spectra.noise
         wide = torch.nn.functional.pad(measured[None, :-1], (3, 3), mode="reflect")[0]
         smooth = wide.unfold(0, 7, 1).median(dim=1).values
-        return at_box(torch.cat((smooth, measured[-1:])), size)
+        noise = torch.cat((smooth, measured[-1:]))
+        return at_box(noise if self.split is None else noise * self.split.noise, size)
+
+    @property
+    def signal(self) -> Tensor:
+        """Power of the projections by shell."""
+        signal = self.measurement.spectra.signal
+        return signal if self.split is None else signal * self.split.signal
+
+    def divided(self, split: PowerSplit) -> "HalfSet":
+        """With power divided as in another set of the same box."""
+        return replace(self, split=split)
+
+    def with_residuals(self, residual: Tensor, power: Tensor) -> "HalfSet":
+        """With power divided anew: `PowerSplit.with_residuals`."""
+        return replace(self, split=self.power_split.with_residuals(residual, power))
+
+    @property
+    def power_split(self) -> PowerSplit:
+        """How power is divided now."""
+        return self.split or PowerSplit.unchanged(len(self.measurement.spectra.noise))
 
     def window(self, size: int) -> Tensor:
         """(size, size) what the images are multiplied by, at a box."""
@@ -90,7 +162,7 @@ class HalfSet:
 
         CTFs leave next to nothing in the first shells: there it is no less than further out.
         """
-        signal = at_box(self.measurement.spectra.signal, size).clone()
+        signal = at_box(self.signal, size).clone()
         signal[:4] = signal[:4].flip(0).cummax(0).values.flip(0)
         return shell_amplitude(signal, size).square()
 
@@ -130,7 +202,7 @@ class HalfSet:
         images = stack.read(index).to(device)
         shells = fourier.shell_index(size, 2, device).clamp_max(size // 2)
         usual = self.noise_share * noise[shells].clamp_min(1e-20)
-        signal = at_box(self.measurement.spectra.signal.clamp_min(0.0), size).to(device)[shells]
+        signal = at_box(self.signal.clamp_min(0.0), size).to(device)[shells]
         excess = (fourier.rfft(images).abs() / size).square() / usual
         ratio = transfer.square() * signal / usual
         blobs = blob_gains(excess, ratio, harmonics.rings, self.noise_share)

@@ -1,7 +1,7 @@
 """Initial models: coarse maps of each half-set from random numbers, then their conformations."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from cryogan.objectives.likelihood.bands import (
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import (
+    EStep,
     e_step,
     parameter_expanded,
     signal_prior_of,
@@ -108,6 +109,7 @@ def initial_model(
                     rings,
                     harmonics,
                     max_log_likelihood,
+                    generator=generator,
                 )
                 for volume in volumes
             ]
@@ -119,6 +121,8 @@ def initial_model(
                 torch.tensor([each.log_likelihood for each in found]) / config.initial_batches
             )
             best = int(compared.argmax())
+            half = half.with_residuals(*_least_left(found))
+            prior = signal_prior_of(half, size, rings, 1, config).to(device)
             ends = len(volumes) > 1 and rings >= middle and number == config.initial_batches - 1
             yield InitialStep(
                 volumes[best][0],
@@ -129,6 +133,12 @@ def initial_model(
             )
         if rings >= middle:
             volumes = [volumes[best]]
+
+
+def _least_left(found: Sequence[EStep]) -> Tensor:
+    """(2, R) residuals of the map that leaves least in each ring, and the images' power."""
+    left = torch.stack([each.left for each in found if each.left is not None])
+    return left.amin(0)  # the power is the same
 
 
 def random_volume(

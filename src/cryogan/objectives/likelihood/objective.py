@@ -94,6 +94,8 @@ class Likelihood:
             "band_A": torch.tensor(padded.width_px * particles.pixel_size_A / state.band),
             "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),
         }
+        if state.splits is not None:
+            result["power_splits"] = state.splits
         plain = {"average": average, "half1": unfiltered[0], "half2": unfiltered[1]}
         for name, basis in plain.items():
             result[name] = torch.einsum("c,czyx->zyx", grid.average, basis)
