@@ -2,10 +2,12 @@
 
 One simulated set is given anew: with offsets, ramps, scales, hot pixels, phases flipped, multiplied
 by the CTFs. A row for each variant: correlation with the truth, FSC with the map of the plain set
-at 0.9 of the Nyquist frequency, half-map resolution, CPU seconds. Maps are aligned first.
+at 0.9 of the Nyquist frequency, half-map resolution, CPU seconds. Maps are aligned first. Short
+adversarial runs are chaotic: what variants change is to be compared with what seeds change.
 
 python benchmarks/nuisances.py --objective likelihood
-python benchmarks/nuisances.py --objective adversarial --variants plain "offset 300"
+python benchmarks/nuisances.py --objective adversarial
+python benchmarks/nuisances.py --objective adversarial --variants plain --seeds 1 2 3 4
 """
 
 import argparse
@@ -14,6 +16,7 @@ import math
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objective", choices=list(SETTINGS), default="likelihood")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     particles, truth = plain_set()
@@ -134,12 +138,17 @@ def main() -> None:
 
         settings["stages"] = (Stage(BOX, SHORT),)
     first = None
-    for name in options.variants:
+    for name, seed in product(options.variants, options.seeds):
         change, correction = VARIANTS[name]
         made = with_images(particles, change(images, transfer), correction)
         before = cpu_s()
         run = cryogan.reconstruct(
-            made, objective=options.objective, settings=settings, max_shift="0", device="cpu"
+            made,
+            objective=options.objective,
+            settings=settings,
+            max_shift="0",
+            device="cpu",
+            seed=seed,
         )
         used_s = cpu_s() - before
         found = cryogan.evaluate(run, truth=truth)
@@ -149,6 +158,7 @@ def main() -> None:
         row = {
             "objective": options.objective,
             "variant": name,
+            "seed": seed,
             "correlation_with_truth": f"{found.correlation_masked:.4f}",
             "fsc_with_plain_at_0.9_nyquist": f"{float(near.fsc_masked[shell]):.4f}",
             "half_map_0.143_A": f"{run.resolution_A['half_map_0.143']:.2f}",
