@@ -33,6 +33,7 @@ from cryogan.phantom import Symmetry, phantom_map
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between, euler_to_matrix
+from cryogan.physics.spectra import PowerSpectra
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import symmetry_matrices
@@ -309,9 +310,14 @@ def test_initial_models_are_made_until_two_agree(halves: tuple[HalfSet, HalfSet]
 def test_the_initialisation_of_highest_likelihood_continues(
     halves: tuple[HalfSet, HalfSet],
 ) -> None:
-    """As each of them alone, on the same batches, bit for bit; compared over the middle band."""
+    """As each of them alone, on the same batches, bit for bit; compared over the middle band.
+
+    Noise that is supposed too strong stays as it is; else it follows from the best of all.
+    """
     config = replace(AB_INITIO, initialisations=3, initial_batches=2, initial_batch_size=60)
-    half, size = halves[0], box_for(8, BOX)
+    measured, size = halves[0].measurement, box_for(8, BOX)
+    spectra = PowerSpectra(measured.spectra.signal, 1.5 * measured.power)
+    half = replace(halves[0], measurement=replace(measured, spectra=spectra))
     generator = torch.Generator().manual_seed(6)
     together = list(initial_model(half, config, generator, CPU))
     generator.manual_seed(6)
@@ -324,7 +330,7 @@ def test_the_initialisation_of_highest_likelihood_continues(
     middle = [[step.log_likelihood for step in steps if step.rings == 6] for steps in alone]
     likelihood = [sum(values) / 2 for values in middle]
     best = likelihood.index(max(likelihood))
-    assert max(likelihood) > min(likelihood) + 0.1
+    assert max(likelihood) > min(likelihood) + 0.05
     assert [step.tried for step in together] == [3] * 4 + [1] * 4
     assert [step.compared for step in together if step.compared] == [pytest.approx(likelihood)]
     for mine, its in zip(together[3:], alone[best][3:], strict=True):

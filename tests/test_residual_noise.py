@@ -67,7 +67,7 @@ def test_noise_that_was_taken_for_signal_is_found(share: float) -> None:
     index = torch.arange(COUNT)
     for _ in range(2):  # wrong noise makes wrong poses
         half = with_residual_noise(
-            half, index, maps, SINGLE_STRUCTURE, levels, harmonics, ALIKE, generator
+            half, maps, SINGLE_STRUCTURE, levels, harmonics, ALIKE, generator
         )
     found = half.noise(size)[INSIDE] / level
     assert float(found.min()) > 0.97

@@ -62,7 +62,6 @@ _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _WEAKEST = 1e4  # prior of the mean, in units of the first shell's
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
 _AGREEMENT = 0.5  # of initial models: the mean FSC of those that are good enough
-_FEW = 500  # images by whose residuals noise is measured before the first iteration
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -329,9 +328,8 @@ def _iteration(
         if state.splits is not None:
             half = half.divided(PowerSplit.read(state.splits[number]))
         else:
-            some = index[:_FEW].sort().values
             half = with_residual_noise(
-                half, some, maps, latent_grid, levels, harmonics, image_model, generator
+                half, maps, latent_grid, levels, harmonics, image_model, generator
             )
         found = e_step(
             half,

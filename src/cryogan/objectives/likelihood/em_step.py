@@ -28,6 +28,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.symmetry import symmetry_matrices
 
 _CHUNK = 2048
+_FEW = 500  # images by whose residuals noise is measured before it is needed
 _HELD_BYTES = 500_000_000  # of coefficients, before they are put into equations
 _CHANGE = 0.3  # expected power of a change of shape, in units of the molecule's
 _SATURATION = 4.0  # cycles per box: the motion of a part leaves the lowest shells as they are
@@ -177,7 +178,6 @@ def _mean_by_ring(rest: Residuals, weight: Tensor | None) -> Tensor:
 
 def with_residual_noise(
     half: HalfSet,
-    index: Tensor,
     maps: Tensor,
     latent_grid: LatentGrid,
     levels: Sequence[Level],
@@ -185,7 +185,8 @@ def with_residual_noise(
     image_model: ImageModel,
     generator: torch.Generator,
 ) -> HalfSet:
-    """A half-set whose noise is what `maps` leave of the images of `index`; as for `e_step`."""
+    """A half-set whose noise is what `maps` leave of up to 500 of its images; as for `e_step`."""
+    index = torch.randperm(len(half), generator=generator)[:_FEW].sort().values
     maps = _within(maps, levels[-1].rings)
     references = references_of(maps, latent_grid, harmonics, levels)
     seen = half.observed(index, harmonics, maps.device)

@@ -89,6 +89,8 @@ def initial_model(
     else:
         starts = [rescale_volume(start.to(device), size)]
     volumes = [volume[None] * mask for volume in starts]
+    poses = torch.Generator()  # of its own, so that batches do not depend on what is tried
+    poses.manual_seed(int(torch.randint(2**62, (), generator=generator)))
     for rings in range(max(first, start_rings), last + 1):
         harmonics = harmonics_for(size, rings, config, device)
         searched = replace(config, assumptions=config.assumptions.resolving(rings))
@@ -109,7 +111,7 @@ def initial_model(
                     rings,
                     harmonics,
                     max_log_likelihood,
-                    generator=generator,
+                    generator=poses,
                 )
                 for volume in volumes
             ]
