@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,27 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_overwriting(output: Path, inputs: Iterable[Path], role: str) -> None:
+    """Refuse to write a file over an input, or over a folder.
+
+    Args:
+        output: file to be written.
+        inputs: files that are read.
+        role: what an input is, to be said in the sentence: "which the particles come from".
+
+    Raises:
+        InputError: the output is an input, links resolved, or a folder.
+    """
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; give the name of a file to write.")
+    for file in inputs if output.exists() else ():
+        if output.samefile(file):
+            raise InputError(
+                f"{output} would be written over {file}, {role}; choose another name for the "
+                "output."
+            )
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -112,7 +112,8 @@ class CommandParser(ArgumentParser):
             text: str = self.format_help()
             return text.replace("%%", "%")  # a % as argparse wants it
         lines = [self.description or "", ""]
-        lines.append(" ".join(("usage:", self.prog, *self._positional(), "[options]")))
+        words = [f"{n} ..." if self._find(n).nargs == "+" else n for n in self._positional()]
+        lines.append(" ".join(("usage:", self.prog, *words, "[options]")))
         lines.append("")
         rows = []
         for name in (*self._positional(), *self._matter):

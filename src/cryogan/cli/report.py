@@ -1,24 +1,56 @@
-"""`cryogan report`: the page of a run folder, written again."""
+"""`cryogan report`: the page of a run folder, written again, or a page that compares runs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from cryogan.cli.options import require_run
 from cryogan.cli.parser import CommandParser
+from cryogan.errors import InputError
+
+_OUTPUT = "comparison.html"
 
 
 def make_parser() -> CommandParser:
     """The command's parser."""
     parser = CommandParser(
-        "report", "Write the report of a run folder again.", "cryogan report run"
+        "report",
+        "Write the report of a run folder again. Given two finished runs or more, write one page "
+        "that compares them: results and settings side by side, half-map FSC curves in one figure, "
+        "map sections, and the FSC between the maps, aligned over rotation, shift and hand to that "
+        "of the first run.",
+        "cryogan report run other -o comparison.html",
+        ("--output",),
     )
-    parser.add_argument("run", type=str, help="run folder")
+    add = parser.add_argument
+    add("run", type=str, nargs="+", help="run folder; of several, the first is compared with")
+    add(
+        "-o",
+        "--output",
+        type=str,
+        metavar="FILE",
+        help=f"page that compares runs (default: {_OUTPUT}); one run has report.html in its folder",
+    )
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
-    folder = require_run(make_parser().given(arguments).run)
-    from cryogan.report import write_report
+    options = make_parser().given(arguments)
+    folders = [require_run(folder) for folder in options.run]
+    output = options.get("output")
+    if len(folders) == 1 and output is not None:
+        raise InputError(
+            f"The report of one run is {folders[0] / 'report.html'}; leave out --output, or give "
+            "another run to compare with."
+        )
+    path = Path(output or _OUTPUT)
+    if not path.parent.is_dir():
+        raise InputError(f"Cannot write {path}: its folder does not exist; make it.")
 
-    print(f"report: {write_report(folder)}")
+    from cryogan.report import write_comparison, write_report
+
+    if len(folders) == 1:
+        print(f"report: {write_report(folders[0])}")
+    else:
+        print(f"comparison: {write_comparison(folders, path)}")
     return 0

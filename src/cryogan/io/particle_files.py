@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.files import refuse_overwriting
 from cryogan.io import bare_stacks, cryosparc, cryosparc_set, relion_assigned
 from cryogan.io.images import Sign
 from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A
@@ -132,19 +133,11 @@ def refuse_inputs(
     Raises:
         InputError: an output is one of them, links resolved.
     """
-    for output in outputs:
-        if output.is_dir():
-            raise InputError(f"{output} is a folder; give the name of a file to write.")
     disk = particles.stack.disk if isinstance(particles.stack, MixedStack) else particles.stack
     inputs = [header.path for header in disk.files] if isinstance(disk, MrcStack) else []
     inputs += [*others] if particles.source is None else [*others, particles.source.path]
     for output in outputs:
-        for file in inputs if output.exists() else ():
-            if output.samefile(file):
-                raise InputError(
-                    f"{output} would be written over {file}, which the particles come from; choose "
-                    "another name for the output."
-                )
+        refuse_overwriting(output, inputs, "which the particles come from")
 
 
 def write_assigned(

@@ -30,14 +30,20 @@ _LENGTHS = {
     "max_shift_percent": (" % of the box", 0.01),
 }
 
+# Versions in `config.json`: how they are called.
+VERSIONS = {
+    "cryogan_version": "cryogan",
+    "torch_version": "PyTorch",
+    "python_version": "Python",
+    "device": "device",
+    "started": "started",
+}
+
 
 def details(run: RunContents) -> Markup:
     """The body of the section."""
-    chosen = {"seed": run.config["seed"]} if "seed" in run.config else {}
-    settings = list(_flatten(chosen | run.settings))
+    settings = setting_rows(run)
     half = (len(settings) + 1) // 2
-    box_size, pixel_size_A = (number(run.particles, key) for key in ("box_size", "pixel_size_A"))
-    width_A = None if box_size is None or pixel_size_A is None else box_size * pixel_size_A
     return render(
         "details",
         particles="\n".join(
@@ -51,26 +57,29 @@ def details(run: RunContents) -> Markup:
             )
             if run.particles.get(key) is not None
         ),
-        assumptions=[
-            [_ASSUMPTIONS.get(name, name), _shown(name, value, width_A), run.sources.get(name, "–")]
-            for name, value in run.assumptions.items()
-        ],
+        assumptions=assumption_rows(run),
         command=_command(run.config.get("command")),
-        versions=[
-            (label, str(run.config[key]))
-            for key, label in (
-                ("cryogan_version", "cryogan"),
-                ("torch_version", "PyTorch"),
-                ("python_version", "Python"),
-                ("device", "device"),
-                ("started", "started"),
-            )
-            if key in run.config
-        ],
+        versions=[(label, str(run.config[k])) for k, label in VERSIONS.items() if k in run.config],
         timings=list(_timings(run.summary)),
         objective=run.objective,
         settings=[settings[:half], settings[half:]] if settings else [],
     )
+
+
+def assumption_rows(run: RunContents) -> list[tuple[str, str, str]]:
+    """Of each assumption what it is called, its value, in Å too, and where it was taken from."""
+    box_size, pixel_size_A = (number(run.particles, key) for key in ("box_size", "pixel_size_A"))
+    width_A = None if box_size is None or pixel_size_A is None else box_size * pixel_size_A
+    return [
+        (_ASSUMPTIONS.get(name, name), _shown(name, value, width_A), run.sources.get(name, "–"))
+        for name, value in run.assumptions.items()
+    ]
+
+
+def setting_rows(run: RunContents) -> list[tuple[str, str]]:
+    """Name (nested ones with dots) and value of each setting of the objective, and the seed."""
+    chosen = {"seed": run.config["seed"]} if "seed" in run.config else {}
+    return list(_flatten(chosen | run.settings))
 
 
 def _command(command: object) -> str | None:

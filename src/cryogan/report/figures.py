@@ -2,6 +2,7 @@
 
 import html
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -91,31 +92,56 @@ def fsc_figure(table: FSCTable, crossings: list[tuple[str, float, float]]) -> go
     figure = go.Figure()
     families = {name: name.removesuffix("_masked") for name in table.curves}
     colours = dict(zip(dict.fromkeys(families.values()), COLOURS, strict=False))
-    for name, curve in table.curves.items():
-        masked = name.endswith("_masked")
-        colour = colours.get(families[name], INK)
-        figure.add_scatter(
-            x=table.spatial_frequency_per_A[1:],
-            y=curve[1:],
-            mode="lines",
-            name=curve_label(name),
-            customdata=table.resolution_A[1:],
-            line={"color": colour, "width": 2, "dash": "dash" if masked else "solid"},
-            hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
-        )
-        marks = [(1.0 / r, t) for n, t, r in crossings if n == name and math.isfinite(r) and r > 0]
-        figure.add_scatter(
-            x=[f for f, _ in marks],
-            y=[t for _, t in marks],
-            mode="markers",
-            showlegend=False,
-            hoverinfo="skip",
-            marker={"color": "white", "size": 8, "line": {"color": colour, "width": 2}},
-        )
+    for name in table.curves:
+        marks = [(t, r) for n, t, r in crossings if n == name]
+        fsc_curve(figure, table, name, curve_label(name), colours.get(families[name], INK), marks)
+    return fsc_layout(figure, table)
+
+
+def fsc_curve(
+    figure: go.Figure,
+    table: FSCTable,
+    name: str,
+    label: str,
+    colour: str,
+    crossings: Iterable[tuple[float, float]],
+) -> None:
+    """Add one curve of a table and rings at its crossings; dashed if its name ends in `_masked`.
+
+    Args:
+        label: in the legend, escaped.
+        crossings: (threshold, resolution in Å) of every ring.
+    """
+    figure.add_scatter(
+        x=table.spatial_frequency_per_A[1:],
+        y=table.curves[name][1:],
+        mode="lines",
+        name=label,
+        customdata=table.resolution_A[1:],
+        line={
+            "color": colour,
+            "width": 2,
+            "dash": "dash" if name.endswith("_masked") else "solid",
+        },
+        hovertemplate="%{customdata:.2f} Å: FSC %{y:.3f}",
+    )
+    marks = [(1.0 / r, t) for t, r in crossings if math.isfinite(r) and r > 0]
+    figure.add_scatter(
+        x=[f for f, _ in marks],
+        y=[t for _, t in marks],
+        mode="markers",
+        showlegend=False,
+        hoverinfo="skip",
+        marker={"color": "white", "size": 8, "line": {"color": colour, "width": 2}},
+    )
+
+
+def fsc_layout(figure: go.Figure, *tables: FSCTable) -> go.Figure:
+    """Thresholds, legend above the curves and axes of a figure of FSC curves."""
     for threshold in (0.5, 0.143):
         threshold_line(figure, threshold)
     style(figure, 420, hovermode="x unified", legend=LEGEND_ABOVE)
-    fsc_axes(figure, table)
+    fsc_axes(figure, *tables)
     return figure
 
 
@@ -129,9 +155,9 @@ def threshold_line(figure: go.Figure, threshold: float) -> None:
     )
 
 
-def fsc_axes(figure: go.Figure, table: FSCTable) -> None:
-    """Axes of an FSC figure: linear in spatial frequency, ticks in Å."""
-    end = float(table.spatial_frequency_per_A.max(initial=1e-3))
+def fsc_axes(figure: go.Figure, *tables: FSCTable) -> None:
+    """Axes of an FSC figure that hold all tables: linear in spatial frequency, ticks in Å."""
+    end = max(float(table.spatial_frequency_per_A.max(initial=1e-3)) for table in tables)
     ticks: list[float] = []
     for candidate in RESOLUTION_TICKS_A:
         if 1 / candidate <= end and (not ticks or 1 / candidate - 1 / ticks[-1] > 0.055 * end):
@@ -144,7 +170,8 @@ def fsc_axes(figure: go.Figure, table: FSCTable) -> None:
         unifiedhovertitle={"text": ""},
     )
     figure.update_yaxes(
-        title_text="Fourier shell correlation", range=[max(-0.3, min(-0.05, _lowest(table))), 1.03]
+        title_text="Fourier shell correlation",
+        range=[max(-0.3, min(-0.05, *map(_lowest, tables))), 1.03],
     )
 
 

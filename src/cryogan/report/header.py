@@ -19,9 +19,10 @@ def header(run: RunContents) -> Markup:
     """Title, result and tiles."""
     return render(
         "header",
+        overline="cryogan reconstruction report",
         name=run.path.resolve().name,
         verdict=_verdict(run),
-        warning=_warning(run),
+        warning=warning(run),
         resolutions=[
             (angstrom(quoted.value_A), quoted.criterion, quoted.compared)
             for quoted in quoted_resolutions(run)
@@ -30,7 +31,7 @@ def header(run: RunContents) -> Markup:
     )
 
 
-def _warning(run: RunContents) -> str:
+def warning(run: RunContents) -> str:
     """What a reader must know before all numbers; nothing if structure was found."""
     if run.verdict is None or run.verdict[0] == STRUCTURE:
         return ""
@@ -42,7 +43,7 @@ def _facts(run: RunContents) -> list[tuple[str, str, str]]:
     """Of each fact its value, what it is, and how it is to be read."""
     count, box_size = number(run.particles, "count"), number(run.particles, "box_size")
     pixel_size_A = number(run.particles, "pixel_size_A")
-    wall_s, seen = _wall_s(run), number(run.summary, "images_seen")
+    wall_s, seen = total_wall_s(run), number(run.summary, "images_seen")
     facts = []
     if count is not None:
         box = f"boxes of {box_size:.0f} px" if box_size is not None else ""
@@ -59,7 +60,7 @@ def _facts(run: RunContents) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _wall_s(run: RunContents) -> float | None:
+def total_wall_s(run: RunContents) -> float | None:
     """Total wall time, or that of the longest part: half-sets may run at the same time."""
     timings = mapping(run.summary, "timings_s")
     total = number(timings, "total_wall")

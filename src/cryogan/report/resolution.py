@@ -1,6 +1,7 @@
 """The resolutions that a run quotes: what each means, and the FSC curves they are read off."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -45,9 +46,18 @@ class QuotedResolution:
 
 def quoted_resolutions(run: RunContents) -> list[QuotedResolution]:
     """The resolutions of the summary, in its order."""
+    return _named(run.resolution_A)
+
+
+def half_map_crossings(run: RunContents) -> list[QuotedResolution]:
+    """Where half-map FSC curves cross 0.143, which is no resolution without structure."""
+    return _named(run.half_map_crossings_A)
+
+
+def _named(values_A: Mapping[str, float]) -> list[QuotedResolution]:
     return [
         QuotedResolution(match[1], float(match[2]), match[3] is not None, value_A)
-        for key, value_A in run.resolution_A.items()
+        for key, value_A in values_A.items()
         if (match := re.fullmatch(r"(.+)_(\d*\.\d+)(_masked)?", key))
     ]
 

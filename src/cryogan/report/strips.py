@@ -18,7 +18,7 @@ MAP_NAMES = {
     "truth": "known structure",
 }
 
-_PLANES = ("xy", "xz", "yz")
+PLANES = ("xy", "xz", "yz")
 _MAX_COLUMNS = 8
 
 
@@ -51,7 +51,7 @@ def sections_and_projections(run: RunContents) -> Markup:
         return missing("the run folder has no map.mrc, half1.mrc or half2.mrc")
     return render(
         "sections",
-        heads=[f"{kind} {plane}" for kind in ("section", "projection") for plane in _PLANES],
+        heads=[f"{kind} {plane}" for kind in ("section", "projection") for plane in PLANES],
         rows=[(MAP_NAMES[name], _views(map_, MAP_NAMES[name])) for name, map_ in run.maps.items()],
         absent=[name for name in ("map", "half1", "half2") if name not in run.maps],
     )
@@ -59,18 +59,23 @@ def sections_and_projections(run: RunContents) -> Markup:
 
 def _views(map_: Map, name: str) -> list[Picture]:
     volume = map_.volume.numpy().astype(np.float64)
-    centre = volume.shape[0] // 2
     views = {
-        "section": [volume[centre], volume[:, centre], volume[:, :, centre]],
+        "section": central_sections(volume),
         "projection": [volume.sum(axis) for axis in range(3)],
     }
-    bar = _scale_bar(volume.shape[0] * map_.pixel_size_A)
+    bar = scale_bar(volume.shape[0] * map_.pixel_size_A)
     return [
-        _picture(image, grey_range(np.stack(images)), f"{kind} {plane} of {name}",
+        picture(image, grey_range(np.stack(images)), f"{kind} {plane} of {name}",
                  bar if (kind, plane) == ("section", "xy") else None)
         for kind, images in views.items()
-        for plane, image in zip(_PLANES, images, strict=True)
+        for plane, image in zip(PLANES, images, strict=True)
     ]  # fmt: skip
+
+
+def central_sections(volume: FloatArray) -> list[FloatArray]:
+    """The sections xy, xz and yz, (D, D) each, of a volume (D, D, D) through its origin."""
+    centre = volume.shape[0] // 2
+    return [volume[centre], volume[:, centre], volume[:, :, centre]]
 
 
 def real_and_simulated(run: RunContents) -> Markup:
@@ -92,7 +97,7 @@ def real_and_simulated(run: RunContents) -> Markup:
         (
             kinds[kind],
             [
-                _picture(
+                picture(
                     image,
                     common if kind in ("noisy", "real") else grey_range(images[kind]),
                     f"{kind} {number + 1}",
@@ -121,23 +126,20 @@ def molecule_appearing(run: RunContents) -> Markup:
     rows = [
         (
             f"section {plane}",
-            [
-                _picture(slices[m, p], limits[m], f"{plane} at {images_seen[m]:.0f}")
-                for m in moments
-            ],
+            [picture(slices[m, p], limits[m], f"{plane} at {images_seen[m]:.0f}") for m in moments],
         )
-        for p, plane in enumerate(_PLANES)
+        for p, plane in enumerate(PLANES)
     ]
     return render("progress", heads=[f"{images_seen[m]:,.0f}" for m in moments], rows=rows)
 
 
-def _picture(
+def picture(
     image: FloatArray, limits: GreyRange, what: str, bar: ScaleBar | None = None
 ) -> Picture:
     return Picture(what, grey_png(image, limits), bar)
 
 
-def _scale_bar(width_A: float) -> ScaleBar:
+def scale_bar(width_A: float) -> ScaleBar:
     """A bar of a round length, about a quarter of a picture that is `width_A` wide."""
     length_A = max((n for n in (5, 10, 20, 50, 100, 200, 500) if n <= 0.4 * width_A), default=1)
     return ScaleBar(length_A, f"{100 * length_A / width_A:.1f}")

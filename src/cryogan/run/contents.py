@@ -240,6 +240,20 @@ def read_run_contents(path: Path) -> RunContents:
     return RunContents(path, _read_object(path / "config.json"))
 
 
+def require_finished(path: Path, *files: str) -> None:
+    """Refuse a run folder that lacks what a finished run has written.
+
+    Raises:
+        InputError: one of the files is not there.
+    """
+    for name in files:
+        if not (path / name).is_file():
+            raise InputError(
+                f"{path} has no {name}: its run is not finished; finish it first by running its "
+                "command again."
+            )
+
+
 def read_log(path: Path) -> list[Record]:
     """The records of a log, if there is one; a line cut short by a killed run is left out."""
     if not path.is_file():

@@ -21,7 +21,7 @@ from cryogan.files import write_text
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Objective
 from cryogan.registry import OBJECTIVES
-from cryogan.run.contents import read_run_contents
+from cryogan.run.contents import read_run_contents, require_finished
 
 
 def open_run_folder(
@@ -156,12 +156,7 @@ def read_run(folder: Path) -> RunRecord:
         raise InputError(
             f"{folder} is no run folder: it has no config.json; give the run's folder."
         )
-    for name in ("half1.mrc", "half2.mrc", "map.mrc"):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder} has no {name}: its run is not finished; finish it first by running its "
-                "command again."
-            )
+    require_finished(folder, "half1.mrc", "half2.mrc", "map.mrc")
     try:
         about = json.loads(path.read_text())
         particles = about["particles"]
