@@ -424,3 +424,19 @@ def test_images_of_known_poses_reconstruct_the_map(generator: torch.Generator) -
         nothing,
     )
     assert float(fourier_shell_correlation(other, truth)[4:RINGS].max()) < 0.8
+
+
+def test_shells_of_next_to_no_weight_do_not_overflow() -> None:
+    """Where power falls by orders of magnitude, weak shells' weights are rounding, or negative."""
+    size = 16
+    shells = fourier.shell_index(2 * size, 3)
+    spectrum = torch.where(shells == 12, 1.0, torch.where(shells < 12, 1e-9, -1e-9))
+    kernel = fourier.irfft(torch.complex(spectrum, torch.zeros_like(spectrum)), 2 * size, 3)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, size, size, size, generator=generator)
+    equations = NormalEquations(image, kernel[None])
+    weight = shell_weight(equations)
+    assert float(weight.min()) >= 0.99e-7 * float(weight.max())
+    prior = 0.999 / 0.001 / weight
+    found = solve(equations, prior, torch.ones(size, size, size), torch.zeros_like(image))
+    assert bool(found.isfinite().all())

@@ -101,6 +101,7 @@ def test_noise_has_no_structure(particles, colour, tmp_path):
 def test_particles_have(particles, tmp_path):
     found = run(particles, tmp_path / "run", "0")
     assert found.verdict == "structure found"
+    assert float(found.fsc["half_map"][1:4].min()) > 0.7  # plain half-maps are right there, too
 
 
 def kept(particles: Particles, first: int) -> Particles:

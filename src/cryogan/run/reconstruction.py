@@ -206,9 +206,8 @@ def run_objective(
             half_sets = particles.subset(first), particles.subset(second)
             assumptions = objective.config.assumptions
             where = torch.device(device if placement is None else placement.device)
-            splits = power_splits_of(folder)
             verdict = verdict_of(
-                found, half_sets, assumptions, noise=noise, splits=splits, seed=seed, device=where
+                found, half_sets, assumptions, noise=noise, seed=seed, device=where
             )
             fit = None
             if verdict is not None and verdict.word != NOTHING:
@@ -218,7 +217,7 @@ def run_objective(
                     assumptions,
                     noise=noise,
                     image_model=image_model_of(folder),
-                    splits=splits,
+                    splits=power_splits_of(folder),
                     seed=seed,
                     device=where,
                 )

@@ -5,7 +5,6 @@ half-set, in which it has no part (`objectives.likelihood.held_out`). Half-maps 
 little by themselves: what both half-sets fit in the same way, such as the mask, agrees too.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from cryogan.evaluation.fsc import resolution_A
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
+from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.held_out import HeldOut, held_out
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
@@ -62,7 +61,6 @@ def verdict_of(
     assumptions: Assumptions,
     *,
     noise: NoiseModel | None,
-    splits: Sequence[PowerSplit] | None,
     seed: int,
     device: torch.device,
 ) -> Verdict | None:
@@ -73,7 +71,6 @@ def verdict_of(
         half_sets: its particles.
         assumptions: about the sample.
         noise: measured or known noise, or None.
-        splits: how the run divided the power of each half-set's images, if it did.
         seed: for the choice of images and random phases.
         device: where it is computed.
 
@@ -99,8 +96,6 @@ def verdict_of(
     found = []
     for number, half_map in enumerate((maps.half1, maps.half2)):
         half = HalfSet.of(half_sets[1 - number], noise, padded)
-        if splits is not None:
-            half = half.divided(splits[1 - number])
         volume = padded.pad(_filtered(half_map, maps.fsc_masked))
         rings = int(shells / padded.share)
         generator = generator_for(seed, "held-out images", number)

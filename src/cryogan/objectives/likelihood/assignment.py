@@ -19,7 +19,6 @@ from cryogan.objectives.likelihood.bands import (
     search_for,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.em_step import with_residual_noise
 from cryogan.objectives.likelihood.goodness_of_fit import (
     Expectation,
     error_of_maps,
@@ -148,8 +147,7 @@ def assign(
     """Assign poses, and conformations if there are any, to all particles of a set.
 
     Args:
-        half: the particles and what was measured on them; their noise is measured by what the
-            maps leave of them, unless a run has done so.
+        half: the particles and what was measured on them.
         basis: (C, D, D, D) basis volumes of their field of view, in their units
             (`HalfSet.basis_scaled_to_images`).
         latent_grid: the conformations, of C basis volumes.
@@ -173,10 +171,6 @@ def assign(
         error = fourier.rfft(rescale_volume(error_map.to(device), size), 3).abs().square()
         map_error = fourier.shell_mean(error, size, 3)[1 : levels[-1].rings + 1].cpu()
     generator = generator_for(0, "poses drawn from the posteriors")
-    if half.split is None:
-        half = with_residual_noise(
-            half, maps, latent_grid, levels, harmonics, image_model, generator
-        )
     expectation = Expectation.of(half, maps, levels[-1], generator, image_model)
     searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
     result = unassigned(len(half), latent_grid)

@@ -59,7 +59,7 @@ from cryogan.randomness import generator_for
 from cryogan.symmetry import symmetry_matrices
 
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
-_WEAKEST = 1e4  # prior of the mean, in units of the first shell's
+_EDGE = 0.04  # of the box: of the ball that unfiltered maps fill
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
 _AGREEMENT = 0.5  # of initial models: the mean FSC of those that are good enough
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
@@ -433,12 +433,18 @@ def _moved(maps: Tensor, alignment: Alignment, pixel_size_A: float) -> Tensor:
 
 
 def _unfiltered(equations: NormalEquations, start: Tensor, finest: int) -> Tensor:
-    """(C, D, D, D) maps without a mask, whose prior costs them next to nothing of their power."""
-    shell = torch.arange(start.shape[-1] // 2 + 1, device=start.device)
+    """(C, D, D, D) maps without the molecule's mask, whose prior costs next to none of their power.
+
+    They fill the ball that the box holds. Images say nothing of its corners, which their window
+    empties, and without a limit these made the lowest shells overflow.
+    """
+    size, device = start.shape[-1], start.device
+    shell = torch.arange(size // 2 + 1, device=device)
     prior = torch.where(shell <= finest, _NO_PRIOR / shell_weight(equations), 0.0)
-    # images hold next to no information on the mean; a limit keeps the equations within float32
-    prior[:, 0] = torch.minimum(prior[:, 0], _WEAKEST * prior[:, 1])
-    return solve(equations, prior, torch.ones_like(start[0]), start, iterations=24)
+    prior[:, 0] = prior[:, 1]  # images hold no information on the mean
+    edge = _EDGE * size
+    ball = fourier.soft_disc(size, size / 2 - edge, edge, 3, device)
+    return solve(equations, prior, ball, start, iterations=24)
 
 
 def _prior_from_fsc(fsc: Tensor, equations: NormalEquations, finest: int) -> Tensor:

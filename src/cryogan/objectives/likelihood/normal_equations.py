@@ -25,6 +25,7 @@ from cryogan.physics.projection import sample_spectrum, volume_spectrum
 
 _DIRECTIONS_AT_ONCE = 1024
 _COEFFICIENTS_AT_ONCE = 4_000_000
+_ROUNDING = 1e-7  # of the strongest shell's weight
 _STRONGEST_PRIOR = 1e7  # times the largest weight of the data
 
 
@@ -213,6 +214,8 @@ def shell_weight(equations: NormalEquations) -> Tensor:
 
     What the quadratic form says of plane waves in the box: lags count by how often they occur in
     it. (A kernel that is merely cut lets the strong shells leak into the weak, with either sign.)
+    Weights below a ten-millionth of the strongest shell's are rounding, of either sign too, and
+    count as that much.
     """
     size = equations.backprojection.shape[-1]
     first, second = pairs(len(equations.backprojection))
@@ -222,7 +225,8 @@ def shell_weight(equations: NormalEquations) -> Tensor:
         often = (1.0 - lag.abs() / size).view(-1, *[1] * (-1 - axis))
         own = torch.stack(torch.split(own * often, size, axis)).sum(0)
     weight = torch.fft.rfftn(own, dim=(-3, -2, -1)).real
-    return fourier.shell_mean(weight, size, 3).clamp_min(1e-20) / size**3
+    found = fourier.shell_mean(weight, size, 3) / size**3
+    return found.clamp_min(1e-20).maximum(_ROUNDING * found.amax(dim=-1, keepdim=True))
 
 
 def solve(
