@@ -27,7 +27,7 @@ QUICK = [
     *(
         "--likelihood.initialisations=1",
         "--likelihood.initial_attempts=1",
-        "--likelihood.initial_batches=2",
+        "--likelihood.initial_batches=6",
     ),
     *("--likelihood.initial_batch_size=150", "--likelihood.initial_rings=[5, 6]"),
     "--likelihood.iterations=2",

@@ -18,6 +18,7 @@ from cryogan.physics.imaging import Preprocessing
 from cryogan.physics.noise import NoiseModel
 from cryogan.physics.spectra import PowerSpectra
 
+_MOST_NOISE = 4.0  # times what was measured
 _LEAST_SIGNAL = 0.01  # of the images' power
 
 
@@ -52,7 +53,8 @@ class PowerSplit:
 
         Residuals above the noise are noise that the spectra took for signal, or signal that the
         map does not explain yet: both are noise to the poses. The noise never falls below what was
-        measured, because a map that follows the noise of its images leaves too little.
+        measured, because a map that follows the noise of its images leaves too little; nor does it
+        exceed four times that, because of strong images a coarse map leaves far more than noise.
 
         Args:
             residual: (R,) mean residual of rings 1 ... R, in units of the noise now.
@@ -62,7 +64,7 @@ class PowerSplit:
         ring = (torch.arange(shells) - 1).clamp(0, len(residual) - 1)  # held beyond the band
         inside = torch.arange(shells) <= len(residual)
         total = self.noise * power[ring]  # in units of the noise that was measured
-        noise = torch.minimum(self.noise * residual[ring], total).clamp_min(1.0)
+        noise = torch.minimum(self.noise * residual[ring], total).clamp(1.0, _MOST_NOISE)
         left = (total - noise).clamp_min(_LEAST_SIGNAL * total) / (total - 1.0).clamp_min(1e-6)
         last = len(residual)
         noise = torch.where(inside, noise, noise[min(last, shells - 1)])
