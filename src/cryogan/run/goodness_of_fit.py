@@ -35,7 +35,7 @@ def goodness_of_run(
     *,
     noise: NoiseModel | None,
     image_model: ImageModel,
-    splits: Sequence[PowerSplit] | None,
+    splits: Sequence[PowerSplit],
     seed: int,
     device: torch.device,
 ) -> tuple[GoodnessOfFit, float]:
@@ -70,8 +70,7 @@ def goodness_of_run(
     found = []
     for number, half_map in enumerate(filtered):
         half = HalfSet.of(half_sets[1 - number], noise, padded)
-        if splits is not None:
-            half = half.divided(splits[1 - number])
+        half = half.divided(splits[1 - number] if splits else None)
         generator = generator_for(seed, "goodness of fit", number)
         rings = int(shells / padded.share)
         volume = padded.pad(half_map)

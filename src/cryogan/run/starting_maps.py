@@ -15,6 +15,11 @@ from cryogan.particles import Particles
 from cryogan.run.checkpoint import RESULT, load_arrays
 
 
+def _result_of(folder: Path) -> dict[str, Tensor]:
+    """What the objective kept of a run; nothing of an objective that keeps half-sets apart."""
+    return load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
+
+
 def half_maps(folder: Path, particles: Particles) -> Tensor:
     """(2, D, D, D) half-maps of a run, in one frame: filtered and masked if it has such ones.
 
@@ -30,25 +35,22 @@ def half_maps(folder: Path, particles: Particles) -> Tensor:
                 f"The half maps of {folder} are {found_A:.1f} Å wide but the particles "
                 f"{wanted_A:.1f} Å; give the particles that the run was made from."
             )
-    result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
+    result = _result_of(folder)
     return result.get("filtered", torch.stack([map_.volume for map_ in maps]))
 
 
 def image_model_of(folder: Path) -> ImageModel:
     """Of the images of a run; that before any estimate, if it has none."""
-    result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
+    result = _result_of(folder)
     if "image_model" not in result:
         return FIRST
     contrast_sd, junk_share = result["image_model"].tolist()
     return ImageModel(contrast_sd, junk_share)
 
 
-def power_splits_of(folder: Path) -> tuple[PowerSplit, ...] | None:
-    """How a run divided the power of each half-set's images; None if it did not."""
-    result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
-    if "power_splits" not in result:
-        return None
-    return tuple(PowerSplit.read(each) for each in result["power_splits"])
+def power_splits_of(folder: Path) -> tuple[PowerSplit, ...]:
+    """How a run divided the power of each half-set's images; none if it did not."""
+    return tuple(PowerSplit.read(each) for each in _result_of(folder).get("power_splits", ()))
 
 
 def half_basis(
@@ -77,7 +79,7 @@ def half_basis(
             + "; leave --latent and --classes as the run had them."
         )
     populations = series.weight.float() if space.is_discrete else None
-    result = load_arrays(folder / RESULT) if (folder / RESULT).is_file() else {}
+    result = _result_of(folder)
     if "basis" in result and result["basis"].shape[1] == wanted:
         return result["basis"], populations
     if series.volumes.shape[-1] != maps.shape[-1]:

@@ -240,7 +240,7 @@ def assign_halves(
     noise: NoiseModel | None = None,
     show: Callable[[float], None] = lambda fraction: None,
     image_model: ImageModel = ALIKE,
-    splits: Sequence[PowerSplit] | None = None,
+    splits: Sequence[PowerSplit] = (),
 ) -> Assignment:
     """Assign particles with the maps of the half-set that each belongs to, or with the average.
 
@@ -289,8 +289,7 @@ def assign_halves(
         if len(rows) == 0:
             continue
         half = HalfSet.of(particles.subset(rows), noise, padded)
-        if splits is not None:
-            half = half.divided(splits[number % len(splits)])
+        half = half.divided(splits[number % len(splits)] if splits else None)
         scaled = half.basis_scaled_to_images(basis)
         found = assign(
             half,

@@ -139,8 +139,8 @@ class HalfSet:
         signal = self.measurement.spectra.signal
         return signal if self.split is None else signal * self.split.signal
 
-    def divided(self, split: PowerSplit) -> "HalfSet":
-        """With power divided as in another set of the same box."""
+    def divided(self, split: PowerSplit | None) -> "HalfSet":
+        """With power divided as in another set of the same box; as it was measured, if None."""
         return replace(self, split=split)
 
     def with_residuals(self, residual: Tensor, power: Tensor) -> "HalfSet":

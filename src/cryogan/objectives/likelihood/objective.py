@@ -82,7 +82,8 @@ class Likelihood:
         particles = task.half_sets[0]
         padded = self._padded(particles)
         average, halves = padded.crop(state.average.cpu()), padded.crop(state.halves.cpu())
-        assert state.unfiltered is not None  # of the last iteration
+        assert state.unfiltered is not None
+        assert state.splits is not None
         unfiltered = padded.crop(state.unfiltered.cpu())
         grid = latent_grid_of(self.config, len(average), state.prior)
         pixel_size_A = particles.pixel_size_A * particles.box_size / average.shape[-1]
@@ -91,11 +92,10 @@ class Likelihood:
             "filtered": torch.einsum("c,hczyx->hzyx", grid.average, halves),
             "populations": state.prior,
             "image_model": torch.tensor([state.contrast_sd, state.junk_share]),
+            "power_splits": state.splits,
             "band_A": torch.tensor(padded.width_px * particles.pixel_size_A / state.band),
             "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),
         }
-        if state.splits is not None:
-            result["power_splits"] = state.splits
         plain = {"average": average, "half1": unfiltered[0], "half2": unfiltered[1]}
         for name, basis in plain.items():
             result[name] = torch.einsum("c,czyx->zyx", grid.average, basis)

@@ -63,7 +63,7 @@ def residuals(
     Args:
         half: where the images come from.
         index: (n,) images.
-        posterior: of these images, not annealed.
+        posterior: of these images; poses are drawn as if it were not annealed.
         basis: (C, D, D, D) basis volumes that it is of, of the working box.
         level: the finest of the pose search; its rings are the band.
         generator: CPU generator, for the choice of poses.
