@@ -24,11 +24,8 @@ from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.normal_equations import normal_equations, solve, weighted_poses
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, posterior_of, references_of
-from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import rescale_volume
-from cryogan.simulation.in_memory import simulate_particles
-from cryogan.simulation.microscope import random_ctf
+from phantom_sets import phantom_set
 
 BOX, PIXEL_SIZE_A, COUNT, RINGS = 32, 6.0, 1200, 12
 THRESHOLD = 0.003
@@ -37,19 +34,10 @@ SHELLS = (8, 10)
 
 def rows_of(snr_dB: float, seed: int) -> list[dict[str, object]]:
     """Both rules on one set."""
-    generator = torch.Generator().manual_seed(seed)
-    truth = phantom_map(BOX, PIXEL_SIZE_A)
-    made = simulate_particles(
-        truth,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=snr_dB,
-        generator=generator,
-    )
+    particles, known = phantom_set(BOX, PIXEL_SIZE_A, COUNT, snr_dB, seed)
+    truth = known.volume
     cpu = torch.device("cpu")
-    half = HalfSet.of(made.particles)
+    half = HalfSet.of(particles)
     config = LikelihoodConfig(assumptions=Assumptions())
     size = box_for(RINGS, BOX)
     harmonics = harmonics_for(size, RINGS, config, cpu)

@@ -26,13 +26,9 @@ from torch import Tensor
 import cryogan
 from cryogan import fourier
 from cryogan.evaluation.comparison import compare_to_truth
-from cryogan.io.mrc import Map
 from cryogan.particles import FLIPPED, MULTIPLIED, ArrayStack, CTFParams, Particles
-from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
-from cryogan.physics.distributions import PoseDistribution
-from cryogan.simulation.in_memory import simulate_particles
-from cryogan.simulation.microscope import random_ctf
+from phantom_sets import phantom_set
 
 BOX, PIXEL_SIZE_A, COUNT, SNR_DB = 32, 6.0, 600, 3.0
 RESULTS = Path(__file__).parent / "results" / "nuisances.csv"
@@ -41,22 +37,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adversarial": {},
 }
 SHORT = 25600  # images of the only stage of an adversarial run
-
-
-def plain_set() -> tuple[Particles, Map]:
-    """Images of the phantom, centred, and the phantom."""
-    generator = torch.Generator().manual_seed(17)
-    truth = phantom_map(BOX, PIXEL_SIZE_A)
-    made = simulate_particles(
-        truth,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=COUNT,
-        ctf=random_ctf(COUNT, generator),
-        poses=PoseDistribution(),
-        snr_dB=SNR_DB,
-        generator=generator,
-    )
-    return made.particles, Map(truth, PIXEL_SIZE_A)
 
 
 def with_images(particles: Particles, images: Tensor, correction: int = 0) -> Particles:
@@ -129,7 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    particles, truth = plain_set()
+    particles, truth = phantom_set(BOX, PIXEL_SIZE_A, COUNT, SNR_DB, 17)
     images = particles.stack.read(torch.arange(COUNT))
     transfer = ctf(particles.ctf, BOX, PIXEL_SIZE_A)
     settings = dict(SETTINGS[options.objective])

@@ -24,11 +24,9 @@ from torch import Tensor
 import cryogan as cg
 from cryogan import fourier
 from cryogan.particles import ArrayStack, Particles
-from cryogan.phantom import phantom_map
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.run.contents import read_run_contents
-from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
+from phantom_sets import phantom_set
 
 BOX, PIXEL_A, IMAGES = 16, 12.0, 300
 NOISES = ("white", "coloured", "background")
@@ -92,22 +90,12 @@ def noise_images(kind: str, generator: torch.Generator) -> Tensor:
 
 def particles_of(case: Case) -> tuple[Particles, cg.Map | None]:
     """The images, and the truth if there is one."""
+    if case.snr_dB is not None:
+        return phantom_set(BOX, PIXEL_A, IMAGES, case.snr_dB, 1000 + case.seed)
     generator = torch.Generator().manual_seed(1000 + case.seed)
     ctf = random_ctf(IMAGES, generator)
-    if case.snr_dB is None:
-        stack = ArrayStack(noise_images(case.kind, generator))
-        return Particles(stack, ctf, PIXEL_A), None
-    volume = phantom_map(BOX, PIXEL_A)
-    simulated = simulate_particles(
-        volume,
-        pixel_size_A=PIXEL_A,
-        n=IMAGES,
-        ctf=ctf,
-        poses=PoseDistribution(),
-        snr_dB=case.snr_dB,
-        generator=generator,
-    )
-    return simulated.particles, cg.Map(volume, PIXEL_A)
+    stack = ArrayStack(noise_images(case.kind, generator))
+    return Particles(stack, ctf, PIXEL_A), None
 
 
 def cpu_s() -> float:
