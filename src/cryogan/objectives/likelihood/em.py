@@ -11,10 +11,9 @@ a motion that the half-sets do not share is suppressed.
 """
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
-from itertools import product
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,9 +21,13 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
-from cryogan.evaluation.fsc import fourier_shell_correlation, resolution_A
+from cryogan.evaluation.fsc import resolution_A
 from cryogan.evaluation.resampling import translated
 from cryogan.objectives.base import Step
+from cryogan.objectives.likelihood.agreeing_initial_models import (
+    agreeing_initial_models,
+    record_of_batch,
+)
 from cryogan.objectives.likelihood.bands import (
     box_for,
     fsc_cutoff_shell,
@@ -46,8 +49,6 @@ from cryogan.objectives.likelihood.em_step import (
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
 from cryogan.objectives.likelihood.initial_model import (
-    InitialStep,
-    initial_model,
     initialise_conformations,
 )
 from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight, solve
@@ -61,7 +62,6 @@ from cryogan.symmetry import symmetry_matrices
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _EDGE = 0.04  # of the box: of the ball that unfiltered maps fill
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
-_AGREEMENT = 0.5  # of initial models: the mean FSC of those that are good enough
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -163,7 +163,9 @@ def expectation_maximisation(
                 maps = torch.stack([half.basis_scaled_to_images(own) for half, own in both])
                 maps = symmetrised(maps, config)
             if maps is None or _poor(maps, config):
-                maps, seen = yield from _initial_models(halves, maps, config, seed, device, pool)
+                maps, seen = yield from agreeing_initial_models(
+                    halves, maps, config, seed, device, pool
+                )
             if maps.shape[1] < wanted:
                 generator = generator_for(seed, "conformations")
                 for step in initialise_conformations(
@@ -171,7 +173,9 @@ def expectation_maximisation(
                 ):
                     maps = step.maps
                     seen += sum(min(len(half), config.conformation_batch_size) for half in halves)
-                    yield Step(_record("conformations", seen, step.rings, step.log_likelihood))
+                    yield Step(
+                        record_of_batch("conformations", seen, step.rings, step.log_likelihood)
+                    )
             prior = latent_grid_of(config, maps.shape[1], populations).prior
             whole = min(len(half) for half in halves) <= config.subset_size * maps.shape[1]
             fsc = fsc_of_basis(maps)
@@ -184,103 +188,6 @@ def expectation_maximisation(
         while not state.finished:
             state, record = _iteration(state, halves, config, seed, device, pool)
             yield Step(record, state, finished=state.finished, milestone=True, live=state)
-
-
-def _initial_models(
-    halves: tuple[HalfSet, HalfSet],
-    given: Tensor | None,
-    config: LikelihoodConfig,
-    seed: int,
-    device: torch.device,
-    pool: Executor,
-) -> Generator[Step, None, tuple[Tensor, int]]:
-    """Coarse maps (2, 1, D, D, D), and how many images they took; from `given` ones, if any.
-
-    A model may be wrong, but two wrong ones hardly agree. Where the half-sets' models do not, both
-    get another one from other random numbers. The two, one of each half-set, that agree best are
-    chosen; each is made of its own images alone.
-    """
-    rings = 0 if given is None else fsc_cutoff_shell(fsc_of_basis(given)[0], 0.5)
-
-    def model_of(number: int, attempt: int) -> Iterator[InitialStep]:
-        start = None if given is None else given[number, 0]
-        names = ("initial model", number) if attempt == 0 else ("initial model", number, attempt)
-        return initial_model(
-            halves[number], config, generator_for(seed, *names), device, start, rings
-        )
-
-    seen, best = 0, _Agreement(-1.0)
-    models: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for attempt in range(1 if given is not None else config.initial_attempts):
-        for steps in _side_by_side(pool, model_of(0, attempt), model_of(1, attempt)):
-            batch = sum(min(len(half), config.initial_batch_size) for half in halves)
-            seen += steps[0].tried * batch
-            log_likelihood = 0.5 * sum(step.log_likelihood for step in steps)
-            record = _record("initial model", seen, steps[0].rings, log_likelihood)
-            if steps[0].compared:
-                record["initialisations"] = [list(step.compared) for step in steps]
-            yield Step(record)
-        for mine, step in zip(models, steps, strict=True):
-            mine.append(step.maps)
-        pixel_size_A = halves[0].stack(models[0][0].shape[-1]).pixel_size_A
-        for first, second in product(range(attempt + 1), repeat=2):
-            if attempt in (first, second):
-                found = _Agreement.of(models[0][first], models[1][second], pixel_size_A)
-                best = max(best, found, key=lambda agreement: agreement.area)
-        agreed_A = resolution_A(best.fsc, 0.5, pixel_size_A)
-        record = {"phase": "half-map comparison", "images_seen": seen, "half_map_0.5_A": agreed_A}
-        yield Step(record)
-        if best.area >= _AGREEMENT:
-            break
-    pair = best.pair
-    if given is not None:  # whose frame they are to have
-        reference = rescale_volume(given[0, 0].to(device), pair.shape[-1])
-        pair = _moved(pair, align(pair[0], reference, pixel_size_A), pixel_size_A)
-    both = zip(halves, pair, strict=True)
-    return torch.stack([half.basis_scaled_to_images(own[None]) for half, own in both]), seen
-
-
-@dataclass(frozen=True)
-class _Agreement:
-    """How far the initial models of the half-sets agree.
-
-    Attributes:
-        area: mean FSC of their shells, 0 from the first below 0.5 on.
-        fsc: (D // 2 + 1,).
-        pair: (2, D, D, D) the models, the second aligned to the first.
-    """
-
-    area: float
-    fsc: Tensor = field(default_factory=lambda: torch.zeros(1))
-    pair: Tensor = field(default_factory=lambda: torch.zeros(2, 1, 1, 1))
-
-    @classmethod
-    def of(cls, first: Tensor, second: Tensor, pixel_size_A: float) -> "_Agreement":
-        second = apply_alignment(second, align(second, first, pixel_size_A), pixel_size_A)
-        fsc = fourier_shell_correlation(first, second)
-        within = fsc[1 : len(fsc) - 2].nan_to_num()
-        above = (within >= 0.5).int().cumprod(0)
-        return cls(float((within * above).mean()), fsc, torch.stack((first, second)))
-
-
-def _side_by_side(
-    pool: Executor, first: Iterator[InitialStep], second: Iterator[InitialStep]
-) -> Iterator[tuple[InitialStep, InitialStep]]:
-    """Both, a step at a time."""
-    while True:
-        one, other = pool.map(lambda steps: next(steps, None), (first, second))
-        if one is None or other is None:
-            return
-        yield one, other
-
-
-def _record(phase: str, seen: int, rings: int, log_likelihood: float) -> dict[str, Any]:
-    return {
-        "phase": phase,
-        "images_seen": seen,
-        "rings": rings,
-        "log_likelihood": log_likelihood,
-    }
 
 
 def _poor(maps: Tensor, config: LikelihoodConfig) -> bool:
@@ -394,7 +301,7 @@ def _iteration(
         torch.stack([half.power_split.record for _, half, _, _ in found]),
     )
     log_likelihood = 0.5 * (first_step.log_likelihood + second_step.log_likelihood)
-    return after, _record("refinement", after.images_seen, rings, log_likelihood) | {
+    return after, record_of_batch("refinement", after.images_seen, rings, log_likelihood) | {
         "iteration": done,
         "images": images,
         "box_size": size,
