@@ -9,9 +9,10 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
-from cryogan.evaluation.fsc import band_end, ended
+from cryogan.evaluation.fsc import band_end, corrected_fsc, ended
 from cryogan.evaluation.resampling import resample_map
 from cryogan.io.mrc import Map
+from cryogan.randomness import generator_for
 from cryogan.report.comparison_figures import half_maps_figure, maps_figure
 from cryogan.report.figures import to_html
 from cryogan.report.formats import angstrom
@@ -32,7 +33,7 @@ def compare_maps(runs: Mapping[str, RunContents]) -> dict[str, Comparison]:
     Returns:
         Label of each run but the first → its map compared with the first one's, which is `truth`
         there: (D, D, D) each, with the first one's D and pixel size. FSC curves are NaN beyond the
-        band of either map.
+        band of either map; the masked one is corrected for what the mask brings.
 
     Raises:
         InputError: a map is constant, not finite or smaller than 16 voxels.
@@ -51,9 +52,11 @@ def compare_maps(runs: Mapping[str, RunContents]) -> dict[str, Comparison]:
                 f"The maps of {label} and {first} cannot be compared: {error}"
             ) from error
         last = int(band_end(map_.volume) * _width_A(reference) / _width_A(map_))  # of coarser ones
-        found[label] = replace(
-            result, fsc=ended(result.fsc, last), fsc_masked=ended(result.fsc_masked, last)
+        last = min(last, int(result.fsc.isfinite().nonzero().max()))
+        masked = corrected_fsc(
+            result.truth, result.aligned, result.mask, generator_for(0, "phase randomisation")
         )
+        found[label] = replace(result, fsc=ended(result.fsc, last), fsc_masked=ended(masked, last))
     return found
 
 
