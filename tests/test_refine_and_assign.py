@@ -97,6 +97,16 @@ def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("max_shift", ["0", "20%"])
+def test_a_run_assigns_in_a_padded_box_of_another_width(
+    reconstructed: Path, dataset: Path, max_shift: str, tmp_path: Path
+) -> None:
+    """Shifts widen it; the noise that the run has measured follows spatial frequency."""
+    particles = cg.read_particles(dataset / "particles.star").subset(torch.arange(60))
+    found = cg.assign(particles, reconstructed, max_shift=max_shift, device="cpu")
+    assert bool(found.assignment.log_likelihood.isfinite().all())
+
+
 def write_config(folder: Path, dataset: Path, assumptions: Assumptions) -> None:
     """The `config.json` of an adversarial run."""
     about = {

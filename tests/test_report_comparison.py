@@ -1,6 +1,7 @@
 """The page that compares runs: curves, table, aligned maps, hand, and what is refused."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,3 +249,22 @@ def test_command(
     ):
         assert main(["report", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_the_particle_file_of_a_run_is_not_written_over(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    star = tmp_path / "particles.star"
+    star.write_text("data_particles")
+    changed(pair[1] / "config.json", lambda config: config["particles"].update(star=str(star)))
+    with pytest.raises(InputError, match="made from"):
+        write_comparison(pair, star)
+    assert star.read_text() == "data_particles"
+
+
+def test_a_device_or_a_pipe_is_not_replaced(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.html"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="no regular file"):
+        write_comparison(pair, pipe)
+    assert pipe.is_fifo()

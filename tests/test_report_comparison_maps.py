@@ -90,3 +90,12 @@ def test_what_the_mask_brings_is_no_agreement(tmp_path: Path, generator: torch.G
     corrected = found.fsc_masked[outer].mean()
     assert float(plain) > 0.2
     assert abs(float(corrected)) < 0.5 * float(plain)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 1e-25), (1e18, 1.0)])
+def test_maps_of_any_units_are_compared(first: float, second: float, tmp_path: Path) -> None:
+    runs = (
+        make_run(tmp_path / "one", first * chiral()),
+        make_run(tmp_path / "second", second * moved(chiral())),
+    )
+    assert compare_maps(opened(*runs))["second"].correlation > 0.995

@@ -18,13 +18,14 @@ from cryogan.physics.spectra import PowerSpectra
 from simulated_sets import centred_particles
 
 BOX, PIXEL_A, COUNT, RINGS = 24, 8.0, 400, 9
+WIDTH_A = BOX * PIXEL_A
 CPU = torch.device("cpu")
 INSIDE = slice(2, RINGS + 1)
 
 
 def test_the_power_of_the_images_stays_the_same() -> None:
     """Rings of noise 1, 2 and 3 times that measured, in images of three times its power."""
-    before = PowerSplit.unchanged(6)
+    before = PowerSplit.unchanged(6, WIDTH_A)
     split = before.with_residuals(torch.tensor([1.0, 2.0, 3.0]), torch.full((3,), 3.0))
     torch.testing.assert_close(split.noise, torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0, 3.0]))
     signal = split.signal * (3.0 - 1.0)  # in units of the noise
@@ -33,7 +34,7 @@ def test_the_power_of_the_images_stays_the_same() -> None:
 
 
 def test_what_was_raised_too_far_comes_down_again_but_not_below_the_measured() -> None:
-    high = PowerSplit.unchanged(4).with_residuals(torch.tensor([2.0]), torch.tensor([4.0]))
+    high = PowerSplit.unchanged(4, WIDTH_A).with_residuals(torch.tensor([2.0]), torch.tensor([4.0]))
     assert float(high.noise[1]) == 2.0
     low = high.with_residuals(torch.tensor([0.75]), torch.tensor([2.0]))
     assert float(low.noise[1]) == 1.5
@@ -43,8 +44,21 @@ def test_what_was_raised_too_far_comes_down_again_but_not_below_the_measured() -
 
 
 def test_a_record_reads_back() -> None:
-    split = PowerSplit(torch.rand(5), torch.rand(5))
-    torch.testing.assert_close(PowerSplit.read(split.record).record, split.record)
+    split = PowerSplit(torch.rand(5), torch.rand(5), WIDTH_A)
+    torch.testing.assert_close(PowerSplit.read(split.record, WIDTH_A).record, split.record)
+
+
+def test_a_split_follows_spatial_frequency_into_another_box() -> None:
+    """Half as wide a box has every other shell; a wider one holds the last beyond."""
+    noise = torch.tensor([1.0, 1.0, 2.0, 3.0, 4.0])
+    split = PowerSplit(noise, 1.0 / noise, WIDTH_A)
+    torch.testing.assert_close(split.at(5, WIDTH_A).record, split.record, rtol=0.0, atol=0.0)
+    narrow = split.at(3, WIDTH_A / 2)
+    torch.testing.assert_close(narrow.noise, torch.tensor([1.0, 2.0, 4.0]))
+    wide = split.at(12, 2 * WIDTH_A)
+    torch.testing.assert_close(
+        wide.noise[[2, 3, 4, 8, 11]], torch.tensor([1.0, 1.5, 2.0, 4.0, 4.0])
+    )
 
 
 @pytest.mark.parametrize("share", [1.0, 0.4])

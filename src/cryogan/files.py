@@ -14,9 +14,15 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block ends well.
 
     Raises:
-        InputError: the folder does not exist or cannot be written, or `path` is a folder.
+        InputError: the folder does not exist or cannot be written, or `path` is a folder or a
+            device.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(
+            f"Cannot write {path}: it is no regular file but a device or a pipe, which would be "
+            "replaced; give the name of a file to write."
+        )
     try:
         descriptor, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix

@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
             f"The report of one run is {folders[0] / 'report.html'}; leave out --output, or give "
             "another run to compare with."
         )
-    path = Path(output or _OUTPUT)
+    path = Path(_OUTPUT if output is None else output)
     if not path.parent.is_dir():
         raise InputError(f"Cannot write {path}: its folder does not exist; make it.")
 

@@ -45,6 +45,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     _require_different(folders)
     runs = dict(zip(_labels(folders), map(_finished, folders), strict=True))
     refuse_overwriting(path, _files_of(folders), "a file of a run that is compared")
+    refuse_overwriting(path, _inputs_of(runs), "which a run that is compared was made from")
     compared = compare_maps(runs)
     title = _listed(list(runs))
     page = render(
@@ -148,6 +149,15 @@ def _files_of(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
         for file in folder.rglob("*"):
             if file.is_file() and (file.suffix != ".html" or file.name == "report.html"):
+                yield file
+
+
+def _inputs_of(runs: Mapping[str, RunContents]) -> Iterator[Path]:
+    """Particle and noise files of runs, where they still are."""
+    for run in runs.values():
+        for key in ("star", "noise"):
+            file = Path(str(run.particles.get(key) or ""))
+            if file.is_file():
                 yield file
 
 

@@ -45,8 +45,12 @@ def compare_maps(runs: Mapping[str, RunContents]) -> dict[str, Comparison]:
     for label, other in others:
         map_ = other.maps["map"]
         try:
-            same_box = resample_map(map_.volume, map_.pixel_size_A, pixel_size_A, size)
-            result = compare_to_truth(Map(same_box, pixel_size_A), reference)
+            same_box = resample_map(
+                _of_unit_scale(map_.volume), map_.pixel_size_A, pixel_size_A, size
+            )
+            result = compare_to_truth(
+                Map(same_box, pixel_size_A), Map(_of_unit_scale(reference.volume), pixel_size_A)
+            )
         except InputError as error:
             raise InputError(
                 f"The maps of {label} and {first} cannot be compared: {error}"
@@ -161,6 +165,12 @@ def _mirrored(found: Comparison) -> bool:
 
 def _width_A(map_: Map) -> float:
     return map_.volume.shape[-1] * map_.pixel_size_A
+
+
+def _of_unit_scale(volume: Tensor) -> Tensor:
+    """Divided by its largest modulus: maps may be in units that float32 does not square."""
+    largest = volume.abs().max()
+    return volume / largest if float(largest) > 0.0 else volume
 
 
 def _standardised(volume: Tensor) -> FloatArray:

@@ -50,7 +50,11 @@ def image_model_of(folder: Path) -> ImageModel:
 
 def power_splits_of(folder: Path) -> tuple[PowerSplit, ...]:
     """How a run divided the power of each half-set's images; none if it did not."""
-    return tuple(PowerSplit.read(each) for each in _result_of(folder).get("power_splits", ()))
+    result = _result_of(folder)
+    if "power_splits_width_A" not in result:
+        return ()
+    width_A = float(result["power_splits_width_A"])
+    return tuple(PowerSplit.read(each, width_A) for each in result["power_splits"])
 
 
 def half_basis(

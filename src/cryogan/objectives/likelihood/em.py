@@ -233,7 +233,7 @@ def _iteration(
         maps = rescale_volume(state.halves[number].to(device), size)
         image_model = ImageModel(state.contrast_sd, state.junk_share)
         if state.splits is not None:
-            half = half.divided(PowerSplit.read(state.splits[number]))
+            half = half.divided(PowerSplit.read(state.splits[number], half.width_A))
         else:
             half = with_residual_noise(
                 half, maps, latent_grid, levels, harmonics, image_model, generator

@@ -29,15 +29,18 @@ class PowerSplit:
     Attributes:
         noise: (S,) factors of the noise, 1 or more.
         signal: (S,) factors of the signal, 1 or less; the power of the images stays the same.
+        width_A: of the box whose shells these are.
     """
 
     noise: Tensor
     signal: Tensor
+    width_A: float
 
     @classmethod
-    def read(cls, record: Tensor) -> "PowerSplit":
+    def read(cls, record: Tensor, width_A: float) -> "PowerSplit":
         """From what `record` gives."""
-        return cls(*record)
+        noise, signal = record
+        return cls(noise, signal, width_A)
 
     @property
     def record(self) -> Tensor:
@@ -45,8 +48,20 @@ class PowerSplit:
         return torch.stack((self.noise, self.signal))
 
     @classmethod
-    def unchanged(cls, shells: int) -> "PowerSplit":
-        return cls(torch.ones(shells), torch.ones(shells))
+    def unchanged(cls, shells: int, width_A: float) -> "PowerSplit":
+        """As it was measured."""
+        return cls(torch.ones(shells), torch.ones(shells), width_A)
+
+    def at(self, shells: int, width_A: float) -> "PowerSplit":
+        """The same by the shells of another box: interpolated in spatial frequency, then held."""
+        place = torch.arange(shells) * (self.width_A / width_A)
+        place = place.clamp_max(len(self.noise) - 1)
+        below = place.floor().long().clamp_max(len(self.noise) - 2)
+        noise, signal = (
+            torch.lerp(values[below], values[below + 1], place - below)
+            for values in (self.noise, self.signal)
+        )
+        return PowerSplit(noise, signal, width_A)
 
     def with_residuals(self, residual: Tensor, power: Tensor) -> "PowerSplit":
         """After a map has left residuals.
@@ -69,7 +84,7 @@ class PowerSplit:
         last = len(residual)
         noise = torch.where(inside, noise, noise[min(last, shells - 1)])
         left = torch.where(inside, left, left[min(last, shells - 1)]).clamp_max(1.0)
-        return PowerSplit(noise, left)
+        return PowerSplit(noise, left, self.width_A)
 
 
 @dataclass(frozen=True)
@@ -140,8 +155,10 @@ class HalfSet:
         return signal if self.split is None else signal * self.split.signal
 
     def divided(self, split: PowerSplit | None) -> "HalfSet":
-        """With power divided as in another set of the same box; as it was measured, if None."""
-        return replace(self, split=split)
+        """With power divided as in another set, of any box; as it was measured, if None."""
+        if split is None:
+            return replace(self, split=None)
+        return replace(self, split=split.at(len(self.measurement.spectra.noise), self.width_A))
 
     def with_residuals(self, residual: Tensor, power: Tensor) -> "HalfSet":
         """With power divided anew: `PowerSplit.with_residuals`."""
@@ -150,7 +167,13 @@ class HalfSet:
     @property
     def power_split(self) -> PowerSplit:
         """How power is divided now."""
-        return self.split or PowerSplit.unchanged(len(self.measurement.spectra.noise))
+        shells = len(self.measurement.spectra.noise)
+        return self.split or PowerSplit.unchanged(shells, self.width_A)
+
+    @property
+    def width_A(self) -> float:
+        """Of the box that the images are padded to, or of their own."""
+        return self.particles.box_size * self.particles.pixel_size_A
 
     def window(self, size: int) -> Tensor:
         """(size, size) what the images are multiplied by, at a box."""

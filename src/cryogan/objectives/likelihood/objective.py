@@ -87,13 +87,15 @@ class Likelihood:
         unfiltered = padded.crop(state.unfiltered.cpu())
         grid = latent_grid_of(self.config, len(average), state.prior)
         pixel_size_A = particles.pixel_size_A * particles.box_size / average.shape[-1]
+        width_A = padded.width_px * particles.pixel_size_A
         result = {
             "basis": halves,
             "filtered": torch.einsum("c,hczyx->hzyx", grid.average, halves),
             "populations": state.prior,
             "image_model": torch.tensor([state.contrast_sd, state.junk_share]),
             "power_splits": state.splits,
-            "band_A": torch.tensor(padded.width_px * particles.pixel_size_A / state.band),
+            "power_splits_width_A": torch.tensor(width_A, dtype=torch.float64),
+            "band_A": torch.tensor(width_A / state.band),
             "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),
         }
         plain = {"average": average, "half1": unfiltered[0], "half2": unfiltered[1]}
