@@ -7,43 +7,9 @@ import math
 from dataclasses import dataclass
 
 from cryogan.errors import InputError
+from cryogan.simulation.setting_ranges import require_share, require_spread
 
-LARGEST_SPREAD = 2.0
 JUNK_KINDS = ("empty", "two", "edge", "broken", "aggregate")
-
-
-def require_spread(name: str, value: float) -> None:
-    """Refuse a relative standard deviation out of range.
-
-    Raises:
-        InputError: it is.
-    """
-    if not 0.0 <= value <= LARGEST_SPREAD:
-        raise InputError(
-            f"{name} is {value:g}; give a relative standard deviation from 0 to "
-            f"{LARGEST_SPREAD:g}, such as 0.3."
-        )
-
-
-def require_share(name: str, value: float) -> None:
-    """Refuse a share out of range.
-
-    Raises:
-        InputError: it is.
-    """
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} is {value:g}; give a share from 0 to 1, such as 0.2.")
-
-
-def require_both(share_name: str, share: float, size_name: str, size: float) -> None:
-    """Refuse a share of particles to which nothing happens, and what happens to none.
-
-    Raises:
-        InputError: one of the two is 0 and the other is not.
-    """
-    if (share > 0) != (size > 0):
-        missing, given = (size_name, share_name) if share > 0 else (share_name, size_name)
-        raise InputError(f"{given} is given but {missing} is 0; give both, or neither.")
 
 
 @dataclass(frozen=True)

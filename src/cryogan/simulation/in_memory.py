@@ -16,7 +16,8 @@ from cryogan.physics.projection import volume_spectrum
 from cryogan.simulation.dataset import make_folders
 from cryogan.simulation.microscope import perfect_ctf
 from cryogan.simulation.noise import gain, open_noise
-from cryogan.simulation.settings import NoiseSettings, accurate_padding
+from cryogan.simulation.noise_settings import NoiseSettings
+from cryogan.simulation.settings import accurate_padding
 from cryogan.simulation.truth import write_stars
 
 

@@ -11,7 +11,7 @@ from cryogan.io.cryosparc import read_ctf
 from cryogan.io.relion_metadata import read_metadata
 from cryogan.io.tables import read_columns
 from cryogan.particles import CTFParams
-from cryogan.simulation.settings import MicroscopeSettings
+from cryogan.simulation.microscope_settings import MicroscopeSettings
 
 _TABLE_COLUMNS = (
     "defocus_u_A",
@@ -43,7 +43,7 @@ def draw(
     Example:
         >>> import torch
         >>> from cryogan.simulation.microscope import draw
-        >>> from cryogan.simulation.settings import MicroscopeSettings
+        >>> from cryogan.simulation.microscope_settings import MicroscopeSettings
         >>> settings = MicroscopeSettings(defocus_A=(15000.0, 15000.0), voltage_kV=200.0)
         >>> ctf = draw(settings, 3, torch.Generator().manual_seed(0))
         >>> ctf.defocus_u_A.tolist(), ctf.voltage_kV.tolist()

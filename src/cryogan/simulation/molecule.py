@@ -16,8 +16,8 @@ from cryogan.io.atoms import AtomicModel, model_density, read_model
 from cryogan.io.mrc import Map, read_header, read_map
 from cryogan.phantom import phantom_map
 from cryogan.physics.density import molmap_density
+from cryogan.simulation.molecule_settings import MoleculeSettings
 from cryogan.simulation.motion import path
-from cryogan.simulation.settings import MoleculeSettings
 from cryogan.simulation.sources import expanded, kind_of, parts_of
 
 _MAX_LOSS = 0.01  # of a map's power, by cropping
@@ -59,7 +59,7 @@ def molecule_states(
 
     Example:
         >>> from cryogan.simulation.molecule import molecule_states
-        >>> from cryogan.simulation.settings import MoleculeSettings
+        >>> from cryogan.simulation.molecule_settings import MoleculeSettings
         >>> settings = MoleculeSettings(("phantom",), hinge_deg=(0.0, 30.0), hinge_states=3)
         >>> states = molecule_states(settings, box_size=32, pixel_size_A=6.0)
         >>> states.names

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cryogan.io.atoms import AtomicModel
-from cryogan.simulation.settings import Motion
+from cryogan.simulation.molecule_settings import Motion
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def path(model: AtomicModel, motions: Sequence[Motion]) -> tuple[States, Tensor]
         >>> import torch
         >>> from cryogan.io.atoms import AtomicModel
         >>> from cryogan.simulation.motion import path
-        >>> from cryogan.simulation.settings import Motion
+        >>> from cryogan.simulation.molecule_settings import Motion
         >>> model = AtomicModel(
         ...     name="one atom of chain A",
         ...     positions_A=torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64),

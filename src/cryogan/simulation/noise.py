@@ -30,7 +30,7 @@ from cryogan.physics.noise import (
     WhiteNoise,
     radial_spectrum,
 )
-from cryogan.simulation.settings import NOISE_KINDS, NoiseSettings
+from cryogan.simulation.noise_settings import NOISE_KINDS, NoiseSettings
 
 _CHUNK = 64
 _MEASURED_SAMPLES = 1024  # of a noise model whose power nobody tells
@@ -68,7 +68,7 @@ def gain(source: NoiseSource, clean_rms: float, snr_dB: float) -> float:
 
     Example:
         >>> from cryogan.simulation.noise import gain, open_noise
-        >>> from cryogan.simulation.settings import NoiseSettings
+        >>> from cryogan.simulation.noise_settings import NoiseSettings
         >>> noise = open_noise(NoiseSettings("white"), box_size=32, pixel_size_A=6.0)
         >>> gain(noise, clean_rms=0.5, snr_dB=-20.0)
         5.0
@@ -87,7 +87,7 @@ def open_noise(settings: NoiseSettings, *, box_size: int, pixel_size_A: float) -
 
     Example:
         >>> from cryogan.simulation.noise import open_noise
-        >>> from cryogan.simulation.settings import NoiseSettings
+        >>> from cryogan.simulation.noise_settings import NoiseSettings
         >>> settings = NoiseSettings("white", snr_dB=-5.2, snr_box_size=192)
         >>> noise = open_noise(settings, box_size=64, pixel_size_A=3.822)
         >>> round(noise.reference_rms / noise.rms, 3)

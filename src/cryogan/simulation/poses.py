@@ -23,7 +23,7 @@ from cryogan.physics.distributions import (
     Triangular,
     Uniform,
 )
-from cryogan.simulation.settings import OrientationSettings, ShiftSettings
+from cryogan.simulation.pose_settings import OrientationSettings, ShiftSettings
 
 
 def pose_distribution(
@@ -41,7 +41,7 @@ def pose_distribution(
 
     Example:
         >>> from cryogan.simulation.poses import pose_distribution
-        >>> from cryogan.simulation.settings import OrientationSettings, ShiftSettings
+        >>> from cryogan.simulation.pose_settings import OrientationSettings, ShiftSettings
         >>> poses = pose_distribution(
         ...     OrientationSettings("cylinder", spread_deg=5.0),
         ...     ShiftSettings("triangular", percent=3.0),
