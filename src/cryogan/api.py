@@ -63,9 +63,10 @@ from cryogan.run.reconstruction import (
 )
 from cryogan.run.references import read_reference, reference_for
 from cryogan.run.starting_maps import half_basis, image_model_of, power_splits_of
-from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
+from cryogan.simulation.dataset import Measured, check_folder, write_dataset
 from cryogan.simulation.description import write_description
 from cryogan.simulation.plan import Source, plan
+from cryogan.simulation.prepared import Prepared, prepare
 
 __all__ = [
     "Assigned",

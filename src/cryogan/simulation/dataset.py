@@ -6,7 +6,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
@@ -17,36 +16,34 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io.mrc import StackWriter, write_map, write_stack
-from cryogan.particles import Pose
 from cryogan.physics.ctf import ctf as ctf_of
-from cryogan.physics.distributions import PoseDistribution
 from cryogan.physics.imaging import form_images
 from cryogan.physics.projection import volume_spectrum
 from cryogan.randomness import generator_for
-from cryogan.simulation.junk import BROKEN, HALVES, draw_junk, half_map, spoil
+from cryogan.simulation.junk import BROKEN, HALVES, half_map, spoil
 from cryogan.simulation.junk import diameter_A as diameter_A_of
-from cryogan.simulation.levels import (
-    defocus_errors_A,
-    log_normal,
-    noise_levels,
-    picking_errors_A,
-)
-from cryogan.simulation.microscope import draw
-from cryogan.simulation.molecule import MoleculeStates, molecule_states
-from cryogan.simulation.noise import NoiseSource, gain, open_noise
-from cryogan.simulation.poses import pose_distribution
-from cryogan.simulation.settings import SimulationSettings
+from cryogan.simulation.noise import gain
+from cryogan.simulation.prepared import NOISE, Prepared, draw_truth, one_thread, prepare
 from cryogan.simulation.truth import (
     Truth,
     map_name,
     micrograph_names,
-    micrographs,
     truth_columns,
     write_stars,
     write_states,
 )
 
-_STATES, _POSES, _CTFS, _NOISE = range(4)  # streams of random numbers
+__all__ = [
+    "Measured",
+    "Prepared",
+    "check_folder",
+    "draw_truth",
+    "make_folders",
+    "needed_bytes",
+    "prepare",
+    "write_dataset",
+]
+
 BATCH_PIXELS = 1 << 20  # of noise-free images formed at a time
 CHUNK_PIXELS = 1 << 20  # of noise from one generator: changing it changes every data set
 _TEMPORARY = (".particles.*", ".background.*", ".simulation.*", "truth/.*")
@@ -55,23 +52,6 @@ _Result = TypeVar("_Result")
 
 Show = Callable[[str, float], None]
 """Told what is being done and which fraction of the whole is done."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A data set that has been checked and can be made.
-
-    Attributes:
-        settings: of the set.
-        conformations: what its images show.
-        poses: their distribution.
-        noise: what is added to them.
-    """
-
-    settings: SimulationSettings
-    conformations: MoleculeStates
-    poses: PoseDistribution
-    noise: NoiseSource
 
 
 @dataclass(frozen=True)
@@ -89,59 +69,6 @@ class Measured:
     clean_rms: float
     noise_rms: float
     snr_dB: float | None
-
-
-def prepare(settings: SimulationSettings) -> Prepared:
-    """Check settings, read the structures and the noise.
-
-    Raises:
-        InputError: something is wrong with the settings or with a file that they name.
-    """
-    settings.check()
-    box_size, pixel_size_A = settings.box_size, settings.pixel_size_A
-    draw(settings.ctf, 1, torch.Generator())  # reads the table
-    with _one_thread():
-        return Prepared(
-            settings,
-            molecule_states(settings.molecule, box_size=box_size, pixel_size_A=pixel_size_A),
-            pose_distribution(
-                settings.orientations,
-                settings.shifts,
-                box_size=box_size,
-                pixel_size_A=pixel_size_A,
-            ),
-            open_noise(settings.noise, box_size=box_size, pixel_size_A=pixel_size_A),
-        )
-
-
-def draw_truth(prepared: Prepared) -> Truth:
-    """What is true of every image; each thing is drawn from a stream of its own."""
-    settings = prepared.settings
-    n, shifts, ctf = settings.images, settings.shifts, settings.ctf
-    micrograph = micrographs(settings)
-    named = None if settings.particles_per_micrograph is None else micrograph
-    pose = prepared.poses.sample(n, _generator(settings, _POSES))
-    if shifts.picking_share > 0:
-        error_A = picking_errors_A(
-            shifts.picking_share, shifts.picking_error_A, n, _generator(settings, "picking")
-        )
-        pose = Pose(pose.rotation, pose.shift_A + error_A)
-    with _one_thread():
-        return Truth(
-            torch.multinomial(
-                prepared.conformations.population, n, True, generator=_generator(settings, _STATES)
-            ),
-            pose,
-            draw(ctf, n, _generator(settings, _CTFS), named),
-            log_normal(settings.contrast.spread, n, _generator(settings, "contrast")),
-            noise_levels(settings.noise.spread, micrograph, _generator(settings, "noise level")),
-            defocus_errors_A(ctf.wrong_share, ctf.wrong_by_A, n, _generator(settings, "defocus")),
-            draw_junk(settings.junk, n, settings.seed),
-        )
-
-
-def _generator(settings: SimulationSettings, *stream: int | str) -> torch.Generator:
-    return generator_for(settings.seed, *stream)
 
 
 def needed_bytes(prepared: Prepared) -> int:
@@ -212,7 +139,7 @@ def write_dataset(
             left_over.unlink()
     truth = draw_truth(prepared)
     with (
-        _one_thread(),
+        one_thread(),
         ThreadPoolExecutor(workers) as pool,
         tempfile.TemporaryFile(dir=folder) as clean,  # nameless: gone whatever happens
     ):
@@ -235,17 +162,6 @@ def write_dataset(
         extra=truth_columns(prepared.conformations, prepared.settings, truth),
     )
     return measured
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of floating-point numbers must not depend on how many cores a machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_order(
@@ -371,7 +287,7 @@ def _write_noisy(
         write_stack(folder / "background.mrcs", factor * held_out, settings.pixel_size_A)
 
     def noise(start: int) -> Tensor:
-        generator = _generator(settings, _NOISE, start // chunk)
+        generator = generator_for(settings.seed, NOISE, start // chunk)
         drawn = factor * prepared.noise.model.sample(min(chunk, n - start), generator)
         return drawn * truth.noise_level[start : start + chunk, None, None]
 
