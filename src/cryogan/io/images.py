@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io.contrast import MIN_Z, contrast_z, sample_images
-from cryogan.io.mrc import MrcHeader, MrcStack, contradict, read_header
-from cryogan.io.ranges import require_possible
+from cryogan.io.mrc import MrcHeader, MrcStack, read_header
+from cryogan.io.ranges import contradict, require_possible
 from cryogan.io.star import Table
 
 if TYPE_CHECKING:

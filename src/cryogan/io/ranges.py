@@ -14,6 +14,8 @@ from cryogan.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+PIXEL_SIZE_TOLERANCE = 0.01  # two pixel sizes that differ by more contradict one another
+
 
 @dataclass(frozen=True)
 class Range:
@@ -112,3 +114,8 @@ def unit_of_defocus(largest: float) -> str | None:
 def is_small_defocus(largest_A: float) -> bool:
     """Whether a set's largest defocus is so small in Å that it may be in nm."""
     return 0.0 < largest_A < _SMALL_DEFOCUS_A
+
+
+def contradict(first_A: float, second_A: float) -> bool:
+    """Whether two pixel sizes differ by more than 1 %."""
+    return abs(first_A - second_A) > PIXEL_SIZE_TOLERANCE * max(abs(first_A), abs(second_A))

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.errors import InputError
-from cryogan.io.mrc import MrcStack, contradict
+from cryogan.io.mrc import MrcStack
+from cryogan.io.ranges import contradict
 from cryogan.io.tables import read_columns
 from cryogan.particles import ArrayStack
 from cryogan.physics.noise import (
