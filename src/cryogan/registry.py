@@ -143,8 +143,8 @@ READERS: Registry[Reader] = Registry(
     "reader of particle files",
     {
         ".star": "cryogan.io.relion:read_particles",
-        ".cs": "cryogan.io.cryosparc_set:read_particles",
-        ".csg": "cryogan.io.cryosparc_set:read_particles",
+        ".cs": "cryogan.io.cryosparc.reading:read_particles",
+        ".csg": "cryogan.io.cryosparc.reading:read_particles",
         ".mrcs": "cryogan.io.bare_stacks:read_particles",
         ".mrc": "cryogan.io.bare_stacks:read_particles",
         ".txt": "cryogan.io.bare_stacks:read_particles",

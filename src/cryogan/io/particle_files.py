@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.files import refuse_overwriting
-from cryogan.io import bare_stacks, cryosparc, cryosparc_set, relion_assigned
+from cryogan.io import bare_stacks, cryosparc, relion_assigned
+from cryogan.io.cryosparc import joining, relion_tables, rewriting
 from cryogan.io.images import Sign
 from cryogan.io.mixed import MixedStack, disk_pixel_sizes_A
 from cryogan.io.mrc import MrcStack
@@ -197,8 +198,8 @@ def write_assigned(
     tables, records, extra = None, None, {}
     sources: list[Path] = []
     if suffix in (".cs", ".csg"):
-        records, used = cryosparc_set.read_set(source.path, source.options.get("passthrough"))
-        tables = cryosparc_set.tables(records, source.path)
+        records, used = joining.read_set(source.path, source.options.get("passthrough"))
+        tables = relion_tables.tables(records, source.path)
         sources += used
     elif suffix in _STACKS:
         tables = bare_stacks.read_tables(source.path, **source.options, **places)
@@ -234,7 +235,7 @@ def write_assigned(
     if records is None:
         slots = cryosparc.write_particles(cs, particles.subset(kept), pose, **given)
     else:
-        slots = cryosparc_set.write_assigned(
+        slots = rewriting.write_assigned(
             cs,
             source.path,
             records,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from cryogan.errors import InputError
-from cryogan.io.cryosparc import Records
-from cryogan.io.cryosparc_set import read_records_of, save_chosen
+from cryogan.io.cryosparc.joining import read_records_of
+from cryogan.io.cryosparc.records import Records
+from cryogan.io.cryosparc.rewriting import save_chosen
 from cryogan.io.images import AS_STACK, find_stack
 from cryogan.io.star import Table, read_star, write_star
 
