@@ -22,7 +22,8 @@ from cryogan.data.normalisation import normalised
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
-from cryogan.inspection.check import ParticleCheck, check
+from cryogan.inspection.check import check
+from cryogan.inspection.findings import ParticleCheck
 from cryogan.inspection.metadata import with_metadata_notes
 from cryogan.io.mrc import Map, read_header, read_map, write_map
 from cryogan.io.particle_files import read_particles, write_assigned

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.files import write_text
-from cryogan.inspection.check import ParticleCheck
+from cryogan.inspection.findings import ParticleCheck
 from cryogan.inspection.text import findings, suggested_diameter, suggested_shift
 from cryogan.particles import Particles
 from cryogan.physics.ctf import ctf

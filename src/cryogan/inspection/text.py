@@ -1,7 +1,7 @@
 """A check as a page of text."""
 
 from cryogan.data.noise_filter import FEWEST
-from cryogan.inspection.check import ParticleCheck, TimeEstimate
+from cryogan.inspection.findings import ParticleCheck, TimeEstimate
 
 _MOST = 8
 
