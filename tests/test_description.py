@@ -214,6 +214,9 @@ def test_nameless_and_missing_files(tmp_path, monkeypatch):
     complaint(located("/none/[a]**.pdb"), "'/none/[a]**.pdb' is not here")
     (tmp_path / "maps").mkdir()
     complaint(located("maps"), "maps holds no map")
+    unreadable = Path("/proc/self/mem")  # to any user: nothing is at address 0
+    if unreadable.exists():
+        complaint(located(str(unreadable)), "Cannot read /proc/self/mem", "name a file")
     noise = replace(SimulationSettings().noise, kind="background", file="maps")
     settings = replace(SimulationSettings(), noise=noise)
     complaint(lambda: locate(settings, Description(), []), "maps is a folder; name a file")

@@ -24,8 +24,8 @@ def locate(
         The settings with the paths that were found, and `Description.inputs` for them.
 
     Raises:
-        InputError: a file is nowhere, or is not the one that the set was made of; a folder holds
-            other maps than then.
+        InputError: a file is nowhere, cannot be read, or is not the one that the set was made of;
+            a folder holds other maps than then.
     """
     beside = [] if description.folder is None else [description.folder]
     datadirs = list(datadirs)
@@ -106,5 +106,10 @@ def _folder_of(name: str) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {path}: {error.strerror}; name a file that you may read."
+        ) from error
