@@ -1,0 +1,113 @@
+"""Comparison of maps and conformations with the truth."""
+
+from pathlib import Path
+from typing import overload
+
+from cryogan.conformations.folder import (
+    conformations_folder,
+    read_conformations,
+    read_true_conformations,
+)
+from cryogan.conformations.series import Series
+from cryogan.errors import InputError
+from cryogan.evaluation.comparison import Comparison, compare_to_truth
+from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
+from cryogan.io.mrc import Map, read_header, read_map
+from cryogan.run.folder import add_truth
+from cryogan.run.reconstruction import Reconstruction
+
+
+@overload
+def evaluate(
+    found: Reconstruction | Map | Path | str,
+    *,
+    truth: Map | Path | str,
+    pixel_size_A: float | None = None,
+) -> Comparison: ...
+
+
+@overload
+def evaluate(
+    found: Reconstruction | Series | Path | str,
+    *,
+    truth_conformations: Path | str,
+    pixel_size_A: float | None = None,
+) -> SeriesComparison: ...
+
+
+def evaluate(
+    found: Reconstruction | Map | Series | Path | str,
+    *,
+    truth: Map | Path | str | None = None,
+    truth_conformations: Path | str | None = None,
+    pixel_size_A: float | None = None,
+) -> Comparison | SeriesComparison:
+    """Compare a map, or conformations, with the truth, over rotation, shift and hand.
+
+    Only here is a truth ever read. A run folder is not changed (`record_truth` does that).
+
+    Args:
+        found: a run, a map, or a file or folder of these.
+        truth: map of the known structure.
+        truth_conformations: or the folder `truth` of a simulation.
+        pixel_size_A: of `found`, if it is a file or folder: it goes before its header's, where 0
+            and 1 Å mean that it is not set. A truth without one must be in the box of `found`,
+            whose pixel size it then has.
+
+    Raises:
+        InputError: not one truth is given, or a file cannot be read or compared.
+
+    Example:
+        >>> import cryogan as cg
+        >>> phantom = cg.Map(cg.phantom_map(32, 6.0), 6.0)
+        >>> found = cg.evaluate(phantom, truth=phantom)
+        >>> round(found.correlation, 2), round(found.resolution_A(0.5), 2)
+        (1.0, 12.0)
+    """
+    if (truth is None) == (truth_conformations is None):
+        raise InputError("Give truth (one map) or truth_conformations (a folder): one of them.")
+    if truth_conformations is not None:
+        if isinstance(found, Map):
+            raise InputError("One map cannot be compared with conformations; give a series.")
+        series = found if isinstance(found, Series) else _series_of(found, pixel_size_A)
+        return compare_series(series, read_true_conformations(Path(truth_conformations)))
+    if isinstance(found, Series):
+        raise InputError("A series is compared with truth_conformations, not with one map.")
+    assert truth is not None
+    mine = _map_of(found, pixel_size_A)
+    return compare_to_truth(mine, truth if isinstance(truth, Map) else _truth_of(truth, mine))
+
+
+def record_truth(run: Reconstruction | Path | str, comparison: Comparison) -> None:
+    """Add a comparison of a run's map with the truth to its FSC file and summary."""
+    add_truth(run.folder if isinstance(run, Reconstruction) else Path(run), comparison)
+
+
+def _map_of(found: Reconstruction | Map | Path | str, pixel_size_A: float | None) -> Map:
+    if isinstance(found, Map):
+        return found
+    if isinstance(found, Reconstruction):
+        return found.map
+    path = Path(found)
+    if path.is_dir():
+        if not (path / "summary.json").is_file():
+            raise InputError(f"{path} holds no finished run; give a map, or finish the run first.")
+        path = path / "map.mrc"
+    return read_map(path, pixel_size_A)
+
+
+def _truth_of(path: Path | str, mine: Map) -> Map:
+    header = read_header(path)
+    if header.known_pixel_size_A is not None:
+        return read_map(path)
+    if header.shape[0] != mine.volume.shape[-1]:
+        raise InputError(
+            f"{path} has no pixel size in its header, where 0 and 1 Å mean that it is not set, and "
+            "another box than the map; write it into the header."
+        )
+    return read_map(path, mine.pixel_size_A)
+
+
+def _series_of(found: Reconstruction | Path | str, pixel_size_A: float | None) -> Series:
+    path = found.folder if isinstance(found, Reconstruction) else Path(found)
+    return read_conformations(conformations_folder(path), pixel_size_A)
