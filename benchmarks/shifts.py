@@ -60,12 +60,13 @@ def true_diameter_A(path: Path) -> float:
 def search_seconds(particles: Particles, volume: torch.Tensor, assumptions: Assumptions) -> float:
     """CPU seconds of the posteriors of the first images."""
     config = LikelihoodConfig(assumptions=assumptions)
-    half = HalfSet.of(particles, None, PaddedBox.of(particles.box_size, assumptions.reach))
+    padded = PaddedBox.of(particles.box_size, assumptions.reach)
+    half = HalfSet.of(particles, None, padded)
     size = box_for(RINGS, half.particles.box_size)
     harmonics = harmonics_for(size, RINGS, config, CPU)
     levels = search_for(harmonics, config, RINGS)
     grid = latent_grid_of(config, 1)
-    maps = rescale_volume(half.scaled_to_images(volume), size)[None]
+    maps = rescale_volume(half.scaled_to_images(padded.pad(volume)), size)[None]
     references = references_of(maps, grid, harmonics, levels)
     seen = half.observed(torch.arange(IMAGES), harmonics, CPU)
     started = time.process_time()

@@ -246,6 +246,18 @@ def test_shifts_go_along_x_first() -> None:
     assert len(shifts) == 9
 
 
+def test_shifts_under_a_gaussian_prior_fill_a_disc() -> None:
+    """As far as the longest, give or take half a step: 2 steps away, diagonals of 1.4 count."""
+    level = Level(4, 5, 3, shift_step_px=1.0, shift_steps=2, shift_sd_px=0.5, shift_reach_px=1.1)
+    assert len(level.shifts_px(CPU)) == 9
+    assert float(level.shifts_px(CPU).norm(dim=1).max()) == pytest.approx(2.0**0.5)
+    of_shifts, *finer = levels_for(HARMONICS, 8.0, 3.0, shift_sd_px=3.0 / 6.0**0.5)
+    longest = of_shifts.shifts_px(CPU).norm(dim=1).max()
+    assert 3.0 - 0.5 * of_shifts.shift_step_px < float(longest)
+    assert float(longest) <= 3.0 + 0.5 * of_shifts.shift_step_px
+    assert all(len(level.shifts_px(CPU)) == 9 for level in finer)
+
+
 def found_poses(
     n: int, largest_px: float, generator: torch.Generator
 ) -> tuple[Pose, Cells, list[Level], Observations]:

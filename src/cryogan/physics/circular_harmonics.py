@@ -99,6 +99,11 @@ class CircularHarmonics:
         counts = torch.tensor(self.highest_orders, device=self.device) + 2
         return (self.ring_weight / counts)[self.sample_ring - 1]
 
+    def moving_back(self, shift_px: Tensor) -> Tensor:
+        """(..., N) `exp(2πi k·s)`: samples times it are those of an image moved by -s (..., 2)."""
+        phase = 2.0 * math.pi * shift_px @ self.frequency.T
+        return torch.complex(phase.cos(), phase.sin())
+
     def _numbered(self) -> list[tuple[int, int]]:
         return list(enumerate(self.highest_orders, start=1))
 
@@ -195,9 +200,8 @@ class CircularHarmonics:
         """Coefficients (..., M) of planes turned by `psi` (...) radians: × exp(i m ψ)."""
         top = max(self.highest_orders)
         phase = psi[..., None] * torch.arange(top + 1, device=psi.device)
-        turn = torch.polar(torch.ones_like(phase), phase)
-        turned: Tensor = coefficients * turn[..., self.order]
-        return turned
+        turn = torch.complex(phase.cos(), phase.sin())
+        return coefficients * turn.index_select(-1, self.order)
 
 
 @lru_cache(maxsize=32)

@@ -1,6 +1,5 @@
 """Images as the likelihood needs them: filtered by their CTF, in units of the noise, on rings."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,13 +67,12 @@ def observations_of(
 
 
 def moved(a: Tensor, shift_px: Tensor, band: CircularHarmonics) -> Tensor:
-    """Coefficients (n, S, M') in a band of A (n, M), its particles moved back by (n, S, 2)."""
+    """Coefficients (n, S, M') in a band of A (n, M), its particles moved back by (n or 1, S, 2)."""
     a = a[:, : len(band.order)]
     if shift_px.shape[1] == 1 and not shift_px.any():
         return a[:, None]
-    phase = 2.0 * math.pi * shift_px @ band.frequency.T
-    samples = band.to_samples(a / band.weight)[:, None] * torch.polar(torch.ones_like(phase), phase)
-    return (band.to_orders(samples.flatten(0, 1)) * band.weight).view(*phase.shape[:2], -1)
+    samples = band.to_samples(a / band.weight)[:, None] * band.moving_back(shift_px)
+    return (band.to_orders(samples.flatten(0, 1)) * band.weight).view(*samples.shape[:2], -1)
 
 
 def moved_to(
@@ -98,5 +96,6 @@ def moved_to(
     _, row = torch.unique(key, return_inverse=True)
     first = torch.empty(int(row.max()) + 1, dtype=torch.long, device=a.device)
     first[row.flatten()] = torch.arange(row.numel(), device=a.device)
-    shifts = shift_px.flatten(0, -2)[first]
-    return moved(a[image.flatten()[first]], shifts[:, None], band)[:, 0], row
+    samples = band.to_samples(a[:, : len(band.order)] / band.weight)[image.flatten()[first]]
+    samples = samples * band.moving_back(shift_px.flatten(0, -2)[first])
+    return band.to_orders(samples) * band.weight, row

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cryogan.objectives.likelihood.central_slices import Reference
-from cryogan.objectives.likelihood.observations import Observations, moved, moved_to
+from cryogan.objectives.likelihood.exhaustive_search import ExhaustiveSearch
+from cryogan.objectives.likelihood.observations import Observations, moved_to
 from cryogan.objectives.likelihood.orientation_grid import asymmetric_directions
 from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles
 
@@ -101,11 +102,15 @@ def search(
     found = []
     # as many scores at a time where many shifts are compared, in an eighth of the poses
     first = 2 if levels[0].of_shifts else 1
+    exhaustive = [
+        ExhaustiveSearch.of(ref, level)
+        for ref, level in zip(references[:first], levels[:first], strict=True)
+    ]
     at_once = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
     for start in range(0, len(observations), chunk):
         part = observations[start : start + chunk]
         few = [part[k : k + at_once] for k in range(0, len(part), at_once)]
-        kept = [_first(each, references, levels) for each in few]
+        kept = [_first(each, exhaustive, references, levels) for each in few]
         most = max(cells.score.shape[1] for cells in kept)
         cells = joined([cells.padded(most) for cells in kept], 0)
         for number in range(first, len(levels)):
@@ -134,80 +139,27 @@ def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
     return torch.logsumexp(cells.score, dim=1) - math.log(poses)
 
 
-def _first(part: Observations, references: Sequence[Reference], levels: Sequence[Level]) -> Cells:
+def _first(
+    part: Observations,
+    exhaustive: Sequence[ExhaustiveSearch],
+    references: Sequence[Reference],
+    levels: Sequence[Level],
+) -> Cells:
     """The best cells of the first level on which orientations are kept."""
-    first = levels[0]
-    shifts_px = first.shifts_px(part.a.device).expand(len(part), -1, -1)
-    scores = _scores(part, shifts_px, references[0], first)
+    first, device = levels[0], part.a.device
+    shift_px = first.shifts_px(device)[None]
+    scores = exhaustive[0].scores(part, shift_px)
     if not first.of_shifts:
-        return _best(scores, first)
-    best = (scores.of_angles.amax(dim=0) + scores.same).view(*shifts_px.shape[:2], -1).amax(dim=2)
+        return Cells(*scores.best(max(first.keep, first.most)))
+    best = scores.best_shifts()
     top = best.amax(dim=1, keepdim=True)
     near = (best >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
     best = best.topk(min(int(near.max()), first.keep), dim=1).indices
-    few_px = shifts_px.gather(1, best[..., None].expand(-1, -1, 2))
-    ref, level = references[1], levels[1]
-    cells = _best(_scores(part, few_px, ref, level), level)
-    return _shifted(part, cells.promising(_SHIFTED[level.nside], level.most), ref, level)
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Scores of S shifts, V directions and T in-plane angles.
-
-    Attributes:
-        shift_px: (n, S, 2).
-        direction: (V,).
-        psi: (T,).
-        of_angles: (T, n, S V) what depends on the angle.
-        same: (n, S V) the rest.
-    """
-
-    shift_px: Tensor
-    direction: Tensor
-    psi: Tensor
-    of_angles: Tensor
-    same: Tensor
-
-
-def _scores(part: Observations, shift_px: Tensor, ref: Reference, level: Level) -> _Scores:
-    """All directions and in-plane angles of a level at shifts (n, S, 2), order by order."""
-    searched = asymmetric_directions(level.nside, level.symmetry, part.a.device)
-    n, directions, band = len(part), len(searched), ref.band
-    plane, ref_power = ref.take(searched)
-    top = max(band.highest_orders)
-    psi = in_plane_angles(level.nside, part.a.device)
-    phase = psi[:, None] * torch.arange(top + 1, device=psi.device)
-    turn = torch.cat((phase.cos(), phase.sin()), dim=1)  # Re(exp(-i m ψ) c)
-    a = moved(part.a, shift_px, band).flatten(0, 1)
-    cross = ref_power.new_empty(2, top + 1, len(a), directions)
-    for m in range(top + 1):
-        mine = a[:, band.order == m]
-        theirs = torch.view_as_real(plane[:, band.order == m]).flatten(1).T
-        torch.mm(torch.view_as_real(mine).flatten(1), theirs, out=cross[0, m])
-        torch.mm(torch.view_as_real(-1j * mine).flatten(1), theirs, out=cross[1, m])
-    score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, -1)
-    power = 0.5 * part.b[:, None, : level.rings] @ ref_power.T
-    same = (level.log_prior(shift_px)[..., None] - power).flatten(1)
-    return _Scores(shift_px, searched, psi, score, same)
-
-
-def _best(scores: _Scores, level: Level) -> Cells:
-    """The best cells: they have the best shifts and directions, so that the rest is not sorted."""
-    keep = max(level.keep, level.most)
-    pair = scores.of_angles.amax(dim=0) + scores.same
-    pair = pair.topk(min(keep, pair.shape[1]), dim=1).indices
-    score = scores.of_angles.gather(2, pair.expand(len(scores.psi), -1, -1)).permute(1, 2, 0)
-    score = (score + scores.same.gather(1, pair)[..., None]).flatten(1)
-    best = score.topk(min(keep, score.shape[1]), dim=1)
-    pair = pair.gather(1, best.indices // len(scores.psi))
-    shift = pair // len(scores.direction)
-    return Cells(
-        scores.direction[pair % len(scores.direction)],
-        scores.psi[best.indices % len(scores.psi)],
-        scores.shift_px.gather(1, shift[..., None].expand(-1, -1, 2)),
-        best.values,
-    )
+    level = levels[1]
+    scores = exhaustive[1].scores(part, shift_px[0, best])
+    cells = Cells(*scores.best(max(level.keep, level.most)))
+    cells = cells.promising(_SHIFTED[level.nside], level.most)
+    return _shifted(part, cells, references[1], level)
 
 
 def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
@@ -226,17 +178,14 @@ def _children(part: Observations, cells: Cells, ref: Reference, level: Level) ->
     a, row = moved_to(part.a, image, cells.shift_px, band)
     child = 4 * cells.direction[..., None] + torch.arange(4, device=device)  # (n, K, 4)
     psi = cells.psi[..., None] + ref.grid.twist[child]
-    mine = band.turned(a[row][:, :, None], -psi)
-    # Re(conj P A exp(i m step)), by real products: complex ones would be copied to be conjugated
     plane, power = ref.take(child)
-    p, mine = torch.view_as_real(plane), torch.view_as_real(mine)
-    real = p[..., 0] * mine[..., 0] + p[..., 1] * mine[..., 1]
-    imaginary = p[..., 0] * mine[..., 1] - p[..., 1] * mine[..., 0]
+    product = band.turned(a[row][:, :, None], -psi) * plane.conj()
     half = 0.25 * 2.0 * math.pi / len(in_plane_angles(ref.grid.nside // 2, device))
     step = torch.tensor([-half, half], device=device)
     phase = band.order[:, None] * step
+    turn = torch.stack((phase.cos(), phase.sin()), dim=1).flatten(0, 1)  # Re(z exp(-i m step))
     power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], power)
-    score = real @ phase.cos() + imaginary @ phase.sin() - power[..., None]  # (n, K, 4, 2)
+    score = torch.view_as_real(product).flatten(3) @ turn - power[..., None]  # (n, K, 4, 2)
     score = score + level.log_prior(cells.shift_px)[..., None, None]
     shape = score.shape
     return Cells(
@@ -248,20 +197,18 @@ def _children(part: Observations, cells: Cells, ref: Reference, level: Level) ->
 
 
 def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
-    """Shifts about those of each cell: sums of conj P A exp(2πi k·offset) over the rings."""
-    band = ref.band
-    image = torch.arange(len(part), device=part.a.device)[:, None].expand(cells.direction.shape)
-    a, row = moved_to(part.a, image, cells.shift_px, band)
+    """Shifts about those of each cell: sums of conj P A exp(2πi k·shift) over the rings."""
+    band, count = ref.band, cells.direction.shape
+    images = band.to_samples(part.a[:, : len(band.order)] / band.weight) * band.sample_weight
     plane, power = ref.take(cells.direction)
-    plane = band.turned(plane, cells.psi)
     power = 0.5 * torch.einsum("nr,nkr->nk", part.b[:, : level.rings], power)
+    plane = band.to_samples(band.turned(plane, cells.psi).flatten(0, 1)).view(*count, -1)
+    values = images[:, None] * plane.conj() * band.moving_back(cells.shift_px)
     offset_px = level.shifts_px(part.a.device)
-    values = band.to_samples(a / band.weight)[row].flatten(0, 1)
-    values = values * band.to_samples(plane.flatten(0, 1)).conj() * band.sample_weight
-    wave = 2.0 * math.pi * band.frequency @ offset_px.T
-    score = values.real @ wave.cos() - values.imag @ wave.sin()
+    waves = torch.view_as_real(band.moving_back(-offset_px)).flatten(1)
+    score = torch.view_as_real(values).flatten(2) @ waves.T
     shift_px = cells.shift_px[:, :, None] + offset_px
-    score = score.view(*cells.score.shape, -1) - power[..., None] + level.log_prior(shift_px)
+    score = score - power[..., None] + level.log_prior(shift_px)
     shape = score.shape
     return Cells(
         cells.direction[..., None].expand(shape).flatten(1),

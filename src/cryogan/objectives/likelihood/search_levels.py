@@ -1,7 +1,7 @@
 """Levels of the pose search: directions, in-plane angles and shifts, and the band they need."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Level:
         shift_sd_px: standard deviation of the Gaussian prior of shifts along x and y; the prior is
             flat by default.
         of_shifts: the level chooses `keep` shifts, for any orientation.
+        shift_reach_px: length of the longest shift, give or take half a step; any by default.
     """
 
     nside: int
@@ -40,14 +41,14 @@ class Level:
     symmetry: str = "C1"
     shift_sd_px: float = math.inf
     of_shifts: bool = False
+    shift_reach_px: float = math.inf
 
     def shifts_px(self, device: torch.device) -> Tensor:
-        """(S, 2) shifts (x, y): of a square, or of a disc under a Gaussian prior."""
+        """(S, 2) shifts (x, y): of a square, or of a disc if there is a longest one."""
         line = torch.arange(-self.shift_steps, self.shift_steps + 1, device=device)
-        steps = torch.cartesian_prod(line, line).flip(1)
-        if self.shift_sd_px < math.inf and self.shift_steps > 1:
-            steps = steps[steps.square().sum(dim=1) <= (self.shift_steps + 0.5) ** 2]
-        return steps * self.shift_step_px
+        shifts_px = torch.cartesian_prod(line, line).flip(1) * self.shift_step_px
+        reach_px = self.shift_reach_px + 0.5 * self.shift_step_px
+        return shifts_px[shifts_px.norm(dim=1) <= reach_px]
 
     def log_prior(self, shift_px: Tensor) -> Tensor:
         """(...) log-density of shifts (..., 2), that of no shift being 0."""
@@ -92,6 +93,8 @@ def levels_for(
         steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
         keep, most = _KEPT.get(nside, (8, 64))
         level = Level(nside, band, keep, step_px, steps, most, symmetry, shift_sd_px, nside < 8)
+        if level.of_shifts and shift_sd_px < math.inf:
+            level = replace(level, shift_reach_px=shift_px)
         levels.append(level)
         if last:
             return levels
