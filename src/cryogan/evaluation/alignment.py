@@ -18,7 +18,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.errors import InputError
 from cryogan.evaluation.gauss_newton import refine_placements, tangent_spectra
-from cryogan.evaluation.grid_search import COARSE_BAND, grid_search
+from cryogan.evaluation.grid_search import COARSE_BAND, all_rotations, grid_search
 from cryogan.evaluation.placements import Placement, placed, search_band
 from cryogan.evaluation.resampling import move_map
 from cryogan.physics.projection import volume_spectrum
@@ -108,7 +108,9 @@ def alignments(
     """
     pair = _pair(moving, reference, pixel_size_A, resolution_A)
     band = search_band(pair.size, pair.coarse, reference.device)
-    placements = grid_search(pair.spectrum, pair.tangent[0], band, hands)
+    placements = grid_search(
+        pair.moving, pair.tangent[0], band, hands, all_rotations(reference.device)
+    )
     return pair.refined(
         placements,
         (
@@ -152,6 +154,7 @@ class _Pair:
         pixel_size_A: in the search's box.
         radius: its band, Fourier pixels.
         coarse: the first band.
+        moving: (size, size, size) the map that moves.
         spectrum: `volume_spectrum` of the map that moves.
         tangent: `tangent_spectra` of the reference.
     """
@@ -160,6 +163,7 @@ class _Pair:
     pixel_size_A: float
     radius: int
     coarse: int
+    moving: Tensor
     spectrum: Tensor
     tangent: Tensor
 
@@ -206,6 +210,7 @@ def _pair(
         pixel_size_A * original_size / size,
         radius,
         min(COARSE_BAND, radius),
+        moving,
         volume_spectrum(moving),
         tangent_spectra(reference),
     )
