@@ -94,6 +94,7 @@ class Likelihood:
             "populations": state.prior,
             "image_model": torch.tensor([state.contrast_sd, state.junk_share]),
             "power_splits": state.splits,
+            "view_density": state.views,
             "power_splits_width_A": torch.tensor(width_A, dtype=torch.float64),
             "band_A": torch.tensor(width_A / state.band),
             "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),

@@ -2,7 +2,7 @@
 
 The score of image i at a pose is `Re Σ conj P A - ½ Σ |P|² B`, with A = C y / N and B = C² / N on
 the rings (N the noise spectrum), weights of the quadrature included: the log-likelihood up to a
-number that is the image's own.
+number that is the image's own. The log-priors of its shift and its viewing direction are added.
 """
 
 import math
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cryogan.objectives.likelihood.central_slices import Reference
+from cryogan.objectives.likelihood.image_model import with_contrast
 from cryogan.objectives.likelihood.observations import Observations, moved, moved_to
 from cryogan.objectives.likelihood.orientation_grid import asymmetric_directions
 from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles
@@ -32,7 +33,7 @@ class Cells:
         direction: (n, K) number of the direction.
         psi: (n, K) in-plane angle, radians.
         shift_px: (n, K, 2) where the particle is (x, y), in pixels.
-        score: (n, K) log-likelihood up to a number that is the image's own.
+        score: (n, K) log-likelihood up to a number that is the image's own, and log-prior.
     """
 
     direction: Tensor
@@ -120,14 +121,17 @@ def search(
 def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
     """(n,) log of the mean likelihood over all poses searched, over that of noise alone.
 
+    The mean is weighted by the prior of shifts and viewing directions, which scores include.
     Cells that were not kept count nothing.
     """
     first, finest = levels[int(levels[0].of_shifts)], levels[-1]
-    searched = len(asymmetric_directions(first.nside, first.symmetry, CPU)) / (12 * first.nside**2)
+    cells_searched = asymmetric_directions(first.nside, first.symmetry, CPU)
+    views = float(first.views.relative(cells_searched, first.nside).sum())
+    searched = views / (12 * first.nside**2)
     shifts = 1.0  # of the finest level, each counted with its prior
     for level in levels if finest.shift_sd_px > 0 else []:
         refinement = (level.shift_step_px / finest.shift_step_px) ** 2
-        prior = level.log_prior(level.shifts_px(cells.score.device)).exp()
+        prior = level.log_prior_of_shifts(level.shifts_px(cells.score.device)).exp()
         shifts = max(shifts, refinement * float(prior.sum()))
     angles = len(in_plane_angles(finest.nside, cells.score.device))
     poses = searched * 12 * finest.nside**2 * angles * shifts
@@ -136,19 +140,61 @@ def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
 
 def _first(part: Observations, references: Sequence[Reference], levels: Sequence[Level]) -> Cells:
     """The best cells of the first level on which orientations are kept."""
+    scores = _everywhere(part, references, levels)
+    if not levels[0].of_shifts:
+        return _best(scores, levels[0])
+    ref, level = references[1], levels[1]
+    cells = _best(scores, level).promising(_SHIFTED[level.nside], level.most)
+    return _shifted(part, cells, ref, level)
+
+
+def log_likelihood_by_view(
+    observations: Observations,
+    references: Sequence[Reference],
+    levels: Sequence[Level],
+    contrast_sd: float = 0.0,
+    chunk: int = 16,
+) -> Tensor:
+    """(n, 12 nside²) log of the mean likelihood over in-plane angles, for each viewing direction.
+
+    On the first level of orientations, of which all poses count: those of `search` are the best
+    few, among which directions are not represented in proportion where posteriors are broad. The
+    directions' own prior is left out; those that are not searched have -inf.
+
+    Args:
+        observations, references, levels, chunk: as for `search`.
+        contrast_sd: standard deviation of the images' contrast, which is integrated out.
+    """
+    level = levels[int(levels[0].of_shifts)]
+    found = []
+    for start in range(0, len(observations), chunk):
+        part = observations[start : start + chunk]
+        scores = _everywhere(part, references, levels)
+        score = scores.of_angles.view(len(scores.psi), *scores.power.shape) - 0.5 * scores.power
+        if contrast_sd > 0.0:
+            score = with_contrast(score, scores.power, contrast_sd)[0]
+        score = score + level.log_prior_of_shifts(scores.shift_px)[..., None]
+        mean = torch.logsumexp(score, dim=(0, 2)) - math.log(len(score))
+        whole = mean.new_full((len(part), 12 * level.nside**2), -math.inf)
+        found.append(whole.index_copy_(1, scores.direction, mean))
+    return torch.cat(found)
+
+
+def _everywhere(
+    part: Observations, references: Sequence[Reference], levels: Sequence[Level]
+) -> "_Scores":
+    """Scores of all orientations of the first level of these, at the best shifts for any."""
     first = levels[0]
     shifts_px = first.shifts_px(part.a.device).expand(len(part), -1, -1)
     scores = _scores(part, shifts_px, references[0], first)
     if not first.of_shifts:
-        return _best(scores, first)
+        return scores
     best = (scores.of_angles.amax(dim=0) + scores.same).view(*shifts_px.shape[:2], -1).amax(dim=2)
     top = best.amax(dim=1, keepdim=True)
     near = (best >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
     best = best.topk(min(int(near.max()), first.keep), dim=1).indices
     few_px = shifts_px.gather(1, best[..., None].expand(-1, -1, 2))
-    ref, level = references[1], levels[1]
-    cells = _best(_scores(part, few_px, ref, level), level)
-    return _shifted(part, cells.promising(_SHIFTED[level.nside], level.most), ref, level)
+    return _scores(part, few_px, references[1], levels[1])
 
 
 @dataclass(frozen=True)
@@ -160,14 +206,21 @@ class _Scores:
         direction: (V,).
         psi: (T,).
         of_angles: (T, n, S V) what depends on the angle.
-        same: (n, S V) the rest.
+        power: (n, S, V) Σ |P|² B.
+        prior: (n, S, V) log-prior.
     """
 
     shift_px: Tensor
     direction: Tensor
     psi: Tensor
     of_angles: Tensor
-    same: Tensor
+    power: Tensor
+    prior: Tensor
+
+    @property
+    def same(self) -> Tensor:
+        """(n, S V) what does not depend on the angle."""
+        return (self.prior - 0.5 * self.power).flatten(1)
 
 
 def _scores(part: Observations, shift_px: Tensor, ref: Reference, level: Level) -> _Scores:
@@ -187,9 +240,9 @@ def _scores(part: Observations, shift_px: Tensor, ref: Reference, level: Level) 
         torch.mm(torch.view_as_real(mine).flatten(1), theirs, out=cross[0, m])
         torch.mm(torch.view_as_real(-1j * mine).flatten(1), theirs, out=cross[1, m])
     score = (turn @ cross.view(2 * (top + 1), -1)).view(len(psi), n, -1)
-    power = 0.5 * part.b[:, None, : level.rings] @ ref_power.T
-    same = (level.log_prior(shift_px)[..., None] - power).flatten(1)
-    return _Scores(shift_px, searched, psi, score, same)
+    power = part.b[:, None, : level.rings] @ ref_power.T
+    prior = level.log_prior(searched, shift_px[:, :, None])
+    return _Scores(shift_px, searched, psi, score, power.expand_as(prior), prior)
 
 
 def _best(scores: _Scores, level: Level) -> Cells:
@@ -237,7 +290,7 @@ def _children(part: Observations, cells: Cells, ref: Reference, level: Level) ->
     phase = band.order[:, None] * step
     power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], power)
     score = real @ phase.cos() + imaginary @ phase.sin() - power[..., None]  # (n, K, 4, 2)
-    score = score + level.log_prior(cells.shift_px)[..., None, None]
+    score = score + level.log_prior(child, cells.shift_px[:, :, None])[..., None]
     shape = score.shape
     return Cells(
         child[..., None].expand(shape).flatten(1),
@@ -261,7 +314,8 @@ def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> 
     wave = 2.0 * math.pi * band.frequency @ offset_px.T
     score = values.real @ wave.cos() - values.imag @ wave.sin()
     shift_px = cells.shift_px[:, :, None] + offset_px
-    score = score.view(*cells.score.shape, -1) - power[..., None] + level.log_prior(shift_px)
+    prior = level.log_prior(cells.direction[..., None], shift_px)
+    score = score.view(*cells.score.shape, -1) - power[..., None] + prior
     shape = score.shape
     return Cells(
         cells.direction[..., None].expand(shape).flatten(1),

@@ -1,11 +1,13 @@
 """Levels of the pose search: directions, in-plane angles and shifts, and the band they need."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
 OF_SHIFTS = 4  # nside
@@ -29,6 +31,7 @@ class Level:
         shift_sd_px: standard deviation of the Gaussian prior of shifts along x and y; the prior is
             flat by default.
         of_shifts: the level chooses `keep` shifts, for any orientation.
+        views: prior of the viewing directions.
     """
 
     nside: int
@@ -40,6 +43,7 @@ class Level:
     symmetry: str = "C1"
     shift_sd_px: float = math.inf
     of_shifts: bool = False
+    views: ViewDensity = UNIFORM
 
     def shifts_px(self, device: torch.device) -> Tensor:
         """(S, 2) shifts (x, y): of a square, or of a disc under a Gaussian prior."""
@@ -49,9 +53,14 @@ class Level:
             steps = steps[steps.square().sum(dim=1) <= (self.shift_steps + 0.5) ** 2]
         return steps * self.shift_step_px
 
-    def log_prior(self, shift_px: Tensor) -> Tensor:
+    def log_prior_of_shifts(self, shift_px: Tensor) -> Tensor:
         """(...) log-density of shifts (..., 2), that of no shift being 0."""
         return -0.5 * shift_px.square().sum(-1) / self.shift_sd_px**2
+
+    def log_prior(self, direction: Tensor, shift_px: Tensor) -> Tensor:
+        """(...) of directions (...) and shifts (..., 2) together; uniform views have 0."""
+        views = self.views.log_prior(direction, self.nside)
+        return views + self.log_prior_of_shifts(shift_px)
 
 
 def levels_for(
@@ -96,6 +105,11 @@ def levels_for(
         if last:
             return levels
         nside = max(8, 2 * nside)
+
+
+def under_views(levels: Sequence[Level], views: ViewDensity) -> list[Level]:
+    """The same search with another prior of the viewing directions."""
+    return [replace(level, views=views) for level in levels]
 
 
 def in_plane_angles(nside: int, device: torch.device) -> Tensor:
