@@ -62,7 +62,12 @@ from cryogan.run.reconstruction import (
     run_objective,
 )
 from cryogan.run.references import read_reference, reference_for
-from cryogan.run.starting_maps import half_basis, image_model_of, power_splits_of
+from cryogan.run.starting_maps import (
+    half_basis,
+    image_model_of,
+    power_splits_of,
+    view_densities_of,
+)
 from cryogan.simulation.dataset import Measured, Prepared, check_folder, prepare, write_dataset
 from cryogan.simulation.description import write_description
 from cryogan.simulation.plan import Source, plan
@@ -435,6 +440,7 @@ def assign(
         show=show,
         image_model=image_model_of(record.folder),
         splits=power_splits_of(record.folder),
+        views=view_densities_of(record.folder),
     )
     result = result.displaced(ready.centre_A)
     drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))
