@@ -1,15 +1,22 @@
 """The density of viewing directions: as a prior of poses, and estimated from images."""
 
+import json
 import math
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
+import healpix
 import pytest
 import torch
 from torch import Tensor
 
 from cryogan.conformations.latent import make_latent
 from cryogan.data.halves import split_halves
+from cryogan.errors import InputError
 from cryogan.evaluation.alignment import Alignment, apply_alignment
+from cryogan.objectives.adversarial.config import AdversarialConfig
+from cryogan.objectives.adversarial.views import orientations_of
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_for
 from cryogan.objectives.likelihood.config import LikelihoodConfig
@@ -42,6 +49,10 @@ from cryogan.physics.distributions import (
 from cryogan.physics.imaging import form_images, rescale_volume
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
+from cryogan.report.page import write_report
+from cryogan.report.validation_figures import view_density_figure
+from cryogan.run.contents import read_run_contents
+from cryogan.run.views import write_view_density
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import symmetry_matrices
@@ -56,6 +67,8 @@ from test_likelihood_pose_search import (
     noisy,
     observed,
 )
+from test_report import Page
+from test_report_validation import half_maps, validated
 
 BOX, PIXEL_A, RINGS = 24, 8.0, 10
 CPU = torch.device("cpu")
@@ -333,3 +346,60 @@ def test_the_densities_of_both_halves_are_in_the_frame_of_the_first() -> None:
     for each in fields(EMState):
         one, two = getattr(found[1], each.name), getattr(again, each.name)
         assert torch.equal(one, two) if isinstance(one, Tensor) else one == two
+
+
+# What others make of it
+
+
+def written(folder: Path, density: ViewDensity) -> dict[str, Any]:
+    return write_view_density(folder, torch.stack((density.weight, density.weight)))
+
+
+def test_the_adversarial_sampler_follows_a_runs_density(tmp_path, generator):
+    """Of 20,000 views, as many in each cell as its density says (χ²), anywhere in the cell."""
+    density = some_density(generator)
+    written(tmp_path, density)
+    for name in (tmp_path, tmp_path / "view_density.csv"):
+        orientations = orientations_of(AdversarialConfig(view_density=str(name)))
+        direction = orientations.sample(20_000, generator)[:, :, 2].double()
+        tilt, rot = direction[:, 2].clamp(-1, 1).acos(), torch.atan2(*direction[:, [1, 0]].T)
+        cell = torch.from_numpy(
+            healpix.ang2pix(NSIDE, tilt.numpy(), rot.numpy() % (2.0 * math.pi), nest=True)
+        )
+        counts = torch.bincount(cell, minlength=CELLS)
+        expected = 20_000 / CELLS * density.weight
+        chi2 = float(((counts - expected).square() / expected).sum())
+        assert abs(chi2 - CELLS) < 5.0 * math.sqrt(2.0 * CELLS)
+        assert float((20_000 / CELLS - counts).square().sum() / (20_000 / CELLS)) > 10.0 * CELLS
+        apart_deg = torch.rad2deg((direction.float() * CENTRES[cell]).sum(1).clamp(-1, 1).acos())
+        assert 2.0 < float(apart_deg.mean()) < 4.0
+
+
+def test_what_is_no_density_is_refused(tmp_path):
+    (tmp_path / "table.csv").write_text("cell,half1,half2\n0,1,1\n1,1,1\n")
+    with pytest.raises(InputError, match="no density of viewing directions"):
+        orientations_of(AdversarialConfig(view_density=str(tmp_path / "table.csv")))
+    written(tmp_path, UNIFORM)
+    config = AdversarialConfig(view_density=str(tmp_path), assumptions=Assumptions(view_sigma=2.0))
+    with pytest.raises(InputError, match="not both"):
+        orientations_of(config)
+
+
+def test_the_report_shows_the_density(tmp_path, generator):
+    """Beside the directional FSC; the figure has the density of the direction at its place."""
+    maps = half_maps(4.0, generator)
+    folder = validated(tmp_path / "run", maps)
+    weight = 4.0 * math.pi * AngularCentralGaussian(3.0).density(CENTRES.double()).float()
+    density = ViewDensity(weight / weight.mean())
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["views"] = written(folder, density)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = Page(write_report(folder))
+    assert 'id="view-density"' in page.source
+    assert f"as even as uniform views of {100 * density.evenness:.0f} %" in page.text
+    (shown,) = view_density_figure(read_run_contents(folder).view_density).data
+    middle, top = shown.z[len(shown.y) // 2], shown.z[:, len(shown.x) // 2]
+    cell = int(cells_of(torch.tensor([[1.0, 0.0, 0.0]])))
+    assert middle[len(shown.x) // 2] == pytest.approx(float(density.weight[cell]), abs=0.02)
+    assert top[-1] == pytest.approx(float(density.weight.max()), rel=0.02)  # z, not x
+    assert math.isnan(shown.z[0, 0])
