@@ -14,6 +14,7 @@ import csv
 import math
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -39,13 +40,13 @@ from cryogan.physics.imaging import rescale_volume
 from cryogan.simulation.in_memory import simulate_particles
 from cryogan.simulation.microscope import random_ctf
 
-BOX, PIXEL_SIZE_A, COUNT, START = 24, 8.0, 500, 6
+BOX, PIXEL_SIZE_A, COUNT, START = 24, 8.0, 300, 6
 VIEWS: dict[str, Orientations] = {
     "uniform": Uniform(),
     "one axis": AngularCentralGaussian(4.0),
 }
 SHELLS = (4, 6, 8)
-CONFIG = LikelihoodConfig(iterations=4, full_iterations=3, initial_rings=(5, START))
+CONFIG = LikelihoodConfig(iterations=3, full_iterations=3, initial_rings=(5, START))
 
 
 def reconstructed(views: Orientations, snr_dB: float, seed: int) -> list[dict[str, object]]:
@@ -110,16 +111,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--views", nargs="+", default=list(VIEWS), choices=VIEWS)
-    parser.add_argument("--snrs", nargs="+", type=float, default=[-8.0, -12.0])
+    parser.add_argument("--snrs", nargs="+", type=float, default=[-8.0, -11.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     rows: list[dict[str, object]] = []
-    for name in options.views:
-        for snr in options.snrs:
-            for seed in options.seeds:
-                for row in reconstructed(VIEWS[name], snr, seed):
-                    rows.append({"views": name, "snr_dB": snr, "seed": seed} | row)
-                    print(*rows[-1].values(), sep="  ", flush=True)
+    for snr, name, seed in product(options.snrs, options.views, options.seeds):
+        for row in reconstructed(VIEWS[name], snr, seed):
+            rows.append({"views": name, "snr_dB": snr, "seed": seed} | row)
+            print(*rows[-1].values(), sep="  ", flush=True)
     with (options.output / "view_density.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
