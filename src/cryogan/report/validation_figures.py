@@ -33,7 +33,7 @@ def directional_figure(table: FSCTable) -> go.Figure:
 def view_density_figure(columns: dict[str, FloatArray]) -> go.Figure:
     """Mean density of viewing directions of both half-sets, on a Mollweide projection."""
     density = 0.5 * (columns["half1"] + columns["half2"])
-    x, y = np.linspace(-2.0, 2.0, 201), np.linspace(-1.0, 1.0, 101)
+    x, y = np.linspace(-2.0, 2.0, 161), np.linspace(-1.0, 1.0, 81)
     across, up = np.meshgrid(x, y)
     inside = across**2 / 4.0 + up**2 <= 1.0
     theta = np.arcsin(up)
@@ -46,11 +46,11 @@ def view_density_figure(columns: dict[str, FloatArray]) -> go.Figure:
     figure.add_heatmap(
         x=x,
         y=y,
-        z=np.where(inside, density[cell], np.nan).round(3),
+        z=np.where(inside, density[cell], np.nan).astype(np.float32),
         zmin=0.0,
         colorscale="Viridis",
         colorbar={"title": "× uniform"},
-        customdata=np.stack((np.rad2deg(rot), np.rad2deg(tilt)), axis=-1).round(),
+        customdata=np.stack((np.rad2deg(rot), np.rad2deg(tilt)), axis=-1).astype(np.int16),
         hovertemplate="rot %{customdata[0]}°, tilt %{customdata[1]}°: %{z:.2f}<extra></extra>",
         hoverongaps=False,
     )
