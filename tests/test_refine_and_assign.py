@@ -25,12 +25,14 @@ from cryogan.io import cryosparc
 from cryogan.io.mrc import read_map, write_map, write_stack
 from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import Table, read_star
+from cryogan.io.tables import read_columns
 from cryogan.models.volume import symmetrise
 from cryogan.objectives.adversarial.config import AdversarialConfig
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import phantom_map
 from cryogan.physics.rotations import angle_between
+from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.folder import read_run
 from cryogan.run.halves import make_jobs
 from cryogan.run.worker import Job, optimise
@@ -392,6 +394,27 @@ def test_poses_are_right(dataset: Path, assigned: Path) -> None:
     assert not pose.shift_A.any()
     spread = np.array(particle_table(assigned).columns["cryoganAngleSpread"], dtype=float)
     assert 0.5 < float(error_deg.square().mean().sqrt()) / np.sqrt((spread**2).mean()) < 2.0
+
+
+def test_viewing_directions_of_the_run_are_told_and_used(
+    dataset: Path, refined: Path, assigned: Path, tmp_path: Path
+) -> None:
+    """Had nearly all views been along +z, images that allow it would have been seen from there."""
+    told = json.loads((refined / "summary.json").read_text())["views"]
+    table = read_columns(refined / "view_density.csv", ("tilt_deg", "half1", "half2"))
+    assert 0.5 < told["evenness"] <= 1.0
+    assert float(table[1:].mean()) == pytest.approx(1.0, abs=1e-3)
+    assert told["highest"] == pytest.approx(float(table[1:].mean(0).max()), abs=1e-3)
+    shutil.copytree(refined, tmp_path / "run")
+    weight = torch.where(table[0] < 40.0, 1.0, 1e-6).float().expand(2, -1)
+    result = load_arrays(refined / RESULT) | {"view_density": weight / weight.mean()}
+    np.savez(tmp_path / "run" / RESULT, **{name: each.numpy() for name, each in result.items()})
+    star = tmp_path / "poses.star"
+    arguments = [str(dataset / "particles.star"), str(tmp_path / "run"), "-o", str(star)]
+    assert main(["assign", *arguments, "--device=cpu"]) == 0
+    before, after = (read_poses(each).rotation[:, 2, 2] > 0.77 for each in (assigned, star))
+    assert int(after.sum()) > int(before.sum()) + 10
+    assert int((before & ~after).sum()) <= 2
 
 
 def test_the_cs_file_says_the_same(assigned: Path) -> None:

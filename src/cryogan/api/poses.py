@@ -33,7 +33,12 @@ from cryogan.run.noise_input import noise_of_run, opened_noise
 from cryogan.run.prepared_images import prepared_images
 from cryogan.run.reconstruction import Reconstruction, describe_particles, device_named
 from cryogan.run.references import read_reference, reference_for
-from cryogan.run.starting_maps import half_basis, image_model_of, power_splits_of
+from cryogan.run.starting_maps import (
+    half_basis,
+    image_model_of,
+    power_splits_of,
+    view_densities_of,
+)
 
 
 def assign(
@@ -120,6 +125,7 @@ def assign(
         show=show,
         image_model=image_model_of(record.folder),
         splits=power_splits_of(record.folder),
+        views=view_densities_of(record.folder),
     )
     result = result.displaced(ready.centre_A)
     drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))

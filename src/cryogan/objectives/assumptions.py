@@ -40,7 +40,7 @@ class Assumptions:
         centred: images are centred first (`data.centring`); shifts are those that remain.
         view_sigma: viewing directions are assumed to be N(0, diag(1, 1, σ²)), normalised (angular
             central Gaussian), and the in-plane angle uniform; 1 for uniform orientations. The
-            likelihood assumes uniform ones.
+            likelihood estimates them instead.
         latent: of conformations: "uniform" on [0, 1], "uniform2d" on its square, "circle",
             "discrete" (classes), or one of your own (docs/extending.md); None for one structure.
         classes: number of classes of a discrete latent; their populations are estimated.

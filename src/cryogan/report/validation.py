@@ -17,6 +17,7 @@ from cryogan.report.validation_figures import (
     local_resolution_figure,
     p_value_figure,
     residual_figure,
+    view_density_figure,
 )
 from cryogan.run.contents import FloatArray, RunContents, mapping, number
 
@@ -41,8 +42,15 @@ def _directions(run: RunContents) -> Markup:
     assert run.directional_fsc is not None
     found = mapping(run.summary, "directions")
     cfar = number(found, "cfar")
+    views = mapping(run.summary, "views")
+    evenness = number(views, "evenness")
     return render(
         "directions",
+        views=figures.to_html(view_density_figure(run.view_density), "view-density")
+        if run.view_density
+        else None,
+        evenness=None if evenness is None else f"{100 * evenness:.0f} %",
+        scf_star="–" if (scf := number(views, "scf_star")) is None else f"{scf:.2f}",
         figure=figures.to_html(directional_figure(run.directional_fsc), "directional-fsc"),
         cfar=None if cfar is None else f"{cfar:.2f}",
         anisotropic=cfar is not None and cfar < ANISOTROPIC_CFAR,

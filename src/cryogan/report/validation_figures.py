@@ -1,5 +1,6 @@
 """The figures of validation: conical FSC, local resolution, Guinier plot (plotly)."""
 
+import healpix
 import numpy as np
 import plotly.graph_objects as go
 
@@ -26,6 +27,36 @@ def directional_figure(table: FSCTable) -> go.Figure:
     threshold_line(figure, 0.143)
     style(figure, 380, hovermode="x unified", legend=LEGEND_ABOVE)
     fsc_axes(figure, table)
+    return figure
+
+
+def view_density_figure(columns: dict[str, FloatArray]) -> go.Figure:
+    """Mean density of viewing directions of both half-sets, on a Mollweide projection."""
+    density = 0.5 * (columns["half1"] + columns["half2"])
+    x, y = np.linspace(-2.0, 2.0, 161), np.linspace(-1.0, 1.0, 81)
+    across, up = np.meshgrid(x, y)
+    inside = across**2 / 4.0 + up**2 <= 1.0
+    theta = np.arcsin(up)
+    latitude = np.arcsin(np.clip((2.0 * theta + np.sin(2.0 * theta)) / np.pi, -1.0, 1.0))
+    longitude = np.pi * across / (2.0 * np.cos(theta).clip(1e-9))
+    tilt, rot = np.pi / 2.0 - latitude, np.where(inside, longitude, 0.0)
+    nside = healpix.npix2nside(len(density))
+    cell = healpix.ang2pix(nside, tilt, rot % (2.0 * np.pi), nest=True)
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=x,
+        y=y,
+        z=np.where(inside, density[cell], np.nan).astype(np.float32),
+        zmin=0.0,
+        colorscale="Viridis",
+        colorbar={"title": "× uniform"},
+        customdata=np.stack((np.rad2deg(rot), np.rad2deg(tilt)), axis=-1).astype(np.int16),
+        hovertemplate="rot %{customdata[0]}°, tilt %{customdata[1]}°: %{z:.2f}<extra></extra>",
+        hoverongaps=False,
+    )
+    style(figure, 340, showlegend=False)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, scaleanchor="x")
     return figure
 
 

@@ -32,6 +32,7 @@ _MAP_FILES = {
 _GUINIER = ("inverse_d2_per_A2", "ln_amplitude", "ln_signal", "fit")
 _GOODNESS_OF_FIT = ("ring", "resolution_A", "variance", "expected", "error")
 _FIT_P_VALUES = ("from", "to", "images")
+_VIEW_DENSITY = ("cell", "rot_deg", "tilt_deg", "half1", "half2")
 _LOCAL_RESOLUTION = ("from_A", "to_A", "volume_A3")
 
 STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
@@ -173,6 +174,11 @@ class RunContents:
         """`directional_fsc.csv`: lowest, mean and highest conical FSC of each shell, or None."""
         path = self.path / "directional_fsc.csv"
         return _read_fsc(path) if path.is_file() else None
+
+    @cached_property
+    def view_density(self) -> dict[str, FloatArray]:
+        """Columns of `view_density.csv`, a row a HEALPix cell (nested); empty when missing."""
+        return _read_columns(self.path / "view_density.csv", _VIEW_DENSITY)
 
     @cached_property
     def guinier(self) -> dict[str, FloatArray]:

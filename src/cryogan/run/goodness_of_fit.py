@@ -20,6 +20,7 @@ from cryogan.objectives.likelihood.goodness_of_fit import (
 )
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import ImageModel
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.randomness import generator_for
@@ -36,6 +37,7 @@ def goodness_of_run(
     noise: NoiseModel | None,
     image_model: ImageModel,
     splits: Sequence[PowerSplit],
+    views: Sequence[ViewDensity],
     seed: int,
     device: torch.device,
 ) -> tuple[GoodnessOfFit, float]:
@@ -48,6 +50,7 @@ def goodness_of_run(
         noise: measured or known noise, or None.
         image_model: contrast of the images.
         splits: how the run divided the power of each half-set's images, if it did.
+        views: densities of the viewing directions of each half-set, if the run estimated them.
         seed: for the choice of images and poses.
         device: where it is computed.
 
@@ -75,7 +78,17 @@ def goodness_of_run(
         rings = int(shells / padded.share)
         volume = padded.pad(half_map)
         found.append(
-            fit_held_out(half, volume, error, rings, config, generator, device, image_model)
+            fit_held_out(
+                half,
+                volume,
+                error,
+                rings,
+                config,
+                generator,
+                device,
+                image_model,
+                views=views[1 - number] if views else UNIFORM,
+            )
         )
     return GoodnessOfFit.joined(*found), padded.width_px * half_sets[0].pixel_size_A
 

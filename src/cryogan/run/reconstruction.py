@@ -27,7 +27,7 @@ from cryogan.run.half_sets import content_digest, write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
-from cryogan.run.starting_maps import image_model_of, power_splits_of
+from cryogan.run.starting_maps import image_model_of, power_splits_of, view_densities_of
 from cryogan.run.verdict import verdict_of
 
 
@@ -218,6 +218,7 @@ def run_objective(
                     noise=noise,
                     image_model=image_model_of(folder),
                     splits=power_splits_of(folder),
+                    views=view_densities_of(folder),
                     seed=seed,
                     device=where,
                 )

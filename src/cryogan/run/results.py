@@ -20,6 +20,7 @@ from cryogan.run.contents import CROSSINGS, NOTHING
 from cryogan.run.goodness_of_fit import write_goodness_of_fit
 from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
+from cryogan.run.views import write_view_density
 from cryogan.run.worker import Job
 
 
@@ -63,6 +64,8 @@ def write_results(
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
     summary |= write_validation(folder, maps, structure=structure)
+    if structure and "view_density" in outcomes[0]:
+        summary["views"] = write_view_density(folder, outcomes[0]["view_density"])
     if fit is not None:
         summary["goodness_of_fit"] = write_goodness_of_fit(folder, *fit)
     if maps.conformations is not None and maps.halves is not None:

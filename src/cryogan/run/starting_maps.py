@@ -11,6 +11,7 @@ from cryogan.io.mrc import read_map
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.half_set import PowerSplit
 from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
+from cryogan.objectives.likelihood.view_density import ViewDensity
 from cryogan.particles import Particles
 from cryogan.run.checkpoint import RESULT, load_arrays
 
@@ -55,6 +56,11 @@ def power_splits_of(folder: Path) -> tuple[PowerSplit, ...]:
         return ()
     width_A = float(result["power_splits_width_A"])
     return tuple(PowerSplit.read(each, width_A) for each in result["power_splits"])
+
+
+def view_densities_of(folder: Path) -> tuple[ViewDensity, ...]:
+    """Of the viewing directions of each half-set, in the frame of the maps; none if unknown."""
+    return tuple(ViewDensity(each) for each in _result_of(folder).get("view_density", ()))
 
 
 def half_basis(

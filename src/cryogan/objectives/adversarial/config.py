@@ -99,6 +99,9 @@ class AdversarialConfig:
         augment: turn and mirror both streams by random symmetries of the pixel grid, which the
             distribution of images has anyway, as opposite views are equally likely: the critic
             gets eight times as many real images before it can memorise them.
+        view_density: a likelihood run, or the view_density.csv of one, whose viewing directions
+            poses are drawn from; by default they are as `view_sigma` says. The volume is then
+            learnt in the frame of that run's map, of either hand.
         memory_GB: memory for the real images of both half-sets together (1e9 bytes), at every
             stage: as float32 if they fit, else as float16, else they are read from their files
             all through the stage, by a thread that is a few batches ahead. Which images are
@@ -141,6 +144,7 @@ class AdversarialConfig:
     normalise: bool = False
     window_radius: float | None = None
     augment: bool = True
+    view_density: str | None = None
     memory_GB: float = 2.0
     batch_size: int = 256
     critic_steps: int = 1

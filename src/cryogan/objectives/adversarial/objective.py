@@ -19,6 +19,7 @@ from cryogan.objectives.adversarial.examples import example_images
 from cryogan.objectives.adversarial.loop import Progress, train
 from cryogan.objectives.adversarial.stage import limited_to
 from cryogan.objectives.adversarial.state import volume_spec
+from cryogan.objectives.adversarial.views import orientations_of
 from cryogan.objectives.base import CONFORMATIONS, Arrays, Maps, Step, Task
 from cryogan.objectives.data_parallel import ProcessGroup
 from cryogan.objectives.memory import MemoryPlan
@@ -45,6 +46,7 @@ class Adversarial:
                 "give more particles or a smaller --adversarial.batch_size."
             )
         CRITICS[config.critic]  # must be there
+        orientations_of(config)  # must be readable
         box_size = config.stages[-1].box_size
         nothing = torch.empty(0)
         VOLUME_MODELS[config.model_name].check(

@@ -36,7 +36,8 @@ from cryogan.objectives.likelihood.posterior import (
     references_of,
 )
 from cryogan.objectives.likelihood.residuals import residuals
-from cryogan.objectives.likelihood.search_levels import Level
+from cryogan.objectives.likelihood.search_levels import Level, under_views
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.particles import Particles, Pose
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.noise import NoiseModel
@@ -143,6 +144,7 @@ def assign(
     image_model: ImageModel = ALIKE,
     error_map: Tensor | None = None,
     held_out: bool = True,
+    views: ViewDensity = UNIFORM,
 ) -> Assignment:
     """Assign poses, and conformations if there are any, to all particles of a set.
 
@@ -159,8 +161,10 @@ def assign(
         error_map: (D, D, D) of the power of the map's error, such as from `error_of_maps`; none by
             default.
         held_out: False if the map was made from these images.
+        views: density of their viewing directions.
     """
     size, levels = levels_of_assignment(rings, config, half.particles.box_size)
+    levels = under_views(levels, views)
     harmonics = harmonics_for(size, levels[-1].rings, config, device)
     pixel_size_A = half.stack(size).pixel_size_A
     maps = rescale_volume(basis.to(device), size)
@@ -241,6 +245,7 @@ def assign_halves(
     show: Callable[[float], None] = lambda fraction: None,
     image_model: ImageModel = ALIKE,
     splits: Sequence[PowerSplit] = (),
+    views: Sequence[ViewDensity] = (),
 ) -> Assignment:
     """Assign particles with the maps of the half-set that each belongs to, or with the average.
 
@@ -260,6 +265,8 @@ def assign_halves(
         show: called with the fraction that is done.
         image_model: contrast, and images without a particle.
         splits: how the run divided the power of each half-set's images; of others, as the first.
+        views: densities of the viewing directions of each half-set; of others, the mean; uniform by
+            default.
     """
     latent_grid = latent_grid_of(config, len(groups[0][1]), populations)
     padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
@@ -278,6 +285,7 @@ def assign_halves(
     joined = maps.mean(0)
     joined[0] += padded.pad(average) - torch.einsum("c,czyx->zyx", latent_grid.average, joined)
     work.append((neither.nonzero()[:, 0], joined, 0.5**0.5 * error))
+    known_views = [*views, _mean_density(views)] if views else [UNIFORM] * len(work)
     result, done = unassigned(len(particles), latent_grid), 0
 
     def count_up(more: int) -> None:
@@ -302,6 +310,11 @@ def assign_halves(
             image_model,
             error * (scaled.norm() / basis.norm().clamp_min(1e-30)),
             held_out=number == len(groups),
+            views=known_views[number],
         )
         result = result.scattered(rows, found)
     return result
+
+
+def _mean_density(views: Sequence[ViewDensity]) -> ViewDensity:
+    return ViewDensity(torch.stack([each.weight for each in views]).mean(dim=0))

@@ -35,6 +35,7 @@ class LikelihoodConfig:
         latent_grid_points: of the latent grid, along each axis of the latent.
         conformation_batches: batches of the initialisation of conformations.
         conformation_batch_size: images of each half-set in such a batch.
+        view_density: whether the density of viewing directions is estimated, or uniform.
         pose_resolution_A: finest resolution at which poses are searched, whatever the FSC cut-off;
             0 for no limit. For images whose fine shells follow from the coarse ones, as after
             denoising.
@@ -54,6 +55,7 @@ class LikelihoodConfig:
     latent_grid_points: int = 16
     conformation_batches: int = 8
     conformation_batch_size: int = 1250
+    view_density: bool = True
     pose_resolution_A: float = 0.0
     assumptions: Assumptions = field(default_factory=Assumptions)
 

@@ -13,7 +13,7 @@ a motion that the half-sets do not share is suppressed.
 import math
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -53,7 +53,9 @@ from cryogan.objectives.likelihood.initial_model import (
 )
 from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight, solve
 from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.objectives.likelihood.search_levels import under_views
 from cryogan.objectives.likelihood.shifts import shift_prior
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
 from cryogan.randomness import generator_for
@@ -62,6 +64,7 @@ from cryogan.symmetry import symmetry_matrices
 _NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
 _EDGE = 0.04  # of the box: of the ball that unfiltered maps fill
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
+_VIEW_IMAGES = 2500  # of each half-set, that the density of viewing directions is made of
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -86,6 +89,8 @@ class EMState:
         junk_share: share of images without a particle.
         splits: (2, 2, S) how the power of each half-set's images is divided into noise and signal
             (`PowerSplit.record`); None before it is measured.
+        views: (2, 768) density of viewing directions of each half-set, in the frame of `halves`
+            (`ViewDensity.weight`); uniform before the first iteration.
     """
 
     done: int
@@ -103,10 +108,11 @@ class EMState:
     contrast_sd: float = FIRST.contrast_sd
     junk_share: float = FIRST.junk_share
     splits: Tensor | None = None
+    views: Tensor = field(default_factory=lambda: UNIFORM.weight.repeat(2, 1))
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {n: v.cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
 
     @property
@@ -221,12 +227,13 @@ def _iteration(
     harmonics = harmonics_for(size, finest, config, device)
     shifts = config.assumptions.with_shift_sd(state.shift_sd_percent)
     searched = replace(config, assumptions=shifts.resolving(rings, _BLUR))
-    levels = search_for(harmonics, searched, rings)
+    search = search_for(harmonics, searched, rings)
     mask = mask_for(size, pixel_size_A, config, device)
     latent_grid = latent_grid_of(config, basis_volumes, state.prior)
 
     def work(number: int) -> tuple[EStep, HalfSet, int, Tensor]:
         half = halves[number]
+        levels = under_views(search, ViewDensity(state.views[number]))
         generator = generator_for(seed, "EM iteration", state.done, number)
         index = torch.randperm(len(half), generator=generator)
         index = index if state.whole else index[: config.subset_size * basis_volumes]
@@ -248,6 +255,7 @@ def _iteration(
             harmonics,
             image_model=image_model,
             generator=generator,
+            view_images=_VIEW_IMAGES if config.view_density else 0,
         )
         prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
         assert found.left is not None
@@ -276,6 +284,13 @@ def _iteration(
         operators = symmetry_matrices(config.assumptions.symmetry)
         sd_px, offset_px = shift_prior((first_step.shifts, second_step.shifts), operators)
         shift_sd_percent = min(100.0 * sd_px / size, config.assumptions.shift_sd_percent)
+    views = state.views
+    if first_step.views is not None and second_step.views is not None:
+        operators = symmetry_matrices(config.assumptions.symmetry)
+        before = [ViewDensity(each) for each in state.views]
+        one_half = first_step.views.density(before[0], operators)
+        other = second_step.views.density(before[1], operators, drift.rotation)
+        views = torch.stack((one_half.weight, other.weight))
     images_model = (first_step.images + second_step.images).model
     finished = full >= config.last_iterations or done >= config.iterations
     unfiltered = None
@@ -299,19 +314,21 @@ def _iteration(
         images_model.contrast_sd,
         images_model.junk_share,
         torch.stack([half.power_split.record for _, half, _, _ in found]),
+        views,
     )
     log_likelihood = 0.5 * (first_step.log_likelihood + second_step.log_likelihood)
     return after, record_of_batch("refinement", after.images_seen, rings, log_likelihood) | {
         "iteration": done,
         "images": images,
         "box_size": size,
-        "nside": levels[-1].nside,
+        "nside": search[-1].nside,
         "drift_deg": float(angle_between(drift.rotation, torch.eye(3).to(drift.rotation))),
         "half_map_0.143_A": resolution_A(fsc[0], 0.143, pixel_size_A),
         "latent_change": change,
         "contrast_sd": images_model.contrast_sd,
         "junk_share": images_model.junk_share,
         "shift_sd_A": shift_sd_percent / 100.0 * width_A,
+        "view_evenness": ViewDensity(views.mean(0)).evenness,
         "effective_poses": 0.5 * (first_step.effective_poses + second_step.effective_poses),
     }
 

@@ -24,6 +24,7 @@ from cryogan.objectives.likelihood.posterior import LatentGrid, posterior_of, re
 from cryogan.objectives.likelihood.residuals import Residuals, residuals
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.likelihood.shifts import ShiftMoments
+from cryogan.objectives.likelihood.view_counts import ViewCounts
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.symmetry import symmetry_matrices
 
@@ -47,6 +48,7 @@ class EStep:
             poses' probabilities: 1 if every pose is known, many if posteriors are flat.
         shifts: moments of the shifts; None where they are not searched.
         images: moments of contrast, and how many images show a particle.
+        views: posterior mass by viewing direction; None unless it was asked for.
         left: (2, R) mean residual of the images in each ring, and their mean power, in units of
             the noise; None unless it was asked for.
     """
@@ -58,6 +60,7 @@ class EStep:
     effective_poses: float = 1.0
     shifts: ShiftMoments | None = None
     images: ImageMoments = field(default_factory=ImageMoments)
+    views: ViewCounts | None = None
     left: Tensor | None = None
 
     @property
@@ -105,6 +108,7 @@ def e_step(
     max_log_likelihood: float = math.inf,
     image_model: ImageModel = ALIKE,
     generator: torch.Generator | None = None,
+    view_images: int = 0,
 ) -> EStep:
     """Posteriors of the images of `index`, and the normal equations of the maps.
 
@@ -119,6 +123,7 @@ def e_step(
         max_log_likelihood: of annealed posteriors (`posterior_of`).
         image_model: contrast, and images without a particle.
         generator: CPU generator for the poses at which residuals are measured; none without.
+        view_images: of how many images viewing directions are counted, at most.
     """
     device = maps.device
     references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
@@ -126,6 +131,7 @@ def e_step(
     total, log_likelihood, effective_poses = None, 0.0, 0.0
     shifts: ShiftMoments | None = None
     images = ImageMoments()
+    views: ViewCounts | None = None
     left = []
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
@@ -141,9 +147,14 @@ def e_step(
                 mine = ShiftMoments.of(found.cells, found.probability, finest)
                 shifts = mine if shifts is None else shifts + mine
             images += ImageMoments.of(found.particle, found.contrast, found.contrast2)
+            counts = found.particle if image_model.junk_share > 0.0 else None
+            room = view_images - (0 if views is None else len(views.images))
+            if room > 0:
+                some = seen[-1][:room]
+                more = ViewCounts.of(some, references, image_model, found.particle[:room])
+                views = more if views is None else views + more
             if generator is not None:
                 rest = residuals(half, part, found, maps, levels[-1], generator, image_model)
-                counts = found.particle.cpu() if image_model.junk_share > 0.0 else None
                 left.append(_mean_by_ring(rest, counts) * len(part))
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
@@ -164,6 +175,7 @@ def e_step(
         effective_poses / count,
         shifts,
         images,
+        views,
         torch.stack(left).sum(0) / count if left else None,
     )
 
@@ -173,7 +185,8 @@ def _mean_by_ring(rest: Residuals, weight: Tensor | None) -> Tensor:
     values = torch.stack((rest.residual, rest.power)) / rest.noise
     if weight is None:
         return values.mean(1)
-    return (values * weight[:, None]).sum(1) / weight.sum().clamp_min(1e-6)
+    weight = weight.to(values)[:, None]
+    return (values * weight).sum(1) / weight.sum().clamp_min(1e-6)
 
 
 def with_residual_noise(

@@ -30,7 +30,8 @@ class Scores:
         psi: (T,).
         even: (T / 2, n, S V) sum of even orders at the first half of the angles.
         odd: (T / 2, n, S V) sum of odd orders.
-        same: (n, S V) what does not depend on the angle.
+        power: (n, S, V) Σ |P|² B.
+        prior: (n, S, V) log-prior of shifts and directions.
     """
 
     shift_px: Tensor
@@ -38,7 +39,18 @@ class Scores:
     psi: Tensor
     even: Tensor
     odd: Tensor
-    same: Tensor
+    power: Tensor
+    prior: Tensor
+
+    @property
+    def same(self) -> Tensor:
+        """(n, S V) what does not depend on the angle."""
+        return (self.prior - 0.5 * self.power).flatten(1)
+
+    @property
+    def of_angles(self) -> Tensor:
+        """(T, n, S V) what does."""
+        return torch.cat((self.even + self.odd, self.even - self.odd))
 
     @property
     def best_angle(self) -> Tensor:
@@ -137,10 +149,11 @@ class ExhaustiveSearch:
                 start += plane.shape[1]
             first += orders
             sums.append((turn @ cross.view(2 * orders, -1)).view(len(turn), n, -1))
-        power = 0.5 * part.b[:, None, : self.level.rings] @ self.power.T
-        same = (self.level.log_prior(shift_px)[..., None] - power).flatten(1)
+        power = part.b[:, None, : self.level.rings] @ self.power.T
         shift_px = shift_px.expand(n, shifts, 2)
-        return Scores(shift_px, self.direction, self.psi, sums[0], sums[1], same)
+        prior = self.level.log_prior(self.direction, shift_px[:, :, None])
+        power = power.expand_as(prior)
+        return Scores(shift_px, self.direction, self.psi, sums[0], sums[1], power, prior)
 
 
 def _needed(plane: Tensor, band: CircularHarmonics) -> Tensor:

@@ -27,7 +27,8 @@ from cryogan.objectives.likelihood.posterior import (
     references_of,
 )
 from cryogan.objectives.likelihood.residuals import Residuals, residuals
-from cryogan.objectives.likelihood.search_levels import Level
+from cryogan.objectives.likelihood.search_levels import Level, under_views
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.particles import Pose
 from cryogan.physics.imaging import form_images, rescale_volume
 from cryogan.physics.projection import volume_spectrum
@@ -304,6 +305,7 @@ def fit_held_out(
     image_model: ImageModel,
     *,
     images: int = 300,
+    views: ViewDensity = UNIFORM,
 ) -> GoodnessOfFit:
     """Of images that have no part in a map.
 
@@ -317,10 +319,11 @@ def fit_held_out(
         device: where it is computed.
         image_model: contrast of the images.
         images: how many are used.
+        views: density of their viewing directions.
     """
     size = box_for(rings, half.particles.box_size)
     harmonics = harmonics_for(size, min(rings, size // 2 - 1), config, device)
-    levels = search_for(harmonics, config)
+    levels = under_views(search_for(harmonics, config), views)
     known, error = (rescale_volume(each.to(device), size) for each in (volume, error_map))
     scaled = half.scaled_to_images(known)
     error = error * (scaled.norm() / known.norm().clamp_min(1e-30))

@@ -98,6 +98,8 @@ class Likelihood:
             "band_A": torch.tensor(width_A / state.band),
             "pixel_size_A": torch.tensor(pixel_size_A, dtype=torch.float64),
         }
+        if self.config.view_density:
+            result["view_density"] = state.views
         plain = {"average": average, "half1": unfiltered[0], "half2": unfiltered[1]}
         for name, basis in plain.items():
             result[name] = torch.einsum("c,czyx->zyx", grid.average, basis)

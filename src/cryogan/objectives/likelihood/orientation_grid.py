@@ -58,9 +58,15 @@ def asymmetric_directions(nside: int, symmetry: str, device: torch.device) -> Te
     A cell is the sphere nearer to none of its level, known by its 64 descendants of three levels
     on: every direction of the sphere has an equivalent in one of the cells.
     """
+    return share_in_asymmetric_unit(nside, symmetry, device).nonzero()[:, 0]
+
+
+@lru_cache(maxsize=8)
+def share_in_asymmetric_unit(nside: int, symmetry: str, device: torch.device) -> Tensor:
+    """(12 nside²,) share of the 64 descendants of each cell that are in the asymmetric unit."""
     fine = orientation_grid(8 * nside, torch.device("cpu")).frame[:, :, 2]
-    inside = is_in_asymmetric_unit(fine, symmetry).view(-1, 64).any(dim=1)
-    return inside.nonzero()[:, 0].to(device)
+    inside = is_in_asymmetric_unit(fine, symmetry).view(-1, 64)
+    return inside.float().mean(dim=1).to(device)
 
 
 def _frames(nside: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 The score of image i at a pose is `Re Σ conj P A - ½ Σ |P|² B`, with A = C y / N and B = C² / N on
 the rings (N the noise spectrum), weights of the quadrature included: the log-likelihood up to a
-number that is the image's own.
+number that is the image's own. The log-priors of its shift and its viewing direction are added.
 """
 
 import math
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cryogan.objectives.likelihood.central_slices import Reference
-from cryogan.objectives.likelihood.exhaustive_search import ExhaustiveSearch
+from cryogan.objectives.likelihood.exhaustive_search import ExhaustiveSearch, Scores
+from cryogan.objectives.likelihood.image_model import with_contrast
 from cryogan.objectives.likelihood.observations import Observations, moved_to
 from cryogan.objectives.likelihood.orientation_grid import asymmetric_directions
 from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles
@@ -33,7 +34,7 @@ class Cells:
         direction: (n, K) number of the direction.
         psi: (n, K) in-plane angle, radians.
         shift_px: (n, K, 2) where the particle is (x, y), in pixels.
-        score: (n, K) log-likelihood up to a number that is the image's own.
+        score: (n, K) log-likelihood up to a number that is the image's own, and log-prior.
     """
 
     direction: Tensor
@@ -100,17 +101,14 @@ def search(
         chunk: images at a time.
     """
     found = []
+    exhaustive = _exhaustive(references, levels)
+    first = len(exhaustive)
     # as many scores at a time where many shifts are compared, in an eighth of the poses
-    first = 2 if levels[0].of_shifts else 1
-    exhaustive = [
-        ExhaustiveSearch.of(ref, level)
-        for ref, level in zip(references[:first], levels[:first], strict=True)
-    ]
     at_once = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
     for start in range(0, len(observations), chunk):
         part = observations[start : start + chunk]
         few = [part[k : k + at_once] for k in range(0, len(part), at_once)]
-        kept = [_first(each, exhaustive, references, levels) for each in few]
+        kept = [_first(each, exhaustive, references[first - 1]) for each in few]
         most = max(cells.score.shape[1] for cells in kept)
         cells = joined([cells.padded(most) for cells in kept], 0)
         for number in range(first, len(levels)):
@@ -125,41 +123,88 @@ def search(
 def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
     """(n,) log of the mean likelihood over all poses searched, over that of noise alone.
 
+    The mean is weighted by the prior of shifts and viewing directions, which scores include.
     Cells that were not kept count nothing.
     """
     first, finest = levels[int(levels[0].of_shifts)], levels[-1]
-    searched = len(asymmetric_directions(first.nside, first.symmetry, CPU)) / (12 * first.nside**2)
+    cells_searched = asymmetric_directions(first.nside, first.symmetry, CPU)
+    views = float(first.views.relative(cells_searched, first.nside).sum())
+    searched = views / (12 * first.nside**2)
     shifts = 1.0  # of the finest level, each counted with its prior
     for level in levels if finest.shift_sd_px > 0 else []:
         refinement = (level.shift_step_px / finest.shift_step_px) ** 2
-        prior = level.log_prior(level.shifts_px(cells.score.device)).exp()
+        prior = level.log_prior_of_shifts(level.shifts_px(cells.score.device)).exp()
         shifts = max(shifts, refinement * float(prior.sum()))
     angles = len(in_plane_angles(finest.nside, cells.score.device))
     poses = searched * 12 * finest.nside**2 * angles * shifts
     return torch.logsumexp(cells.score, dim=1) - math.log(poses)
 
 
-def _first(
-    part: Observations,
-    exhaustive: Sequence[ExhaustiveSearch],
+def log_likelihood_by_view(
+    observations: Observations,
     references: Sequence[Reference],
     levels: Sequence[Level],
+    contrast_sd: float = 0.0,
+    chunk: int = 16,
+) -> Tensor:
+    """(n, 12 nside²) log of the mean likelihood over in-plane angles, for each viewing direction.
+
+    On the first level of orientations, of which all poses count: those of `search` are the best
+    few, among which directions are not represented in proportion where posteriors are broad. The
+    directions' own prior is left out; those that are not searched have -inf.
+
+    Args:
+        observations, references, levels, chunk: as for `search`.
+        contrast_sd: standard deviation of the images' contrast, which is integrated out.
+    """
+    level = levels[int(levels[0].of_shifts)]
+    exhaustive = _exhaustive(references, levels)
+    found = []
+    for start in range(0, len(observations), chunk):
+        part = observations[start : start + chunk]
+        scores = _everywhere(part, exhaustive)
+        score = scores.of_angles.view(len(scores.psi), *scores.power.shape) - 0.5 * scores.power
+        if contrast_sd > 0.0:
+            score = with_contrast(score, scores.power, contrast_sd)[0]
+        score = score + level.log_prior_of_shifts(scores.shift_px)[..., None]
+        mean = torch.logsumexp(score, dim=(0, 2)) - math.log(len(score))
+        whole = mean.new_full((len(part), 12 * level.nside**2), -math.inf)
+        found.append(whole.index_copy_(1, scores.direction, mean))
+    return torch.cat(found)
+
+
+def _exhaustive(
+    references: Sequence[Reference], levels: Sequence[Level]
+) -> tuple[ExhaustiveSearch, ...]:
+    """Of the first level of orientations, and of that of shifts before it if there is one."""
+    count = 2 if levels[0].of_shifts else 1
+    both = zip(references[:count], levels[:count], strict=True)
+    return tuple(ExhaustiveSearch.of(reference, level) for reference, level in both)
+
+
+def _first(
+    part: Observations, exhaustive: Sequence[ExhaustiveSearch], reference: Reference
 ) -> Cells:
-    """The best cells of the first level on which orientations are kept."""
-    first, device = levels[0], part.a.device
-    shift_px = first.shifts_px(device)[None]
-    scores = exhaustive[0].scores(part, shift_px)
-    if not first.of_shifts:
-        return Cells(*scores.best(max(first.keep, first.most)))
+    """The best cells of the first level of orientations, of which `reference` is."""
+    level = exhaustive[-1].level
+    cells = Cells(*_everywhere(part, exhaustive).best(max(level.keep, level.most)))
+    if len(exhaustive) == 1:
+        return cells
+    return _shifted(part, cells.promising(_SHIFTED[level.nside], level.most), reference, level)
+
+
+def _everywhere(part: Observations, exhaustive: Sequence[ExhaustiveSearch]) -> Scores:
+    """Scores of all orientations of the last of these, at the best shifts for any of the first."""
+    first = exhaustive[0]
+    shift_px = first.level.shifts_px(part.a.device)[None]
+    scores = first.scores(part, shift_px)
+    if len(exhaustive) == 1:
+        return scores
     best = scores.best_shifts()
     top = best.amax(dim=1, keepdim=True)
     near = (best >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
-    best = best.topk(min(int(near.max()), first.keep), dim=1).indices
-    level = levels[1]
-    scores = exhaustive[1].scores(part, shift_px[0, best])
-    cells = Cells(*scores.best(max(level.keep, level.most)))
-    cells = cells.promising(_SHIFTED[level.nside], level.most)
-    return _shifted(part, cells, references[1], level)
+    best = best.topk(min(int(near.max()), first.level.keep), dim=1).indices
+    return exhaustive[1].scores(part, shift_px[0, best])
 
 
 def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
@@ -186,7 +231,7 @@ def _children(part: Observations, cells: Cells, ref: Reference, level: Level) ->
     turn = torch.stack((phase.cos(), phase.sin()), dim=1).flatten(0, 1)  # Re(z exp(-i m step))
     power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], power)
     score = torch.view_as_real(product).flatten(3) @ turn - power[..., None]  # (n, K, 4, 2)
-    score = score + level.log_prior(cells.shift_px)[..., None, None]
+    score = score + level.log_prior(child, cells.shift_px[:, :, None])[..., None]
     shape = score.shape
     return Cells(
         child[..., None].expand(shape).flatten(1),
@@ -208,7 +253,7 @@ def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> 
     waves = torch.view_as_real(band.moving_back(-offset_px)).flatten(1)
     score = torch.view_as_real(values).flatten(2) @ waves.T
     shift_px = cells.shift_px[:, :, None] + offset_px
-    score = score - power[..., None] + level.log_prior(shift_px)
+    score = score - power[..., None] + level.log_prior(cells.direction[..., None], shift_px)
     shape = score.shape
     return Cells(
         cells.direction[..., None].expand(shape).flatten(1),

@@ -245,10 +245,11 @@ def posterior_of(
             parts = torch.split(torch.arange(len(observations)), _CHUNK)
             finest = references.references[0][-1]
             power = [finest.power_of(cells.direction[i], observations.b[i]) for i in parts]
+            prior = references.levels[-1].log_prior(cells.direction, cells.shift_px)
             score, mean, square = with_contrast(
-                cells.score, torch.cat(power), image_model.contrast_sd
+                cells.score - prior, torch.cat(power), image_model.contrast_sd
             )
-            cells = replace(cells, score=score)
+            cells = replace(cells, score=score + prior)
         weight = torch.softmax(
             _inverse_temperature(cells.score, max_log_likelihood) * cells.score, dim=1
         )
@@ -278,7 +279,8 @@ def posterior_of(
     pad = torch.nn.functional.pad
     score = torch.cat([pad(part, (0, 0, 0, most - part.shape[1])) for part in scores])  # (n, K, L)
     score = torch.where(cells.score[..., None] > -math.inf, score, -math.inf)
-    log_prior = latent_grid.prior.to(score).clamp_min(1e-30).log()
+    pose_prior = references.levels[-1].log_prior(cells.direction, cells.shift_px)[..., None]
+    log_prior = pose_prior + latent_grid.prior.to(score).clamp_min(1e-30).log()
     annealed = _inverse_temperature(score.flatten(1), max_log_likelihood) * score + log_prior
     probability = torch.softmax(annealed.flatten(1), dim=1).view(score.shape)
     marginal = torch.logsumexp(score + log_prior, dim=2)

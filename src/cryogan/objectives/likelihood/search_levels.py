@@ -1,11 +1,13 @@
 """Levels of the pose search: directions, in-plane angles and shifts, and the band they need."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
 OF_SHIFTS = 4  # nside
@@ -30,6 +32,7 @@ class Level:
             flat by default.
         of_shifts: the level chooses `keep` shifts, for any orientation.
         shift_reach_px: length of the longest shift, give or take half a step; any by default.
+        views: prior of the viewing directions.
     """
 
     nside: int
@@ -42,6 +45,7 @@ class Level:
     shift_sd_px: float = math.inf
     of_shifts: bool = False
     shift_reach_px: float = math.inf
+    views: ViewDensity = UNIFORM
 
     def shifts_px(self, device: torch.device) -> Tensor:
         """(S, 2) shifts (x, y): of a square, or of a disc if there is a longest one."""
@@ -50,9 +54,14 @@ class Level:
         reach_px = self.shift_reach_px + 0.5 * self.shift_step_px
         return shifts_px[shifts_px.norm(dim=1) <= reach_px]
 
-    def log_prior(self, shift_px: Tensor) -> Tensor:
+    def log_prior_of_shifts(self, shift_px: Tensor) -> Tensor:
         """(...) log-density of shifts (..., 2), that of no shift being 0."""
         return -0.5 * shift_px.square().sum(-1) / self.shift_sd_px**2
+
+    def log_prior(self, direction: Tensor, shift_px: Tensor) -> Tensor:
+        """(...) of directions (...) and shifts (..., 2) together; uniform views have 0."""
+        views = self.views.log_prior(direction, self.nside)
+        return views + self.log_prior_of_shifts(shift_px)
 
 
 def levels_for(
@@ -99,6 +108,11 @@ def levels_for(
         if last:
             return levels
         nside = max(8, 2 * nside)
+
+
+def under_views(levels: Sequence[Level], views: ViewDensity) -> list[Level]:
+    """The same search with another prior of the viewing directions."""
+    return [replace(level, views=views) for level in levels]
 
 
 def in_plane_angles(nside: int, device: torch.device) -> Tensor:
