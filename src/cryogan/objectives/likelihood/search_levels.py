@@ -29,6 +29,8 @@ class Level:
         shift_sd_px: standard deviation of the Gaussian prior of shifts along x and y; the prior is
             flat by default.
         of_shifts: the level chooses `keep` shifts, for any orientation.
+        complete: up to `most` cells are handed on wherever posteriors are broad, of every image:
+            for the posteriors themselves, not only for a map.
     """
 
     nside: int
@@ -40,6 +42,7 @@ class Level:
     symmetry: str = "C1"
     shift_sd_px: float = math.inf
     of_shifts: bool = False
+    complete: bool = False
 
     def shifts_px(self, device: torch.device) -> Tensor:
         """(S, 2) shifts (x, y): of a square, or of a disc under a Gaussian prior."""
