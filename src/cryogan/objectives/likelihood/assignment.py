@@ -19,8 +19,8 @@ from cryogan.objectives.likelihood.bands import (
     search_for,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.expected_residuals import Expectation, residuals_of_groups
 from cryogan.objectives.likelihood.goodness_of_fit import (
-    Expectation,
     error_of_maps,
     goodness_of_fit,
 )
@@ -34,8 +34,7 @@ from cryogan.objectives.likelihood.posterior import (
     latent_grid_of,
     references_of,
 )
-from cryogan.objectives.likelihood.residuals import residuals
-from cryogan.objectives.likelihood.resolved_posteriors import resolved_posteriors
+from cryogan.objectives.likelihood.resolved_posteriors import complete, resolved_posteriors
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.particles import Particles, Pose
 from cryogan.physics.imaging import rescale_volume
@@ -45,7 +44,6 @@ from cryogan.randomness import generator_for
 from cryogan.symmetry import symmetry_matrices
 
 _CHUNK = 1024
-_MOST = 2048  # cells of an image that a level hands on
 _AT_ONCE = 32  # images that are summed up
 _UNLIKELY = 12.0  # log-likelihood that a pose lacks
 _NEAR = 3.0  # steps of the finest grid
@@ -132,7 +130,7 @@ def levels_of_assignment(
     finer = replace(
         last, nside=2 * last.nside, rings=rings, keep=8, shift_step_px=last.shift_step_px / 2
     )
-    return size, [replace(level, most=_MOST, complete=True) for level in (*levels, finer)]
+    return size, complete([*levels, finer])
 
 
 def assign(
@@ -174,21 +172,21 @@ def assign(
         error = fourier.rfft(rescale_volume(error_map.to(device), size), 3).abs().square()
         map_error = fourier.shell_mean(error, size, 3)[1 : levels[-1].rings + 1].cpu()
     generator = generator_for(0, "poses drawn from the posteriors")
-    expectation: dict[Level, Expectation] = {}
+    expected = Expectation.of_levels(half, maps, levels, generator, image_model)
     result = unassigned(len(half), latent_grid)
     for part in torch.split(torch.arange(len(half)), _CHUNK):
         seen = half.observed(part, harmonics, device)
-        for rows, level, posterior in resolved_posteriors(seen, references, image_model):
-            if level not in expectation:
-                expectation[level] = Expectation.of(half, maps, level, generator, image_model)
-            mine = part[rows]
-            rest = residuals(half, mine, posterior, maps, level, generator, image_model)
-            fit = goodness_of_fit(rest, expectation[level], map_error, held_out=held_out)
+        groups = list(resolved_posteriors(seen, references, image_model))
+        rest, expectation = residuals_of_groups(
+            half, part, groups, maps, expected, generator, image_model
+        )
+        fit = goodness_of_fit(rest, expectation, map_error, held_out=held_out)
+        for rows, level, posterior in groups:
             until = levels[: levels.index(level) + 1]
-            for few in torch.split(torch.arange(len(mine)), _AT_ONCE):
+            for few in torch.split(torch.arange(len(rows)), _AT_ONCE):
                 found = _summary(posterior[few.to(device)], until, operators, pixel_size_A)
-                found = replace(found, fit_p_value=fit.p_value[few].float())
-                result = result.scattered(mine[few], found)
+                found = replace(found, fit_p_value=fit.p_value[rows[few]].float())
+                result = result.scattered(part[rows[few]], found)
         show(len(part))
     return result
 

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import roma
 import torch
 from torch import Tensor
 
@@ -18,102 +17,19 @@ from cryogan import fourier
 from cryogan.evaluation.statistics import kolmogorov_smirnov
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_for
 from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.expected_residuals import Expectation, residuals_of_groups
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ImageModel
-from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.posterior import (
-    SINGLE_STRUCTURE,
-    posterior_of,
-    references_of,
-)
-from cryogan.objectives.likelihood.residuals import Residuals, residuals
-from cryogan.objectives.likelihood.search_levels import Level
-from cryogan.particles import Pose
-from cryogan.physics.imaging import form_images, rescale_volume
-from cryogan.physics.projection import volume_spectrum
-from cryogan.physics.rotations import random_rotations
+from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
+from cryogan.objectives.likelihood.residuals import Residuals
+from cryogan.objectives.likelihood.resolved_posteriors import complete, resolved_posteriors
+from cryogan.physics.imaging import rescale_volume
 
-_PADDING = 2.0
-_CELLS = 64
 _SIGNIFICANT = 4.0  # standard deviations
 _BY_CHANCE = 1e-4
 _FEW = 0.02  # of the images
 _CONTRAST, _NOISE, _SPREAD = 0.1, 0.05, 0.3  # misfits that are worth naming
 _CALIBRATED = 0.1  # of the noise: errors of map and grid that leave p-values calibrated
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What is expected of residuals on rings 1 ... R besides the mean of noise.
-
-    Attributes:
-        noise_variance: variance of the sum of noise over the rings.
-        grid_error: (R,) mean |F|² by which projections differ within a cell of the pose grid.
-        contrast_sd: of the image model.
-    """
-
-    noise_variance: float
-    grid_error: Tensor
-    contrast_sd: float
-
-    @classmethod
-    def of(
-        cls,
-        half: HalfSet,
-        basis: Tensor,
-        level: Level,
-        generator: torch.Generator,
-        image_model: ImageModel,
-    ) -> "Expectation":
-        """As for `residuals`."""
-        size = basis.shape[-1]
-        spectrum = volume_spectrum(basis[0], _PADDING)
-        error = _grid_error(spectrum, level, size, generator)[1 : level.rings + 1]
-        return cls(
-            _noise_variance(half.window(size), level.rings),
-            error.cpu(),
-            image_model.contrast_sd if len(basis) == 1 else 0.0,
-        )
-
-
-def _noise_variance(window: Tensor, rings: int) -> float:
-    """Variance of Σ |Y|² over rings 1 ... R of windowed white noise of unit variance.
-
-    Coefficients k and l have the covariance W(k - l), the spectrum of the window's square, so that
-    the variance is twice the sum of |W|² over all pairs of the band.
-    """
-    size = window.shape[-1]
-    spectrum = torch.fft.fft2(window.double().square()).abs().square() / size**4
-    radius = torch.fft.fftfreq(size, dtype=torch.float64) * size
-    shell = (radius[:, None].square() + radius.square()).sqrt().round()
-    band = ((shell >= 1) & (shell <= rings)).double()
-    wide = torch.fft.rfft2(band).abs().square()
-    pairs = torch.fft.irfft2(wide, s=(size, size))
-    return float(2.0 * (pairs * spectrum).sum())
-
-
-def _grid_error(spectrum: Tensor, level: Level, size: int, generator: torch.Generator) -> Tensor:
-    """(size // 2 + 1,) mean |F|² by which projections differ from those at a random place of
-    their cell: turned by up to half the grid's step about each axis, shifted by half a step.
-    """
-    device = spectrum.device
-    step = orientation_grid(level.nside, device).spacing
-    centre = random_rotations(_CELLS, generator).to(device)
-    turn = step * (torch.rand(_CELLS, 3, generator=generator) - 0.5)
-    other = centre @ roma.rotvec_to_rotmat(turn.to(device))
-    still = torch.zeros(_CELLS, 2, device=device)
-    first, second = (
-        fourier.rfft(
-            form_images(spectrum, Pose(each, still), None, box_size=size, pixel_size_A=1.0)
-        )
-        for each in (centre, other)
-    )
-    error = fourier.shell_mean((first - second).abs().square(), size).mean(0)
-    if level.shift_steps == 0:
-        return error
-    power = fourier.shell_mean(first.abs().square(), size).mean(0)
-    shell = torch.arange(size // 2 + 1, device=device)
-    return error + power * (2.0 * math.pi / size * shell * level.shift_step_px).square() / 12.0
 
 
 @dataclass(frozen=True)
@@ -320,19 +236,19 @@ def fit_held_out(
     """
     size = box_for(rings, half.particles.box_size)
     harmonics = harmonics_for(size, min(rings, size // 2 - 1), config, device)
-    levels = search_for(harmonics, config)
+    levels = complete(search_for(harmonics, config))
     known, error = (rescale_volume(each.to(device), size) for each in (volume, error_map))
     scaled = half.scaled_to_images(known)
     error = error * (scaled.norm() / known.norm().clamp_min(1e-30))
     power = fourier.shell_mean(fourier.rfft(error, 3).abs().square(), size, 3)
     references = references_of(scaled[None], SINGLE_STRUCTURE, harmonics, levels)
     index = torch.randperm(len(half), generator=generator)[:images].sort().values
-    posterior = posterior_of(
-        half.observed(index, harmonics, device), references, image_model=image_model
+    observed = half.observed(index, harmonics, device)
+    groups = list(resolved_posteriors(observed, references, image_model))
+    expected = Expectation.of_levels(half, scaled[None], levels, generator, image_model)
+    found, expectation = residuals_of_groups(
+        half, index, groups, scaled[None], expected, generator, image_model
     )
-    finest, basis = levels[-1], scaled[None]
-    found = residuals(half, index, posterior, basis, finest, generator, image_model)
-    expectation = Expectation.of(half, basis, finest, generator, image_model)
     return goodness_of_fit(found, expectation, power[1 : levels[-1].rings + 1].cpu())
 
 

@@ -285,8 +285,8 @@ def posterior_of(
         )
     latent_grid = references.latent_grid
     scores, found = [], []
-    for start in range(0, len(observations), _CHUNK):
-        part = observations[start : start + _CHUNK]
+    for begin in range(0, len(observations), _CHUNK):
+        part = observations[begin : begin + _CHUNK]
         searches = [
             search(part, each, references.levels).promising(_MOST) for each in references.references
         ]

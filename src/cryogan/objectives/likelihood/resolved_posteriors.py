@@ -6,7 +6,8 @@ seem small. On a coarser grid it is complete: sums over a grid whose step is twi
 deviation of a Gaussian, or less, have its moments (to 2 %).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,6 +18,12 @@ from cryogan.objectives.likelihood.posterior import Posterior, References, poste
 from cryogan.objectives.likelihood.search_levels import Level
 
 _RESOLVED = 16.0  # effective poses: as many as a Gaussian of half a step along five axes has
+_MOST = 2048  # cells of an image that a level hands on
+
+
+def complete(levels: Sequence[Level]) -> list[Level]:
+    """Levels that hand on whole posteriors."""
+    return [replace(level, most=_MOST, complete=True) for level in levels]
 
 
 def resolved_posteriors(
@@ -28,7 +35,7 @@ def resolved_posteriors(
 
     Args:
         observations: n images.
-        references: of complete levels.
+        references: of levels from `complete`.
         image_model: contrast, and images without a particle.
     """
     levels, row = references.levels, torch.arange(len(observations))
