@@ -45,6 +45,7 @@ def fitted(
     junk: float = 0.0,
     defocus_A: float = 0.0,
     spread: float = 0.0,
+    b_factor_A2: float = 0.0,
     image_model: ImageModel = ALIKE,
 ) -> tuple[Residuals, Expectation]:
     """Residuals of the phantom's images, given its map and their noise, but for what is changed.
@@ -58,6 +59,7 @@ def fitted(
         junk: fraction of the images that show noise alone.
         defocus_A: error of the defocus of a tenth of the images.
         spread: standard deviation of the images' contrast.
+        b_factor_A2: of the images' envelope, which is not supposed.
         image_model: supposed.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -76,6 +78,7 @@ def fitted(
         particles.ctf,
         defocus_u_A=particles.ctf.defocus_u_A + off,
         defocus_v_A=particles.ctf.defocus_v_A + off,
+        b_factor_A2=particles.ctf.b_factor_A2 - b_factor_A2,
     )
     particles = replace(particles, stack=ArrayStack(images), ctf=moved)
     half, maps, config = known_half_set(particles, sigma * noise**0.5, volume * scale)
@@ -126,6 +129,7 @@ def test_the_variance_of_noise_is_that_of_windowed_images() -> None:
         ({"noise": 1.1}, "below the noise"),
         ({"junk": 0.2}, "of the images show less of the map"),
         ({"defocus_A": 1e4}, "of the images show less of the map"),
+        ({"b_factor_A2": 600.0}, " from "),
         ({"scale": 1.0 / 1.2}, "times its contrast"),
         ({"scale": 1.2}, "times its contrast"),
     ],
@@ -138,6 +142,20 @@ def test_misfits_are_found_and_named(changes: dict[str, float], words: str) -> N
     assert kolmogorov_smirnov(found.p_value)[1] < 0.02
     wrong = changes.get("junk", 0.1 if "defocus_A" in changes else 0.0)  # fraction of the images
     assert wrong - 0.02 <= 1.0 - float(found.shows.double().mean()) <= wrong + 0.005
+
+
+def test_an_envelope_is_named_with_its_shells() -> None:
+    found = fit(3)
+    of_rings = found.ring_contrast.clone()
+    assert float((of_rings[2:] - 1.0).abs().max()) < 0.1
+    of_rings[7:] = 0.7
+    error = found.ring_contrast_error.clone()
+    assert replace(found, ring_contrast=of_rings).misfits(WIDTH_A) == [
+        f"the images show the map at 0.70 times its contrast from {WIDTH_A / 8:.1f} to "
+        f"{WIDTH_A / 10:.1f} Å"
+    ]
+    error[7:] = 0.1  # three standard errors
+    assert replace(found, ring_contrast=of_rings, ring_contrast_error=error).misfits(WIDTH_A) == []
 
 
 def test_noise_is_named_with_its_shells() -> None:

@@ -29,6 +29,7 @@ _SIGNIFICANT = 4.0  # standard deviations
 _BY_CHANCE = 1e-4
 _FEW = 0.02  # of the images
 _CONTRAST, _NOISE, _SPREAD = 0.1, 0.05, 0.3  # misfits that are worth naming
+_RING_CONTRAST = 0.15
 _CALIBRATED = 0.1  # of the noise: errors of map and grid that leave p-values calibrated
 
 
@@ -46,6 +47,8 @@ class GoodnessOfFit:
         error: (R,) standard error of `variance`.
         contrast: mean contrast of the images in units of the map's.
         contrast_error: its standard error.
+        ring_contrast: (R,) contrast of each ring.
+        ring_contrast_error: (R,) their standard errors.
     """
 
     p_value: Tensor
@@ -55,6 +58,8 @@ class GoodnessOfFit:
     error: Tensor
     contrast: float
     contrast_error: float
+    ring_contrast: Tensor
+    ring_contrast_error: Tensor
 
     @classmethod
     def joined(cls, first: "GoodnessOfFit", second: "GoodnessOfFit") -> "GoodnessOfFit":
@@ -63,14 +68,19 @@ class GoodnessOfFit:
         def mean(name: str) -> Any:
             return 0.5 * (getattr(first, name) + getattr(second, name))
 
+        def error(name: str) -> Any:
+            return 0.5 * (getattr(first, name) ** 2 + getattr(second, name) ** 2) ** 0.5
+
         return cls(
             torch.cat((first.p_value, second.p_value)),
             torch.cat((first.signal, second.signal)),
             mean("variance"),
             mean("expected"),
-            0.5 * (first.error.square() + second.error.square()).sqrt(),
+            error("error"),
             mean("contrast"),
-            0.5 * math.hypot(first.contrast_error, second.contrast_error),
+            error("contrast_error"),
+            mean("ring_contrast"),
+            error("ring_contrast_error"),
         )
 
     @property
@@ -113,7 +123,7 @@ class GoodnessOfFit:
         if off > max(_CONTRAST, _SIGNIFICANT * self.contrast_error):
             found.append(f"the images show the map at {self.contrast:.2f} times its contrast")
         else:
-            found += self._noise_misfits(width_A)
+            found += self._noise_misfits(width_A) + self._ring_contrast_misfits(width_A)
         signal = self.signal[self.shows]
         if float(signal.var()) - 1.0 > max(_SPREAD, _SIGNIFICANT * math.sqrt(2.0 / len(signal))):
             found.append(
@@ -138,19 +148,35 @@ class GoodnessOfFit:
         bound = self.variance.clamp(low, high)
         ratio = self.variance / bound - 1.0
         clear = (ratio.abs() > _NOISE) & (ratio.abs() > _SIGNIFICANT * self.error / bound)
-        sign = torch.where(clear, ratio.sign(), 0.0).int().tolist()
-        found, first = [], 0
-        for ring in range(1, len(sign) + 1):
-            if ring < len(sign) and sign[ring] == sign[first]:
-                continue
-            if sign[first] != 0:
-                more = float(ratio[first:ring].mean())
-                found.append(
-                    f"residuals are {100 * abs(more):.0f} % {'above' if more > 0 else 'below'} the "
-                    f"noise from {width_A / (first + 1):.1f} to {width_A / ring:.1f} Å"
-                )
-            first = ring
-        return found
+        return [
+            f"residuals are {100 * abs(more):.0f} % {'above' if more > 0 else 'below'} the noise "
+            f"from {first_A:.1f} to {last_A:.1f} Å"
+            for more, first_A, last_A in _runs(ratio, clear, width_A)
+        ]
+
+    def _ring_contrast_misfits(self, width_A: float) -> list[str]:
+        """Runs of rings in which the images show less of the map, or more, than in others."""
+        off = self.ring_contrast - 1.0
+        clear = (off.abs() > _RING_CONTRAST) & (off.abs() > _SIGNIFICANT * self.ring_contrast_error)
+        return [
+            f"the images show the map at {1.0 + mean:.2f} times its contrast from {first_A:.1f} to "
+            f"{last_A:.1f} Å"
+            for mean, first_A, last_A in _runs(off, clear, width_A)
+        ]
+
+
+def _runs(values: Tensor, clear: Tensor, width_A: float) -> list[tuple[float, float, float]]:
+    """Runs of rings of clear values of one sign: their mean, and the first and last ring in Å."""
+    sign = torch.where(clear, values.sign(), 0.0).int().tolist()
+    found, first = [], 0
+    for ring in range(1, len(sign) + 1):
+        if ring < len(sign) and sign[ring] == sign[first]:
+            continue
+        if sign[first] != 0:
+            mean = float(values[first:ring].mean())
+            found.append((mean, width_A / (first + 1), width_A / ring))
+        first = ring
+    return found
 
 
 def goodness_of_fit(
@@ -173,10 +199,10 @@ def goodness_of_fit(
     of_map, of_grid = found.response * error, found.response * expectation.grid_error
     excess = of_grid + (of_map if held_out else -of_map)
     expected = (found.noise + excess).clamp_min(0.1 * found.noise)
-    quadratic = found.quadratic.sum(1).clamp_min(1e-6)
-    linear = found.linear.sum(1) + 0.5 * of_grid.sum(1)
+    of_rings = found.linear + 0.5 * of_grid
     if not held_out:
-        linear = linear - of_map.sum(1)
+        of_rings = of_rings - of_map
+    linear, quadratic = of_rings.sum(1), found.quadratic.sum(1).clamp_min(1e-6)
     spread = (quadratic + (expectation.contrast_sd * quadratic).square()).sqrt()
     signal = (linear - (linear / quadratic).median() * quadratic) / spread
     variance = expectation.noise_variance + 4.0 * excess.sum(1).clamp_min(0.0)
@@ -184,22 +210,27 @@ def goodness_of_fit(
     shows = signal > -_SIGNIFICANT
     if int(shows.sum()) < 2:
         shows = torch.ones_like(shows)
-    linear, quadratic, ratio = (
-        linear[shows],
-        quadratic[shows],
-        (found.residual / found.noise)[shows],
-    )
-    contrast = float(linear.sum() / quadratic.sum())
-    apart = (linear - contrast * quadratic).square().sum().sqrt()
+    ratio = (found.residual / found.noise)[shows]
+    contrast, contrast_error = _contrast(linear[shows, None], quadratic[shows, None])
+    ring_contrast, ring_contrast_error = _contrast(of_rings[shows], found.quadratic[shows])
     return GoodnessOfFit(
         p_value,
         signal,
         ratio.mean(0),
         (expected / found.noise)[shows].mean(0),
         ratio.std(0, correction=min(1, len(ratio) - 1)) / math.sqrt(len(ratio)),
-        contrast,
-        float(apart / quadratic.sum()),
+        float(contrast),
+        float(contrast_error),
+        ring_contrast,
+        ring_contrast_error,
     )
+
+
+def _contrast(linear: Tensor, quadratic: Tensor) -> tuple[Tensor, Tensor]:
+    """Contrast of the columns of (n, R), and standard errors."""
+    total = quadratic.sum(0).clamp_min(1e-6)
+    contrast = linear.sum(0) / total
+    return contrast, (linear - contrast * quadratic).square().sum(0).sqrt() / total
 
 
 def _p_value(total: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
