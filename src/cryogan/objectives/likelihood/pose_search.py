@@ -20,6 +20,7 @@ from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
+_REFINED = 256  # the most cells of an image whose children, or whose shifts, are compared
 _UNLIKELY = 5.0  # log-likelihood that the best orientation of a shift lacks
 _SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
@@ -122,7 +123,7 @@ def search(
             cells = start[begin : begin + chunk]
         for number in range(first if start is None else len(levels) - 1, len(levels)):
             before = levels[number - 1]
-            cells = cells.promising(before.keep, before.most, before.complete)
+            cells = cells.promising(before.keep, min(before.most, _REFINED), before.complete)
             cells = _finer(part, cells, references[number], levels[number])
         found.append(cells)
     most = max(cells.score.shape[1] for cells in found)
@@ -163,7 +164,7 @@ def _first(part: Observations, references: Sequence[Reference], levels: Sequence
     few_px = shifts_px.gather(1, best[..., None].expand(-1, -1, 2))
     ref, level = references[1], levels[1]
     cells = _best(_scores(part, few_px, ref, level), level)
-    few = cells.promising(_SHIFTED[level.nside], level.most, level.complete)
+    few = cells.promising(_SHIFTED[level.nside], min(level.most, _REFINED), level.complete)
     return _shifted(part, few, ref, level)
 
 
@@ -231,7 +232,9 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     children = _children(part, cells, ref, level)
     if level.shift_steps == 0:
         return children
-    few = children.promising(_SHIFTED.get(level.nside, 16), level.most, level.complete)
+    few = children.promising(
+        _SHIFTED.get(level.nside, 16), min(level.most, _REFINED), level.complete
+    )
     return _shifted(part, few, ref, level)
 
 

@@ -18,12 +18,15 @@ from cryogan.objectives.likelihood.posterior import Posterior, References, poste
 from cryogan.objectives.likelihood.search_levels import Level
 
 _RESOLVED = 16.0  # effective poses: as many as a Gaussian of half a step along five axes has
-_MOST = 2048  # cells of an image that a level hands on
+_MOST = 2048  # cells of an image that a level keeps
 
 
 def complete(levels: Sequence[Level]) -> list[Level]:
-    """Levels that hand on whole posteriors."""
-    return [replace(level, most=_MOST, complete=True) for level in levels]
+    """With posteriors kept whole, as far as that can be, at the levels of the whole band."""
+    return [
+        replace(level, most=_MOST, complete=True) if level.rings == levels[-1].rings else level
+        for level in levels
+    ]
 
 
 def resolved_posteriors(

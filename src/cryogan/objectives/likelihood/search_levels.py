@@ -29,8 +29,8 @@ class Level:
         shift_sd_px: standard deviation of the Gaussian prior of shifts along x and y; the prior is
             flat by default.
         of_shifts: the level chooses `keep` shifts, for any orientation.
-        complete: up to `most` cells are handed on wherever posteriors are broad, of every image:
-            for the posteriors themselves, not only for a map.
+        complete: up to `most` cells are kept wherever posteriors are broad, of every image: for
+            the posteriors themselves, not only for a map.
     """
 
     nside: int
