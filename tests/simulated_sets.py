@@ -1,12 +1,18 @@
 """Simulated particles that many tests start from."""
 
 import math
+from dataclasses import replace
 
-from torch import Generator, Tensor, arange
+from torch import Generator, Tensor, arange, full_like
 
-from cryogan.particles import CTFParams
+from cryogan.data.padding import PaddedBox
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.particles import CTFParams, Particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.spectra import PowerSpectra
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
 
@@ -38,3 +44,18 @@ def clean_phantom_images(
         Generator().manual_seed(seed),
     )
     return simulated.particles.stack.read(arange(n)), simulated.particles.ctf
+
+
+def known_half_set(
+    particles: Particles, noise_sigma: float, volume: Tensor
+) -> tuple[HalfSet, Tensor, LikelihoodConfig]:
+    """Centred images as the likelihood has them, with known noise: and the map in their units."""
+    assumptions = Assumptions(max_shift_percent=0.0)
+    padded = PaddedBox.of(particles.box_size, assumptions.reach)
+    half = HalfSet.of(particles, None, padded)
+    measured, gain = half.measurement, half.measurement.gain
+    flat = full_like(measured.spectra.noise, (noise_sigma * gain) ** 2)
+    spectra = PowerSpectra(measured.spectra.signal, flat)
+    half = replace(half, measurement=replace(measured, spectra=spectra))
+    config = LikelihoodConfig(assumptions=assumptions).padded(padded.share)
+    return half, padded.pad(volume[None] * gain), config

@@ -364,6 +364,7 @@ def test_the_star_file_keeps_its_source_and_gains_poses(dataset: Path, assigned:
     own = {"rlnRandomSubset", "rlnClassNumber", "rlnLogLikeliContribution", "cryoganAngleSpread"}
     own |= {"cryoganShiftSpreadAngst", "cryoganPeakProbability"}
     own |= {"cryoganParticleProbability", "cryoganContrast", "cryoganFitPValue"}
+    own |= {"cryoganPoseInformation"}
     posed = {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"}
     assert set(after.columns) == set(before.columns) | own | posed
     for label in set(before.columns) - posed - own - {"rlnImageName"}:

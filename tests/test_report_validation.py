@@ -84,6 +84,8 @@ def test_goodness_of_fit_is_shown_and_misfits_named(
         torch.full((rings,), 0.01),
         1.0,
         0.01,
+        torch.ones(rings),
+        torch.full((rings,), 0.01),
     )
     summary = json.loads((run_folder / "summary.json").read_text())
     summary["goodness_of_fit"] = write_goodness_of_fit(run_folder, found, 128.0)

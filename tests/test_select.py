@@ -15,6 +15,7 @@ from cryogan.io.relion_writing import write_particles
 from cryogan.io.row_numbers import read_row_numbers
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams
+from cryogan.preparation.selection import expected_losses
 
 N = 6
 
@@ -198,6 +199,20 @@ def test_files_without_columns_to_choose_by(name: str, words: str, tmp_path: Pat
     (tmp_path / name).write_text("whatever")
     with pytest.raises(InputError, match=words):
         cryogan.select(tmp_path / name, tmp_path / "o.cs", half=1)
+
+
+def test_what_thresholds_are_expected_to_lose(tmp_path: Path) -> None:
+    path = tmp_path / "p.star"
+    rows = [f"{k + 1}@a.mrcs {0.25 * k} {0.01 * k}" for k in range(5)]
+    head = "_rlnImageName", "_cryoganParticleProbability", "_cryoganFitPValue"
+    path.write_text("data_particles\n\nloop_\n" + "\n".join([*head, *rows]) + "\n")
+    conditions = ["cryoganParticleProbability>0.5", "cryoganFitPValue<0.5"]
+    assert expected_losses(path, conditions) == [
+        "expected by cryoganParticleProbability: 1 of the 3 that this leaves out show a particle, "
+        "0 of the 2 others do not"
+    ]  # 0 + 0.25 + 0.5, and 0.25 + 0
+    (line,) = expected_losses(path, ["cryoganFitPValue>=0.02"])
+    assert "leaves out 2 % of the images that fit" in line
 
 
 def test_all_tables_and_columns_stay(star: Path) -> None:

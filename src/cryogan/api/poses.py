@@ -218,6 +218,7 @@ def write_particles(path: Path | str, particles: Particles, poses: Assigned) -> 
             "cryoganContrast": found.contrast,
             "cryoganShiftSpreadAngst": found.shift_spread_A,
             "cryoganPeakProbability": found.peak,
+            "cryoganPoseInformation": found.information,
             "cryoganFitPValue": found.fit_p_value,
         }
         | poses.columns,

@@ -21,6 +21,7 @@ _MATTER = (
     *("--strip-prefix", "--device"),
 )
 _LEAST_FITTING = 0.5  # median probability that an image shows the map's molecule
+_SMALL = 0.01  # p-values
 _KINDS = (".star", ".cs", ".csg", ".mrcs", ".mrc", ".txt")
 
 
@@ -168,23 +169,30 @@ def run(arguments: Sequence[str]) -> int:
             started=started,
         )
     written = cryogan.write_particles(output, particles, poses)
-    spread = np.quantile(poses.assignment.spread_deg.numpy(), [0.1, 0.5, 0.9])
+    found = poses.assignment
+    spread, known = (
+        np.quantile(values.numpy(), [0.1, 0.5, 0.9])
+        for values in (found.spread_deg, found.information)
+    )
+    unlikely = float((found.fit_p_value < _SMALL).double().mean())
     any_views = random_rotations(len(poses), generator_for(0, "views to compare with"))
-    found, random = (
+    even, random = (
         sampling_compensation(viewing_directions(each, poses.symmetry)).scf_star
         for each in (poses.pose.rotation, any_views)
     )
     out.print(
-        f"viewing directions: SCF* {found:.2f} (as many random views: {random:.2f})"
-        f"{'; views are missing' if found < POOR_SCF_STAR * random else ''}"
+        f"viewing directions: SCF* {even:.2f} (as many random views: {random:.2f})"
+        f"{'; views are missing' if even < POOR_SCF_STAR * random else ''}"
     )
-    if poses.assignment.particle.median() < _LEAST_FITTING:
+    if found.particle.median() < _LEAST_FITTING:
         out.print(
             "warning: most images fit noise or a blob better than the map (medians of "
             "cryoganParticleProbability); check molecule, pixel sizes, contrast and CTFs"
         )
     out.print(
         f"posterior spread of angles: median {spread[1]:.1f}°, 10 % to 90 % {spread[0]:.1f}° to "
-        f"{spread[2]:.1f}°\nwritten: {', '.join(map(str, written))}"
+        f"{spread[2]:.1f}°; pose information: median {known[1]:.1f} nats ({known[0]:.1f} to "
+        f"{known[2]:.1f})\np-values of the residuals below {_SMALL}: {100 * unlikely:.1f} % of the "
+        f"particles (expected {100 * _SMALL:.0f} %)\nwritten: {', '.join(map(str, written))}"
     )
     return 0

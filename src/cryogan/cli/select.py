@@ -16,7 +16,9 @@ def make_parser() -> CommandParser:
         "select",
         "Write the particles of a .star or .cs file that pass every condition, with all tables and "
         "columns. Scores, latents and log-likelihoods are columns of the file that `cryogan "
-        "assign` writes: rlnLogLikeliContribution, cryoganCriticScore, cryoganLatent0 ...",
+        "assign` writes: rlnLogLikeliContribution, cryoganCriticScore, cryoganLatent0 ... For "
+        "thresholds on cryoganFitPValue and cryoganParticleProbability it says how many good "
+        "particles they are expected to lose.",
         "cryogan select poses.star -o good.star --where 'cryoganLatent0>0.5' --half 1",
         _MATTER,
     )
@@ -56,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     require_file(options.particles)
 
     from cryogan.api import select
+    from cryogan.preparation.selection import expected_losses
 
     written, count = select(
         options.particles,
@@ -67,4 +70,6 @@ def run(arguments: Sequence[str]) -> int:
         first=options.get("first"),
     )
     print(f"{written:,} of {count:,} particles written to {output}")
+    for line in expected_losses(options.particles, options.get("where") or ()):
+        print(line)
     return 0

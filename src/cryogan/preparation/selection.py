@@ -12,6 +12,8 @@ from cryogan.errors import InputError
 from cryogan.io.particle_files import count_rows
 from cryogan.io.selection import Condition, CsFile, StarFile, open_particle_file
 
+FIT, PARTICLE = "cryoganFitPValue", "cryoganParticleProbability"
+
 
 def chosen_rows(path: Path | str, count: int, index: Tensor | None, first: int | None) -> Tensor:
     """(m,) int64 rows of `count` that row numbers or a mask name, or of these the first.
@@ -122,6 +124,40 @@ def select(
         raise InputError(f"No particle of {source} passes; nothing is written.")
     file.write(output, rows)
     return len(rows), len(file)
+
+
+def expected_losses(source: Path | str, conditions: Sequence[str]) -> list[str]:
+    """What thresholds on columns of `cryogan assign` cost, a sentence each.
+
+    p-values are uniform if the model is right, so that a threshold loses its own share of the
+    images that fit. Probabilities that images show a particle say how many of those left out do.
+
+    Args:
+        source: .star file of `select`.
+        conditions: of `select`, which were passed by some.
+    """
+    file = open_particle_file(Path(source))
+    if not isinstance(file, StarFile):
+        return []
+    found = []
+    for condition in map(Condition.parse, conditions):
+        value = condition.number
+        if value is None or condition.comparison not in (">", ">=") or not 0.0 < value < 1.0:
+            continue
+        if condition.column == FIT:
+            found.append(
+                f"{FIT} {condition.comparison} {value:g} leaves out {100 * value:.3g} % of the "
+                "images that fit, if map, CTFs and noise are right"
+            )
+        elif condition.column == PARTICLE:
+            probability = file.particles.numbers(PARTICLE)
+            kept = file.matches(condition)
+            found.append(
+                f"expected by {PARTICLE}: {probability[~kept].sum():,.0f} of the "
+                f"{(~kept).sum():,} that this leaves out show a particle, "
+                f"{(1.0 - probability[kept]).sum():,.0f} of the {kept.sum():,} others do not"
+            )
+    return found
 
 
 def _half(file: StarFile | CsFile, half: int) -> Condition:

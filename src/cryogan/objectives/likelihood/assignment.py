@@ -19,23 +19,22 @@ from cryogan.objectives.likelihood.bands import (
     search_for,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.expected_residuals import Expectation, residuals_of_groups
 from cryogan.objectives.likelihood.goodness_of_fit import (
-    Expectation,
     error_of_maps,
     goodness_of_fit,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
-from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import (
     LatentGrid,
     Posterior,
     latent_grid_of,
-    posterior_of,
     references_of,
 )
-from cryogan.objectives.likelihood.residuals import residuals
+from cryogan.objectives.likelihood.resolved_posteriors import complete, resolved_posteriors
 from cryogan.objectives.likelihood.search_levels import Level, under_views
 from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.particles import Particles, Pose
@@ -46,6 +45,8 @@ from cryogan.randomness import generator_for
 from cryogan.symmetry import symmetry_matrices
 
 _CHUNK = 1024
+_AT_ONCE = 32  # images that are summed up
+_UNLIKELY = 12.0  # log-likelihood that a pose lacks
 _NEAR = 3.0  # steps of the finest grid
 
 
@@ -56,9 +57,12 @@ class Assignment:
     Attributes:
         pose: mean pose of the posterior's highest peak.
         spread_deg: (n,) root mean square angle of the whole posterior to that pose, modulo the
-            molecule's symmetry, with the size of the grid's cells: never below half its step.
-        shift_spread_A: (n,) the same for shifts; with a cell's size only if shifts are searched.
+            molecule's symmetry; no less than that of a cell of the finest grid, half its step.
+        shift_spread_A: (n,) the same for shifts; no less than a cell's where they are searched.
         peak: (n,) posterior probability of that peak.
+        information: (n,) what the image tells of its pose, in nats: the relative entropy of
+            posterior and prior, log of the number of all poses over the effective number; no more
+            than the finest grid resolves.
         log_likelihood: (n,) log of the mean likelihood over all poses and conformations, over that
             of noise alone.
         latent: (n, L) posterior probability of each point of the latent grid.
@@ -71,6 +75,7 @@ class Assignment:
     spread_deg: Tensor
     shift_spread_A: Tensor
     peak: Tensor
+    information: Tensor
     log_likelihood: Tensor
     latent: Tensor
     particle: Tensor
@@ -93,6 +98,7 @@ class Assignment:
             put(self.spread_deg, other.spread_deg),
             put(self.shift_spread_A, other.shift_spread_A),
             put(self.peak, other.peak),
+            put(self.information, other.information),
             put(self.log_likelihood, other.log_likelihood),
             put(self.latent, other.latent),
             put(self.particle, other.particle),
@@ -110,7 +116,7 @@ def unassigned(n: int, latent_grid: LatentGrid) -> Assignment:
     pose = Pose(torch.eye(3).repeat(n, 1, 1), torch.zeros(n, 2))
     zero = torch.zeros(n)
     prior = latent_grid.prior.repeat(n, 1)
-    return Assignment(pose, zero, zero, zero, zero, prior, zero, zero, zero)
+    return Assignment(pose, zero, zero, zero, zero, zero, prior, zero, zero, zero)
 
 
 def levels_of_assignment(
@@ -123,14 +129,9 @@ def levels_of_assignment(
     levels = search_for(harmonics, config)
     last = levels[-1]
     finer = replace(
-        last,
-        nside=2 * last.nside,
-        rings=rings,
-        keep=8,
-        most=64,
-        shift_step_px=last.shift_step_px / 2,
+        last, nside=2 * last.nside, rings=rings, keep=8, shift_step_px=last.shift_step_px / 2
     )
-    return size, [*levels, finer]
+    return size, complete([*levels, finer])
 
 
 def assign(
@@ -175,18 +176,21 @@ def assign(
         error = fourier.rfft(rescale_volume(error_map.to(device), size), 3).abs().square()
         map_error = fourier.shell_mean(error, size, 3)[1 : levels[-1].rings + 1].cpu()
     generator = generator_for(0, "poses drawn from the posteriors")
-    expectation = Expectation.of(half, maps, levels[-1], generator, image_model)
-    searched_px = levels[-1].shift_step_px if levels[-1].shift_steps else 0.0
+    expected = Expectation.of_levels(half, maps, levels, generator, image_model)
     result = unassigned(len(half), latent_grid)
     for part in torch.split(torch.arange(len(half)), _CHUNK):
         seen = half.observed(part, harmonics, device)
-        posterior = posterior_of(seen, references, image_model=image_model)
-        finest = orientation_grid(levels[-1].nside, device)
-        rest = residuals(half, part, posterior, maps, levels[-1], generator, image_model)
+        groups = list(resolved_posteriors(seen, references, image_model))
+        rest, expectation = residuals_of_groups(
+            half, part, groups, maps, expected, generator, image_model
+        )
         fit = goodness_of_fit(rest, expectation, map_error, held_out=held_out)
-        found = _summary(posterior, levels, finest, operators, searched_px, pixel_size_A)
-        found = replace(found, fit_p_value=fit.p_value.float())
-        result = result.scattered(part, found)
+        for rows, level, posterior in groups:
+            until = levels[: levels.index(level) + 1]
+            for few in torch.split(torch.arange(len(rows)), _AT_ONCE):
+                found = _summary(posterior[few.to(device)], until, operators, pixel_size_A)
+                found = replace(found, fit_p_value=fit.p_value[rows[few]].float())
+                result = result.scattered(part[rows[few]], found)
         show(len(part))
     return result
 
@@ -194,12 +198,15 @@ def assign(
 def _summary(
     posterior: Posterior,
     levels: Sequence[Level],
-    finest: OrientationGrid,
     operators: Tensor,
-    shift_step_px: float,
     pixel_size_A: float,
 ) -> Assignment:
-    cells = posterior.cells.best(256)
+    """Of posteriors at the last of the levels."""
+    level = levels[-1]
+    finest = orientation_grid(level.nside, operators.device)
+    cells = posterior.cells
+    likely = cells.score > cells.score.amax(dim=1, keepdim=True) - _UNLIKELY
+    cells = cells.best(int(likely.sum(dim=1).max()))
     weight = torch.softmax(cells.score, dim=1)
     rotation = finest.frame[cells.direction] @ about_z(cells.psi)  # (n, K, 3, 3)
     mode = rotation[:, :1]
@@ -218,13 +225,18 @@ def _summary(
     angle = angle_between(rotation, mean[:, None])
     cell_deg = math.degrees(finest.spacing) / 2.0  # a direction ± s / √6, an angle ± s / √12
     apart = (cells.shift_px - shift_px[:, None]).square().sum(-1)
-    cell_px2 = shift_step_px**2 / 6.0  # ± step / √12 along x and y
+    cell_px = level.shift_step_px / math.sqrt(6.0) if level.shift_steps else 0.0  # ± step / √12
+    marginal = log_marginal_likelihood(posterior.cells, levels)
+    known = (
+        weight * (cells.score - level.log_prior(cells.direction, cells.shift_px)).clamp_min(-1e30)
+    ).sum(1)
     return Assignment(
         Pose(mean.cpu(), (shift_px * pixel_size_A).cpu()),
-        ((weight * angle.square()).sum(1) + cell_deg**2).sqrt().cpu(),
-        (((weight * apart).sum(1) + cell_px2).sqrt() * pixel_size_A).cpu(),
+        (weight * angle.square()).sum(1).sqrt().clamp_min(cell_deg).cpu(),
+        ((weight * apart).sum(1).sqrt().clamp_min(cell_px) * pixel_size_A).cpu(),
         peak.cpu(),
-        log_marginal_likelihood(posterior.cells, levels).cpu(),
+        (known - marginal).clamp_min(0.0).cpu(),
+        marginal.cpu(),
         posterior.latent.cpu(),
         posterior.particle.cpu(),
         posterior.contrast.cpu(),

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import roma
 import torch
 from torch import Tensor
 
@@ -18,103 +17,22 @@ from cryogan import fourier
 from cryogan.evaluation.statistics import kolmogorov_smirnov
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_for
 from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.expected_residuals import Expectation, residuals_of_groups
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ImageModel
-from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.posterior import (
-    SINGLE_STRUCTURE,
-    posterior_of,
-    references_of,
-)
-from cryogan.objectives.likelihood.residuals import Residuals, residuals
-from cryogan.objectives.likelihood.search_levels import Level, under_views
+from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
+from cryogan.objectives.likelihood.residuals import Residuals
+from cryogan.objectives.likelihood.resolved_posteriors import complete, resolved_posteriors
+from cryogan.objectives.likelihood.search_levels import under_views
 from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
-from cryogan.particles import Pose
-from cryogan.physics.imaging import form_images, rescale_volume
-from cryogan.physics.projection import volume_spectrum
-from cryogan.physics.rotations import random_rotations
+from cryogan.physics.imaging import rescale_volume
 
-_PADDING = 2.0
-_CELLS = 64
 _SIGNIFICANT = 4.0  # standard deviations
 _BY_CHANCE = 1e-4
 _FEW = 0.02  # of the images
 _CONTRAST, _NOISE, _SPREAD = 0.1, 0.05, 0.3  # misfits that are worth naming
+_RING_CONTRAST = 0.15
 _CALIBRATED = 0.1  # of the noise: errors of map and grid that leave p-values calibrated
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What is expected of residuals on rings 1 ... R besides the mean of noise.
-
-    Attributes:
-        noise_variance: variance of the sum of noise over the rings.
-        grid_error: (R,) mean |F|² by which projections differ within a cell of the pose grid.
-        contrast_sd: of the image model.
-    """
-
-    noise_variance: float
-    grid_error: Tensor
-    contrast_sd: float
-
-    @classmethod
-    def of(
-        cls,
-        half: HalfSet,
-        basis: Tensor,
-        level: Level,
-        generator: torch.Generator,
-        image_model: ImageModel,
-    ) -> "Expectation":
-        """As for `residuals`."""
-        size = basis.shape[-1]
-        spectrum = volume_spectrum(basis[0], _PADDING)
-        error = _grid_error(spectrum, level, size, generator)[1 : level.rings + 1]
-        return cls(
-            _noise_variance(half.window(size), level.rings),
-            error.cpu(),
-            image_model.contrast_sd if len(basis) == 1 else 0.0,
-        )
-
-
-def _noise_variance(window: Tensor, rings: int) -> float:
-    """Variance of Σ |Y|² over rings 1 ... R of windowed white noise of unit variance.
-
-    Coefficients k and l have the covariance W(k - l), the spectrum of the window's square, so that
-    the variance is twice the sum of |W|² over all pairs of the band.
-    """
-    size = window.shape[-1]
-    spectrum = torch.fft.fft2(window.double().square()).abs().square() / size**4
-    radius = torch.fft.fftfreq(size, dtype=torch.float64) * size
-    shell = (radius[:, None].square() + radius.square()).sqrt().round()
-    band = ((shell >= 1) & (shell <= rings)).double()
-    wide = torch.fft.rfft2(band).abs().square()
-    pairs = torch.fft.irfft2(wide, s=(size, size))
-    return float(2.0 * (pairs * spectrum).sum())
-
-
-def _grid_error(spectrum: Tensor, level: Level, size: int, generator: torch.Generator) -> Tensor:
-    """(size // 2 + 1,) mean |F|² by which projections differ from those at a random place of
-    their cell: turned by up to half the grid's step about each axis, shifted by half a step.
-    """
-    device = spectrum.device
-    step = orientation_grid(level.nside, device).spacing
-    centre = random_rotations(_CELLS, generator).to(device)
-    turn = step * (torch.rand(_CELLS, 3, generator=generator) - 0.5)
-    other = centre @ roma.rotvec_to_rotmat(turn.to(device))
-    still = torch.zeros(_CELLS, 2, device=device)
-    first, second = (
-        fourier.rfft(
-            form_images(spectrum, Pose(each, still), None, box_size=size, pixel_size_A=1.0)
-        )
-        for each in (centre, other)
-    )
-    error = fourier.shell_mean((first - second).abs().square(), size).mean(0)
-    if level.shift_steps == 0:
-        return error
-    power = fourier.shell_mean(first.abs().square(), size).mean(0)
-    shell = torch.arange(size // 2 + 1, device=device)
-    return error + power * (2.0 * math.pi / size * shell * level.shift_step_px).square() / 12.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +49,8 @@ class GoodnessOfFit:
         error: (R,) standard error of `variance`.
         contrast: mean contrast of the images in units of the map's.
         contrast_error: its standard error.
+        ring_contrast: (R,) contrast of each ring.
+        ring_contrast_error: (R,) their standard errors.
     """
 
     p_value: Tensor
@@ -140,6 +60,8 @@ class GoodnessOfFit:
     error: Tensor
     contrast: float
     contrast_error: float
+    ring_contrast: Tensor
+    ring_contrast_error: Tensor
 
     @classmethod
     def joined(cls, first: "GoodnessOfFit", second: "GoodnessOfFit") -> "GoodnessOfFit":
@@ -148,14 +70,19 @@ class GoodnessOfFit:
         def mean(name: str) -> Any:
             return 0.5 * (getattr(first, name) + getattr(second, name))
 
+        def error(name: str) -> Any:
+            return 0.5 * (getattr(first, name) ** 2 + getattr(second, name) ** 2) ** 0.5
+
         return cls(
             torch.cat((first.p_value, second.p_value)),
             torch.cat((first.signal, second.signal)),
             mean("variance"),
             mean("expected"),
-            0.5 * (first.error.square() + second.error.square()).sqrt(),
+            error("error"),
             mean("contrast"),
-            0.5 * math.hypot(first.contrast_error, second.contrast_error),
+            error("contrast_error"),
+            mean("ring_contrast"),
+            error("ring_contrast_error"),
         )
 
     @property
@@ -198,7 +125,7 @@ class GoodnessOfFit:
         if off > max(_CONTRAST, _SIGNIFICANT * self.contrast_error):
             found.append(f"the images show the map at {self.contrast:.2f} times its contrast")
         else:
-            found += self._noise_misfits(width_A)
+            found += self._noise_misfits(width_A) + self._ring_contrast_misfits(width_A)
         signal = self.signal[self.shows]
         if float(signal.var()) - 1.0 > max(_SPREAD, _SIGNIFICANT * math.sqrt(2.0 / len(signal))):
             found.append(
@@ -223,19 +150,35 @@ class GoodnessOfFit:
         bound = self.variance.clamp(low, high)
         ratio = self.variance / bound - 1.0
         clear = (ratio.abs() > _NOISE) & (ratio.abs() > _SIGNIFICANT * self.error / bound)
-        sign = torch.where(clear, ratio.sign(), 0.0).int().tolist()
-        found, first = [], 0
-        for ring in range(1, len(sign) + 1):
-            if ring < len(sign) and sign[ring] == sign[first]:
-                continue
-            if sign[first] != 0:
-                more = float(ratio[first:ring].mean())
-                found.append(
-                    f"residuals are {100 * abs(more):.0f} % {'above' if more > 0 else 'below'} the "
-                    f"noise from {width_A / (first + 1):.1f} to {width_A / ring:.1f} Å"
-                )
-            first = ring
-        return found
+        return [
+            f"residuals are {100 * abs(more):.0f} % {'above' if more > 0 else 'below'} the noise "
+            f"from {first_A:.1f} to {last_A:.1f} Å"
+            for more, first_A, last_A in _runs(ratio, clear, width_A)
+        ]
+
+    def _ring_contrast_misfits(self, width_A: float) -> list[str]:
+        """Runs of rings in which the images show less of the map, or more, than in others."""
+        off = self.ring_contrast - 1.0
+        clear = (off.abs() > _RING_CONTRAST) & (off.abs() > _SIGNIFICANT * self.ring_contrast_error)
+        return [
+            f"the images show the map at {1.0 + mean:.2f} times its contrast from {first_A:.1f} to "
+            f"{last_A:.1f} Å"
+            for mean, first_A, last_A in _runs(off, clear, width_A)
+        ]
+
+
+def _runs(values: Tensor, clear: Tensor, width_A: float) -> list[tuple[float, float, float]]:
+    """Runs of rings of clear values of one sign: their mean, and the first and last ring in Å."""
+    sign = torch.where(clear, values.sign(), 0.0).int().tolist()
+    found, first = [], 0
+    for ring in range(1, len(sign) + 1):
+        if ring < len(sign) and sign[ring] == sign[first]:
+            continue
+        if sign[first] != 0:
+            mean = float(values[first:ring].mean())
+            found.append((mean, width_A / (first + 1), width_A / ring))
+        first = ring
+    return found
 
 
 def goodness_of_fit(
@@ -258,10 +201,10 @@ def goodness_of_fit(
     of_map, of_grid = found.response * error, found.response * expectation.grid_error
     excess = of_grid + (of_map if held_out else -of_map)
     expected = (found.noise + excess).clamp_min(0.1 * found.noise)
-    quadratic = found.quadratic.sum(1).clamp_min(1e-6)
-    linear = found.linear.sum(1) + 0.5 * of_grid.sum(1)
+    of_rings = found.linear + 0.5 * of_grid
     if not held_out:
-        linear = linear - of_map.sum(1)
+        of_rings = of_rings - of_map
+    linear, quadratic = of_rings.sum(1), found.quadratic.sum(1).clamp_min(1e-6)
     spread = (quadratic + (expectation.contrast_sd * quadratic).square()).sqrt()
     signal = (linear - (linear / quadratic).median() * quadratic) / spread
     variance = expectation.noise_variance + 4.0 * excess.sum(1).clamp_min(0.0)
@@ -269,22 +212,27 @@ def goodness_of_fit(
     shows = signal > -_SIGNIFICANT
     if int(shows.sum()) < 2:
         shows = torch.ones_like(shows)
-    linear, quadratic, ratio = (
-        linear[shows],
-        quadratic[shows],
-        (found.residual / found.noise)[shows],
-    )
-    contrast = float(linear.sum() / quadratic.sum())
-    apart = (linear - contrast * quadratic).square().sum().sqrt()
+    ratio = (found.residual / found.noise)[shows]
+    contrast, contrast_error = _contrast(linear[shows, None], quadratic[shows, None])
+    ring_contrast, ring_contrast_error = _contrast(of_rings[shows], found.quadratic[shows])
     return GoodnessOfFit(
         p_value,
         signal,
         ratio.mean(0),
         (expected / found.noise)[shows].mean(0),
         ratio.std(0, correction=min(1, len(ratio) - 1)) / math.sqrt(len(ratio)),
-        contrast,
-        float(apart / quadratic.sum()),
+        float(contrast),
+        float(contrast_error),
+        ring_contrast,
+        ring_contrast_error,
     )
+
+
+def _contrast(linear: Tensor, quadratic: Tensor) -> tuple[Tensor, Tensor]:
+    """Contrast of the columns of (n, R), and standard errors."""
+    total = quadratic.sum(0).clamp_min(1e-6)
+    contrast = linear.sum(0) / total
+    return contrast, (linear - contrast * quadratic).square().sum(0).sqrt() / total
 
 
 def _p_value(total: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -323,19 +271,19 @@ def fit_held_out(
     """
     size = box_for(rings, half.particles.box_size)
     harmonics = harmonics_for(size, min(rings, size // 2 - 1), config, device)
-    levels = under_views(search_for(harmonics, config), views)
+    levels = complete(under_views(search_for(harmonics, config), views))
     known, error = (rescale_volume(each.to(device), size) for each in (volume, error_map))
     scaled = half.scaled_to_images(known)
     error = error * (scaled.norm() / known.norm().clamp_min(1e-30))
     power = fourier.shell_mean(fourier.rfft(error, 3).abs().square(), size, 3)
     references = references_of(scaled[None], SINGLE_STRUCTURE, harmonics, levels)
     index = torch.randperm(len(half), generator=generator)[:images].sort().values
-    posterior = posterior_of(
-        half.observed(index, harmonics, device), references, image_model=image_model
+    observed = half.observed(index, harmonics, device)
+    groups = list(resolved_posteriors(observed, references, image_model))
+    expected = Expectation.of_levels(half, scaled[None], levels, generator, image_model)
+    found, expectation = residuals_of_groups(
+        half, index, groups, scaled[None], expected, generator, image_model
     )
-    finest, basis = levels[-1], scaled[None]
-    found = residuals(half, index, posterior, basis, finest, generator, image_model)
-    expectation = Expectation.of(half, basis, finest, generator, image_model)
     return goodness_of_fit(found, expectation, power[1 : levels[-1].rings + 1].cpu())
 
 

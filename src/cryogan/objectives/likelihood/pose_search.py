@@ -22,6 +22,8 @@ from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
+_REFINED = 256  # the most cells of an image whose children, or whose shifts, are compared
+_UNLIKELY = 5.0  # log-likelihood that the best orientation of a shift lacks
 _SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
 
@@ -48,20 +50,26 @@ class Cells:
         shift_px = self.shift_px.gather(1, index[..., None].expand(-1, -1, 2))
         return Cells(self.direction.gather(1, index), self.psi.gather(1, index), shift_px, score)
 
-    def promising(self, keep: int, most: int = 0) -> "Cells":
+    def __getitem__(self, index: Tensor | slice) -> "Cells":
+        return Cells(
+            self.direction[index], self.psi[index], self.shift_px[index], self.score[index]
+        )
+
+    def promising(self, keep: int, most: int = 0, complete: bool = False) -> "Cells":
         """The best, at most `keep`, of which at least one image of these may need every one.
 
         A cell's centre may miss the pose: cells remain if their log-likelihood is lower than the
         best by no more than 10 and 15 % of the best. Where it is low, posteriors are broad: up to
-        `most` remain there, until those of half of the images are complete.
+        `most` remain there, until those of half of the images are complete, or of all.
         """
         best = self.best(max(keep, most))
         top = best.score[:, :1]
         near = (best.score >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
         needed = min(keep, int(near.max()))
-        if most > keep and float(top.median()) < _FAINT:
+        if most > keep and (complete or float(top.median()) < _FAINT):
             held = torch.softmax(best.score, dim=1).cumsum(dim=1)
-            needed = max(needed, int((held < _WHOLE).sum(dim=1).median()) + 1)
+            lacking = (held < _WHOLE).sum(dim=1)
+            needed = max(needed, int(lacking.max() if complete else lacking.median()) + 1)
         return self.best(needed)
 
     def padded(self, count: int) -> "Cells":
@@ -91,6 +99,7 @@ def search(
     references: Sequence[Reference],
     levels: Sequence[Level],
     chunk: int = 16,
+    start: Cells | None = None,
 ) -> Cells:
     """The cells of the finest level that descend from those kept, with their scores.
 
@@ -99,21 +108,25 @@ def search(
         references: slices of the map at every level.
         levels: see `levels_for`.
         chunk: images at a time.
+        start: cells of the last level but one, if it was searched before.
     """
     found = []
     exhaustive = _exhaustive(references, levels)
     first = len(exhaustive)
     # as many scores at a time where many shifts are compared, in an eighth of the poses
     at_once = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
-    for start in range(0, len(observations), chunk):
-        part = observations[start : start + chunk]
-        few = [part[k : k + at_once] for k in range(0, len(part), at_once)]
-        kept = [_first(each, exhaustive, references[first - 1]) for each in few]
-        most = max(cells.score.shape[1] for cells in kept)
-        cells = joined([cells.padded(most) for cells in kept], 0)
-        for number in range(first, len(levels)):
+    for begin in range(0, len(observations), chunk):
+        part = observations[begin : begin + chunk]
+        if start is None:
+            few = [part[k : k + at_once] for k in range(0, len(part), at_once)]
+            kept = [_first(each, exhaustive, references[first - 1]) for each in few]
+            most = max(cells.score.shape[1] for cells in kept)
+            cells = joined([cells.padded(most) for cells in kept], 0)
+        else:
+            cells = start[begin : begin + chunk]
+        for number in range(first if start is None else len(levels) - 1, len(levels)):
             before = levels[number - 1]
-            cells = cells.promising(before.keep, before.most)
+            cells = cells.promising(before.keep, min(before.most, _REFINED), before.complete)
             cells = _finer(part, cells, references[number], levels[number])
         found.append(cells)
     most = max(cells.score.shape[1] for cells in found)
@@ -126,7 +139,7 @@ def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
     The mean is weighted by the prior of shifts and viewing directions, which scores include.
     Cells that were not kept count nothing.
     """
-    first, finest = levels[int(levels[0].of_shifts)], levels[-1]
+    first, finest = levels[min(int(levels[0].of_shifts), len(levels) - 1)], levels[-1]
     cells_searched = asymmetric_directions(first.nside, first.symmetry, CPU)
     views = float(first.views.relative(cells_searched, first.nside).sum())
     searched = views / (12 * first.nside**2)
@@ -177,7 +190,7 @@ def _exhaustive(
     references: Sequence[Reference], levels: Sequence[Level]
 ) -> tuple[ExhaustiveSearch, ...]:
     """Of the first level of orientations, and of that of shifts before it if there is one."""
-    count = 2 if levels[0].of_shifts else 1
+    count = 2 if levels[0].of_shifts and len(levels) > 1 else 1
     both = zip(references[:count], levels[:count], strict=True)
     return tuple(ExhaustiveSearch.of(reference, level) for reference, level in both)
 
@@ -190,7 +203,8 @@ def _first(
     cells = Cells(*_everywhere(part, exhaustive).best(max(level.keep, level.most)))
     if len(exhaustive) == 1:
         return cells
-    return _shifted(part, cells.promising(_SHIFTED[level.nside], level.most), reference, level)
+    few = cells.promising(_SHIFTED[level.nside], min(level.most, _REFINED), level.complete)
+    return _shifted(part, few, reference, level)
 
 
 def _everywhere(part: Observations, exhaustive: Sequence[ExhaustiveSearch]) -> Scores:
@@ -203,7 +217,10 @@ def _everywhere(part: Observations, exhaustive: Sequence[ExhaustiveSearch]) -> S
     best = scores.best_shifts()
     top = best.amax(dim=1, keepdim=True)
     near = (best >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
-    best = best.topk(min(int(near.max()), first.level.keep), dim=1).indices
+    needed = min(int(near.max()), first.level.keep)
+    if first.level.complete:
+        needed = max(needed, int((best >= top - _UNLIKELY).sum(dim=1).max()))
+    best = best.topk(needed, dim=1).indices
     return exhaustive[1].scores(part, shift_px[0, best])
 
 
@@ -212,7 +229,10 @@ def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Ce
     children = _children(part, cells, ref, level)
     if level.shift_steps == 0:
         return children
-    return _shifted(part, children.promising(_SHIFTED.get(level.nside, 16), level.most), ref, level)
+    few = children.promising(
+        _SHIFTED.get(level.nside, 16), min(level.most, _REFINED), level.complete
+    )
+    return _shifted(part, few, ref, level)
 
 
 def _children(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:

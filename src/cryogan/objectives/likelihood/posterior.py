@@ -172,6 +172,13 @@ class References:
     references: Sequence[Sequence[Reference]]
     slices: SeriesSlices | None
 
+    def until(self, number: int) -> "References":
+        """For a search that ends at a level; of one structure."""
+        end = number + 1
+        return replace(
+            self, levels=self.levels[:end], references=[each[:end] for each in self.references]
+        )
+
 
 def references_of(
     maps: Tensor, latent_grid: LatentGrid, harmonics: CircularHarmonics, levels: Sequence[Level]
@@ -209,6 +216,17 @@ class Posterior:
     contrast: Tensor
     contrast2: Tensor
 
+    def __getitem__(self, index: Tensor) -> "Posterior":
+        return Posterior(
+            self.cells[index],
+            self.coefficient[index],
+            self.product[index],
+            self.latent[index],
+            self.particle[index],
+            self.contrast[index],
+            self.contrast2[index],
+        )
+
     @property
     def probability(self) -> Tensor:
         """(n, K) posterior probabilities of the poses."""
@@ -226,6 +244,7 @@ def posterior_of(
     references: References,
     max_log_likelihood: float = math.inf,
     image_model: ImageModel = ALIKE,
+    start: Cells | None = None,
 ) -> Posterior:
     """Search poses with a few conformations, and score those found in all conformations.
 
@@ -237,9 +256,10 @@ def posterior_of(
         max_log_likelihood: posteriors are annealed such that the log-likelihood of the best pose
             of the average image is no more than this.
         image_model: contrast, and images without a particle.
+        start: of one structure: cells of the last level but one, if it was searched before.
     """
     if references.slices is None:
-        cells = search(observations, references.references[0], references.levels)
+        cells = search(observations, references.references[0], references.levels, start=start)
         mean = square = torch.ones_like(cells.score)
         if image_model.contrast_sd > 0.0:
             parts = torch.split(torch.arange(len(observations)), _CHUNK)
@@ -266,8 +286,8 @@ def posterior_of(
         )
     latent_grid = references.latent_grid
     scores, found = [], []
-    for start in range(0, len(observations), _CHUNK):
-        part = observations[start : start + _CHUNK]
+    for begin in range(0, len(observations), _CHUNK):
+        part = observations[begin : begin + _CHUNK]
         searches = [
             search(part, each, references.levels).promising(_MOST) for each in references.references
         ]

@@ -33,6 +33,8 @@ class Level:
         of_shifts: the level chooses `keep` shifts, for any orientation.
         shift_reach_px: length of the longest shift, give or take half a step; any by default.
         views: prior of the viewing directions.
+        complete: up to `most` cells are kept wherever posteriors are broad, of every image: for
+             the posteriors themselves, not only for a map.
     """
 
     nside: int
@@ -46,6 +48,7 @@ class Level:
     of_shifts: bool = False
     shift_reach_px: float = math.inf
     views: ViewDensity = UNIFORM
+    complete: bool = False
 
     def shifts_px(self, device: torch.device) -> Tensor:
         """(S, 2) shifts (x, y): of a square, or of a disc if there is a longest one."""
