@@ -134,7 +134,7 @@ def test_rows_of_an_assignment_are_replaced() -> None:
     before = unassigned(5, LatentGrid(torch.zeros(2, 1), torch.ones(2, 1), prior, torch.ones(1, 1)))
     pose = Pose(2.0 * torch.eye(3).repeat(2, 1, 1), torch.ones(2, 2))
     latent = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
-    some = Assignment(pose, *torch.full((4, 2), 3.0), latent, *torch.full((3, 2), 4.0))
+    some = Assignment(pose, *torch.full((5, 2), 3.0), latent, *torch.full((3, 2), 4.0))
     after = before.scattered(torch.tensor([4, 1]), some)
     assert after.spread_deg.tolist() == [0.0, 3.0, 0.0, 0.0, 3.0]
     assert after.pose.rotation[1, 0, 0] == 2.0
