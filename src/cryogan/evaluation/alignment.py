@@ -142,6 +142,7 @@ def alignments(
     hands: tuple[bool, ...] = (False, True),
     count: int = 1,
     resolution_A: float | None = None,
+    rotations: Tensor | None = None,
 ) -> list[Alignment]:
     """The `count` best alignments found, best first, no two alike.
 
@@ -152,13 +153,16 @@ def alignments(
         hands: whether `moving` is mirrored: True, False or both.
         count: number asked for; there may be fewer.
         resolution_A: only this resolution and lower is used; None for all there is.
+        rotations: (n, 3, 3) to begin with; None for a grid of all.
 
     Raises:
         InputError: as `align`.
     """
     pair = _pair(moving, reference, pixel_size_A, resolution_A)
     band = _band(pair.size, pair.coarse, reference.device)
-    placements = _grid_search(pair.spectrum, pair.tangent[0], band, hands)
+    if rotations is None:
+        rotations = _grid_rotations(reference.device)
+    placements = _grid_search(pair.spectrum, pair.tangent[0], band, hands, rotations)
     return pair.refined(
         placements,
         (
@@ -353,16 +357,16 @@ def _grid_rotations(device: torch.device) -> Tensor:
 
 
 def _grid_search(
-    spectrum: Tensor, reference: Tensor, band: _Band, hands: tuple[bool, ...]
+    spectrum: Tensor, reference: Tensor, band: _Band, hands: tuple[bool, ...], rotation: Tensor
 ) -> _Placement:
-    """The best placements of a global grid, `_CANDIDATES` of each hand, no two neighbours."""
+    """The best placements of these rotations, `_CANDIDATES` of each hand, no two neighbours."""
     step_px = spectrum.shape[-3] / (4 * _COARSE_BAND)  # a sixteenth of the box
     step = torch.arange(-_SHIFT_STEPS, _SHIFT_STEPS + 1, device=band.k.device) * step_px
     shift = torch.cartesian_prod(step, step, step)
     phase = -2.0 * torch.pi * band.k @ shift.T
     wave = torch.cat((phase.cos(), -phase.sin()))
     target = _whitened(reference[band.chosen], band).conj() * (band.weight / band.shell)
-    rotation = _grid_rotations(band.k.device)
+    rotation = rotation.to(band.k)
     best: list[Tensor] = []  # per chunk, (2, n, hands): correlation, number of the best shift
     for part in torch.split(rotation, max(1, _CHUNK_POINTS // len(band.k))):
         value = _whitened(_turned(spectrum, part, band), band)

@@ -205,6 +205,8 @@ def run_objective(
             first, second = halves_of(particles, seed, about.get("halves"))
             half_sets = particles.subset(first), particles.subset(second)
             assumptions = objective.config.assumptions
+            if found.symmetry is not None:
+                assumptions = assumptions.imposing(found.symmetry["group"])
             where = torch.device(device if placement is None else placement.device)
             verdict = verdict_of(
                 found, half_sets, assumptions, noise=noise, seed=seed, device=where

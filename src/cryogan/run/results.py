@@ -62,6 +62,8 @@ def write_results(
         "timings_s": _timings(jobs, outcomes),
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
+    if maps.symmetry is not None:
+        summary["symmetry"] = dict(maps.symmetry)
     summary |= write_validation(folder, maps, structure=structure)
     if fit is not None:
         summary["goodness_of_fit"] = write_goodness_of_fit(folder, *fit)
