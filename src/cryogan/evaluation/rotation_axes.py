@@ -19,6 +19,9 @@ from cryogan.evaluation.alignment import alignments
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.evaluation.resampling import move_map
 
+ORDERS = range(2, 13)
+"""Of the axes that are looked for."""
+
 _NSIDE = 8
 _KEPT = 6  # of every order
 _ANGLE_TOLERANCE_DEG = 3.0

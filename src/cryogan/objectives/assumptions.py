@@ -246,6 +246,11 @@ class GivenAssumptions:
         if self.mask_file is not None and self.mask_edge is not None:
             raise InputError("Give --mask-edge or --mask, not both: a mask has its own edge.")
 
+    @property
+    def finds_symmetry(self) -> bool:
+        """Whether a symmetry is to be found."""
+        return self.symmetry is not None and self.symmetry.strip().lower() == AUTO
+
     def resolve(
         self,
         width_A: float,

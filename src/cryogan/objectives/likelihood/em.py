@@ -210,9 +210,7 @@ def expectation_maximisation(
             yield Step(record, state, finished=state.finished, milestone=True, live=state)
 
 
-def _are_few(
-    halves: tuple[HalfSet, HalfSet], config: LikelihoodConfig, basis_volumes: int
-) -> bool:
+def _are_few(halves: tuple[HalfSet, HalfSet], config: LikelihoodConfig, basis_volumes: int) -> bool:
     """Whether all images make up a subset at most."""
     return min(len(half) for half in halves) <= config.subset_size * basis_volumes
 
@@ -351,6 +349,7 @@ def _iteration(
         images_model.contrast_sd,
         images_model.junk_share,
         torch.stack([half.power_split.record for _, half, _, _ in found]),
+        state.symmetry_search,
     )
     log_likelihood = 0.5 * (first_step.log_likelihood + second_step.log_likelihood)
     return after, record_of_batch("refinement", after.images_seen, rings, log_likelihood) | {

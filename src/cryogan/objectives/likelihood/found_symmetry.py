@@ -39,4 +39,4 @@ def describe_search(record: dict[str, Any]) -> str:
     """What a search found, in a line."""
     if record["group"] == "C1":
         return f"no symmetry found in the half-maps: {record['reason']}"
-    return f"symmetry found in the half-maps and imposed from now on: {record['reason']}"
+    return f"{record['group']} found in the half-maps and imposed from now on: {record['reason']}"
