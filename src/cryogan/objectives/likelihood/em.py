@@ -204,8 +204,9 @@ def expectation_maximisation(
             state, record = _iteration(state, halves, config, seed, device, pool)
             if settings.assumptions.finds_symmetry:
                 record["symmetry"] = before.symmetry
-                if before.symmetry == "C1" and _stalls(before, state):
+                if _stalls(before, state):
                     state = _with_symmetry(state, halves, settings)
+                if state.symmetry_search != before.symmetry_search:
                     record["symmetry_search"] = state.symmetry_search
             yield Step(record, state, finished=state.finished, milestone=True, live=state)
 
@@ -223,14 +224,18 @@ def _stalls(before: EMState, after: EMState) -> bool:
 def _with_symmetry(
     state: EMState, halves: tuple[HalfSet, HalfSet], config: LikelihoodConfig
 ) -> EMState:
-    """Looked for a symmetry; where there is one, it is to be imposed in an iteration at least."""
+    """Looked for a symmetry; where there is a larger one, it is imposed in an iteration at least.
+
+    The first that is found may be a part of it.
+    """
     pixel_size_A = halves[0].stack(state.halves.shape[-1]).pixel_size_A
-    maps, found = with_symmetry_found(state.halves, pixel_size_A, config)
-    state = replace(state, symmetry_search=found | {"iteration": state.done})
-    if state.symmetry == "C1":
-        return state
+    maps, found = with_symmetry_found(state.halves, state.symmetry, pixel_size_A, config)
+    search = found | {"iteration": state.done}
+    if maps is None:
+        return replace(state, symmetry_search=search) if state.symmetry == "C1" else state
     return replace(
         state,
+        symmetry_search=search,
         halves=maps,
         fsc=fsc_of_basis(maps),
         full=0,
