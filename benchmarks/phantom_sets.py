@@ -47,7 +47,14 @@ def phantom_set(
     box_size: int, pixel_size_A: float, count: int, snr_dB: float, seed: int
 ) -> tuple[Particles, Map]:
     """Centred images with white noise, and the phantom."""
-    made, truth = phantom_images(box_size, pixel_size_A, count, snr_dB, seed)
+    return set_of_map(phantom_map(box_size, pixel_size_A), pixel_size_A, count, snr_dB, seed)
+
+
+def set_of_map(
+    truth: Tensor, pixel_size_A: float, count: int, snr_dB: float, seed: int
+) -> tuple[Particles, Map]:
+    """Centred images of a map (D, D, D) with white noise, and the map."""
+    made, _ = phantom_images(truth.shape[-1], pixel_size_A, count, snr_dB, seed, volume=truth)
     return made.particles, Map(truth, pixel_size_A)
 
 

@@ -75,8 +75,7 @@ def symmetry_matrices(name: str) -> Tensor:
 
     family, order = point_group(name)
     if family in _POLYHEDRAL:
-        generators = [_rotation(n, axis) for n, axis in _POLYHEDRAL[family]]
-        return _closure(generators).float()
+        return _closure([_rotation(n, axis) for n, axis in generating_axes(name)]).float()
     steps = torch.arange(order, dtype=torch.float64)
     rotvec = torch.zeros(order, 3, dtype=torch.float64)
     rotvec[:, 2] = steps * (2.0 * math.pi / order)
@@ -84,6 +83,23 @@ def symmetry_matrices(name: str) -> Tensor:
     if family == "D":
         cyclic = torch.cat((cyclic, cyclic @ _rotation(2, (1.0, 0.0, 0.0))))
     return cyclic.float()
+
+
+def generating_axes(name: str) -> list[tuple[int, tuple[float, float, float]]]:
+    """Order and direction (x, y, z) of axes whose rotations generate a point group, as above.
+
+    Raises:
+        InputError: the name is no point group.
+
+    Example:
+        >>> generating_axes("D7")
+        [(7, (0.0, 0.0, 1.0)), (2, (1.0, 0.0, 0.0))]
+    """
+    family, order = point_group(name)
+    if family in _POLYHEDRAL:
+        return list(_POLYHEDRAL[family])
+    main = [(order, (0.0, 0.0, 1.0))]
+    return main if family == "C" else [*main, (2, (1.0, 0.0, 0.0))]
 
 
 def _rotation(order: int, axis: tuple[float, float, float]) -> Tensor:

@@ -3,7 +3,7 @@
 Everything here is also at the top: `import cryogan as cg; cg.reconstruct(...)`.
 """
 
-from cryogan.api.evaluation import evaluate, record_truth
+from cryogan.api.evaluation import evaluate, find_symmetry, record_truth
 from cryogan.api.poses import assign, write_particles
 from cryogan.api.runs import read_run, reconstruct, refine, settings_for
 from cryogan.api.simulation import simulate
@@ -28,6 +28,7 @@ __all__ = [
     "choose_rows",
     "downsample",
     "evaluate",
+    "find_symmetry",
     "read_map",
     "read_noise",
     "read_particles",

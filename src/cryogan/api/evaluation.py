@@ -1,8 +1,11 @@
-"""Comparison of maps and conformations with the truth."""
+"""Comparison of maps and conformations with the truth, and the symmetry of maps."""
 
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
+import torch
+
+from cryogan.api.runs import read_run
 from cryogan.conformations.folder import (
     conformations_folder,
     read_conformations,
@@ -10,6 +13,7 @@ from cryogan.conformations.folder import (
 )
 from cryogan.conformations.series import Series
 from cryogan.errors import InputError
+from cryogan.evaluation import symmetry_search
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.io.mrc import Map, read_header, read_map
@@ -76,6 +80,50 @@ def evaluate(
     assert truth is not None
     mine = _map_of(found, pixel_size_A)
     return compare_to_truth(mine, truth if isinstance(truth, Map) else _truth_of(truth, mine))
+
+
+def find_symmetry(
+    found: Reconstruction | Map | Path | str,
+    half2: Map | Path | str | None = None,
+    *,
+    pixel_size_A: float | None = None,
+    resolution_A: float | None = None,
+) -> symmetry_search.Symmetry:
+    """The point group of a map in any orientation, with axes and evidence.
+
+    Args:
+        found: a run, whose half-maps are compared; or a map; or half-map 1, or files of these.
+        half2: half-map 2, in the frame of half-map 1. The noise of one map alone is not known: it
+            shows to which resolution a symmetry holds.
+        pixel_size_A: of maps in files: it goes before their headers'.
+        resolution_A: compare to this resolution at most.
+
+    Raises:
+        InputError: a map cannot be read, has no symmetry to be found, or two differ in box or
+            pixel size.
+
+    Example:
+        >>> import cryogan as cg
+        >>> cg.find_symmetry(cg.Map(cg.phantom_map(32, 6.0, symmetry="D2"), 6.0)).group
+        'D2'
+    """
+    if isinstance(found, Reconstruction) or (half2 is None and _is_folder(found)):
+        run = found if isinstance(found, Reconstruction) else read_run(Path(str(found)))
+        maps = list(run.halves)
+    else:
+        maps = [_map_of(each, pixel_size_A) for each in (found, half2) if each is not None]
+    boxes = [(map_.volume.shape, round(map_.pixel_size_A, 4)) for map_ in maps]
+    if len(set(boxes)) > 1:
+        raise InputError(
+            f"The half-maps have boxes of {' and '.join(str(tuple(b)) for b, _ in boxes)} voxels "
+            f"of {' and '.join(f'{p:g}' for _, p in boxes)} Å; give two of one box and pixel size."
+        )
+    volumes = torch.stack([map_.volume for map_ in maps])
+    return symmetry_search.find_symmetry(volumes, maps[0].pixel_size_A, resolution_A=resolution_A)
+
+
+def _is_folder(found: Any) -> bool:
+    return not isinstance(found, Map) and Path(found).is_dir()
 
 
 def record_truth(run: Reconstruction | Path | str, comparison: Comparison) -> None:

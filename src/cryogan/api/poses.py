@@ -79,6 +79,8 @@ def assign(
     """
     if (run is None) == (reference is None):
         raise InputError("Give a run or a reference map: one of them.")
+    if GivenAssumptions(symmetry).finds_symmetry:
+        raise InputError("Poses need a symmetry that is known; give a point group, not auto.")
     if run is None:
         assert reference is not None
         given = GivenAssumptions(symmetry, diameter_A, max_shift=max_shift)

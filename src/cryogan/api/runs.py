@@ -111,7 +111,8 @@ def reconstruct(
         particles: the whole set.
         objective: "adversarial", "likelihood", one of your own as "package.module:Class", or an
             `Objective` with settings.
-        symmetry: point group (RELION's name); C1 by default.
+        symmetry: point group (RELION's name), C1 by default; or "auto", for the likelihood: none
+            at first, then the one that is found in the half-maps.
         diameter_A: diameter of the particle; measured by default, at most 0.85 of the box.
         mask: soft mask (.mrc) in its place.
         mask_edge: width of the mask's edge as a fraction of half the box; 0.15 by default.

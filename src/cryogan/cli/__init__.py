@@ -19,6 +19,7 @@ COMMANDS = {
     "assign": "poses for particles, written for RELION and cryoSPARC",
     "simulate": "particle images of a known structure: your molecule's, or the papers' data sets",
     "evaluate": "compare a map with a known structure",
+    "symmetry": "the point group of a map, its axes, and the evidence",
     "report": "write the report of a run folder again, or compare runs on one page",
     "demo": "simulate, reconstruct and evaluate a made-up protein",
 }

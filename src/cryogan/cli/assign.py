@@ -15,6 +15,7 @@ from cryogan.cli.options import (
 )
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
+from cryogan.objectives.assumptions import GivenAssumptions
 
 _MATTER = (
     *("--output", "--reference", "--sym", "--diameter", "--max-shift", "--ind", "--datadir"),
@@ -101,6 +102,8 @@ def run(arguments: Sequence[str]) -> int:
             "written beside; use cryogan.assign in Python."
         )
     assumptions = assumptions_of(options, inherits=True)
+    if GivenAssumptions(assumptions.get("symmetry")).finds_symmetry:
+        raise InputError("Poses need a symmetry that is known; give --sym a point group.")
     folder, reference = options.get("run"), options.get("reference")
     if (folder is None) == (reference is None):
         raise InputError(

@@ -77,7 +77,12 @@ def add_row_options(parser: CommandParser) -> None:
 def add_assumptions(parser: CommandParser, default: str) -> None:
     """What is assumed of the sample; `default` says where the rest comes from."""
     add = parser.add_argument
-    add("--sym", type=str, help=f"point group: C4, D2, T, O, I ... (default: {default or 'C1'})")
+    add(
+        "--sym",
+        type=str,
+        help="point group: C4, D2, T, O, I ...; or auto, for the likelihood: none at first, then "
+        f"the one found in the half-maps (default: {default or 'C1'})",
+    )
     add(
         "--diameter",
         type=float,

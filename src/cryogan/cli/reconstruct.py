@@ -20,6 +20,7 @@ from cryogan.cli.parser import CommandParser, plain
 from cryogan.errors import InputError
 from cryogan.io.yaml_files import read_yaml
 from cryogan.objectives.adversarial.config import PRESETS, AdversarialConfig, Stage, preset
+from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.registry import NOISE_MODELS
 
@@ -109,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
     if settings.get("stages") is not None:
         settings["stages"] = tuple(Stage(**stage) for stage in settings["stages"])
     chosen = options.get("preset") or "default"
-    _check(objective, settings, chosen, heterogeneous="latent" in assumptions)
+    _check(objective, settings, chosen, "latent" in assumptions, assumptions.get("symmetry"))
     if options.get("noise_patches") is not None:
         require_file(options.noise_patches)
     if options.get("noise") is not None:
@@ -151,7 +152,13 @@ def run(arguments: Sequence[str]) -> int:
     return 0 if launch is not None and result.finished else code
 
 
-def _check(objective: str, settings: dict[str, Any], chosen: str, heterogeneous: bool) -> None:
+def _check(
+    objective: str,
+    settings: dict[str, Any],
+    chosen: str,
+    heterogeneous: bool,
+    symmetry: str | None,
+) -> None:
     """Refuse settings out of range before anything is imported."""
     defaults: AdversarialConfig | LikelihoodConfig
     if objective == "adversarial":
@@ -163,7 +170,8 @@ def _check(objective: str, settings: dict[str, Any], chosen: str, heterogeneous:
     _refuse_empty(objective, defaults, settings)
     for number, stage in enumerate(settings.get("stages", ())):
         _refuse_empty(f"{objective}.stages[{number}]", stage, vars(stage))
-    replace(defaults, **settings)
+    assumptions = Assumptions() if symmetry is None else Assumptions(symmetry)
+    replace(defaults, assumptions=assumptions, **settings)
 
 
 def _refuse_empty(group: str, settings: Any, values: Mapping[str, Any]) -> None:

@@ -19,6 +19,8 @@ def print_results(out: Console, result: Any) -> int:
         out.print(f"Interrupted; run the same command again to resume {folder}.")
         return 130
     resolution_A = result.resolution_A
+    if result.symmetry_found is not None:
+        out.print("symmetry found: {} ({})".format(*result.symmetry_found))
     if result.verdict is not None:
         out.print(f"verdict: {result.verdict}")
     if result.verdict == "no structure":

@@ -92,6 +92,7 @@ def alignments(
     hands: tuple[bool, ...] = (False, True),
     count: int = 1,
     resolution_A: float | None = None,
+    rotations: Tensor | None = None,
 ) -> list[Alignment]:
     """The `count` best alignments found, best first, no two alike.
 
@@ -102,15 +103,16 @@ def alignments(
         hands: whether `moving` is mirrored: True, False or both.
         count: number asked for; there may be fewer.
         resolution_A: only this resolution and lower is used; None for all there is.
+        rotations: (n, 3, 3) to begin with; None for a grid of all.
 
     Raises:
         InputError: as `align`.
     """
     pair = _pair(moving, reference, pixel_size_A, resolution_A)
     band = search_band(pair.size, pair.coarse, reference.device)
-    placements = grid_search(
-        pair.moving, pair.tangent[0], band, hands, all_rotations(reference.device)
-    )
+    if rotations is None:
+        rotations = all_rotations(reference.device)
+    placements = grid_search(pair.moving, pair.tangent[0], band, hands, rotations.to(band.k))
     return pair.refined(
         placements,
         (

@@ -20,6 +20,9 @@ from cryogan.symmetry import point_group
 if TYPE_CHECKING:
     from cryogan.conformations.latent import Latent
 
+AUTO = "auto"
+"""As symmetry: none at first, and then the one that is found in the half-maps (likelihood)."""
+
 _BUILT_IN = ("uniform", "uniform2d", "circle", "discrete")
 
 
@@ -28,7 +31,7 @@ class Assumptions:
     """What is assumed of the sample.
 
     Attributes:
-        symmetry: point group (RELION's name).
+        symmetry: point group (RELION's name), or "auto".
         mask_radius: radius of the soft ball mask, as a fraction of half the box. With a mask file,
             radius of the smallest ball that holds the mask.
         mask_edge: width of the ball's cosine edge, same unit.
@@ -61,7 +64,18 @@ class Assumptions:
     basis_volumes: int = 4
 
     def __post_init__(self) -> None:
-        point_group(self.symmetry)
+        if not self.finds_symmetry:
+            point_group(self.symmetry)
+        elif self.latent is not None:
+            raise InputError(
+                "A symmetry is found (auto) in the half-maps of one structure; give a point group "
+                "with conformations."
+            )
+        elif self.mask_file is not None:
+            raise InputError(
+                "A mask file lies in a frame of its own, and the map is moved when its symmetry is "
+                "found (auto); give a point group, or --diameter in place of --mask."
+            )
         if not 0 < self.mask_radius <= 2:
             raise InputError(
                 f"mask_radius is {self.mask_radius:g}; give a fraction of half the box above 0, at "
@@ -101,6 +115,15 @@ class Assumptions:
                 f"classes is {self.classes}, but the latent is not discrete; give --latent "
                 "discrete for classes."
             )
+
+    @property
+    def finds_symmetry(self) -> bool:
+        """Whether the symmetry is to be found."""
+        return self.symmetry.strip().lower() == AUTO
+
+    def imposing(self, symmetry: str) -> Assumptions:
+        """With the symmetry found so far in place of "auto"; one that is given stays."""
+        return replace(self, symmetry=symmetry) if self.finds_symmetry else self
 
     @property
     def molecule(self) -> float:
@@ -194,7 +217,7 @@ class GivenAssumptions:
     """What a user says of the sample; None for what is not said.
 
     Attributes:
-        symmetry: point group (RELION's name): "C1", "D2", "O" ...
+        symmetry: point group (RELION's name): "C1", "D2", "O" ..., or "auto".
         diameter_A: diameter of the particle; the mask's edge begins there.
         mask_file: soft mask (.mrc) that takes the ball's place.
         mask_edge: width of the ball's edge, as a fraction of half the box.
@@ -222,6 +245,11 @@ class GivenAssumptions:
             raise InputError("Give --diameter or --mask, not both.")
         if self.mask_file is not None and self.mask_edge is not None:
             raise InputError("Give --mask-edge or --mask, not both: a mask has its own edge.")
+
+    @property
+    def finds_symmetry(self) -> bool:
+        """Whether a symmetry is to be found."""
+        return self.symmetry is not None and self.symmetry.strip().lower() == AUTO
 
     def resolve(
         self,

@@ -90,6 +90,8 @@ class Maps:
         pixel_size_A: of all.
         conformations: of all particles; None for one structure.
         halves: those of both halves, to compare; None for one structure.
+        symmetry: group, reason and evidence of a symmetry that was to be found
+            (`evaluation.symmetry_search.Symmetry.record`); None if it was given.
     """
 
     half1: Tensor
@@ -101,6 +103,7 @@ class Maps:
     pixel_size_A: float
     conformations: Series | None = None
     halves: tuple[Series, Series] | None = None
+    symmetry: Mapping[str, Any] | None = None
 
     @classmethod
     def of_independent(cls, half1: Tensor, half2: Tensor, pixel_size_A: float, seed: int) -> "Maps":

@@ -53,7 +53,8 @@ def _facts(run: RunContents) -> Iterator[tuple[str, str]]:
     if box_size is not None and pixel_size_A is not None:
         yield "particle images", _box(box_size, pixel_size_A)
     yield "map", _box(map_.volume.shape[-1], map_.pixel_size_A)
-    yield "symmetry", str(run.assumptions.get("symmetry", _NONE))
+    symmetry, found = str(run.assumptions.get("symmetry", _NONE)), run.symmetry_found
+    yield "symmetry", symmetry if found is None else f"{found[0]}, found"
     yield "verdict", _NONE if run.verdict is None else run.verdict[0]
     if run.without_structure:
         for crossing in half_map_crossings(run):

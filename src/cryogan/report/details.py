@@ -70,10 +70,13 @@ def assumption_rows(run: RunContents) -> list[tuple[str, str, str]]:
     """Of each assumption what it is called, its value, in Å too, and where it was taken from."""
     box_size, pixel_size_A = (number(run.particles, key) for key in ("box_size", "pixel_size_A"))
     width_A = None if box_size is None or pixel_size_A is None else box_size * pixel_size_A
-    return [
+    rows = [
         (_ASSUMPTIONS.get(name, name), _shown(name, value, width_A), run.sources.get(name, "–"))
         for name, value in run.assumptions.items()
     ]
+    if run.symmetry_found is not None:
+        rows.insert(1, ("symmetry found", *run.symmetry_found))
+    return rows
 
 
 def setting_rows(run: RunContents) -> list[tuple[str, str]]:

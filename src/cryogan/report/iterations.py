@@ -36,6 +36,7 @@ def iterations(records: list[Record]) -> Markup:
         "iterations",
         compared=_compared(records),
         agreement=_agreement(records),
+        searches=_searches(records),
         figure=figures.to_html(iteration_figure(complete), "iterations"),
         heads=heads,
         rows=_rows(complete),
@@ -59,6 +60,18 @@ def _agreement(records: list[Record]) -> str | None:
         if record.get("phase") == "half-map comparison" and is_number(agreed_A):
             return f"{agreed_A:.1f} Å"
     return None
+
+
+def _searches(records: list[Record]) -> list[tuple[int, str]]:
+    """After which iteration a symmetry was looked for in the half-maps, and what was found."""
+    found = []
+    for record in records:
+        search = record.get("symmetry_search")
+        if isinstance(search, dict) and "group" in search:
+            group, reason = search["group"], search.get("reason", "")
+            words = "no symmetry found" if group == "C1" else f"{group} found and imposed"
+            found.append((int(record.get("iteration", 0)), f"{words} ({reason})"))
+    return found
 
 
 def with_images(records: list[Record]) -> list[Record]:

@@ -117,6 +117,12 @@ class RunContents:
         return str(found["word"]), str(found.get("reason", ""))
 
     @property
+    def symmetry_found(self) -> tuple[str, str] | None:
+        """Group and reason, of a symmetry that was to be found; None where it was given."""
+        found = mapping(self.summary, "symmetry")
+        return (str(found["group"]), str(found.get("reason", ""))) if "group" in found else None
+
+    @property
     def without_structure(self) -> bool:
         """Whether the verdict is "no structure"."""
         return self.verdict is not None and self.verdict[0] == NOTHING

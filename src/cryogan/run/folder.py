@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ class RunRecord:
         halves: which half-sets of theirs are kept (`data.halves.halves_digest`); None if drawn.
         rows: which particles (`data.halves.particles_digest`); None for all of a file.
         seed: of the split into halves.
-        objective: with its settings.
+        objective: with its settings, and the symmetry that it has found if it was to find one.
         refined: folder of the run that this one has refined, or None.
     """
 
@@ -164,6 +164,7 @@ def read_run(folder: Path) -> RunRecord:
             None if particles.get(name) is None else Path(particles[name])
             for name in ("star", "from")
         )
+        objective = OBJECTIVES[about["objective"]].read(about["config"])
         return RunRecord(
             folder,
             star,
@@ -175,7 +176,7 @@ def read_run(folder: Path) -> RunRecord:
             particles.get("rows"),
             particles.get("halves"),
             int(about["seed"]),
-            OBJECTIVES[about["objective"]].read(about["config"]),
+            _with_found_symmetry(objective, folder),
             refined,
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -184,6 +185,19 @@ def read_run(folder: Path) -> RunRecord:
         raise InputError(
             f"{path} cannot be understood ({error}); run that command again."
         ) from error
+
+
+def _with_found_symmetry(objective: Objective, folder: Path) -> Objective:
+    """With the symmetry that the run has found, if it was to find one."""
+    config = objective.config
+    if not config.assumptions.finds_symmetry:
+        return objective
+    require_finished(folder, "summary.json")
+    found = read_run_contents(folder).symmetry_found
+    assumptions = config.assumptions.imposing("C1" if found is None else found[0])
+    make: Any = type(objective)
+    made: Objective = make(replace(config, assumptions=assumptions))
+    return made
 
 
 def add_truth(folder: Path, comparison: Comparison) -> None:

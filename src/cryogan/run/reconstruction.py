@@ -78,6 +78,17 @@ class Reconstruction:
         return None if found is None else found[0]
 
     @property
+    def symmetry(self) -> str:
+        """The point group that was imposed: the one found, if it was to be found."""
+        found = self.symmetry_found
+        return str(self._contents.assumptions["symmetry"]) if found is None else found[0]
+
+    @property
+    def symmetry_found(self) -> tuple[str, str] | None:
+        """Group and evidence in words, of a symmetry that was to be found; None if it was given."""
+        return self._contents.symmetry_found
+
+    @property
     def misfits(self) -> list[str]:
         """What of the images the map and its assumptions do not explain, a phrase each."""
         return self._contents.misfits
@@ -205,6 +216,8 @@ def run_objective(
             first, second = halves_of(particles, seed, about.get("halves"))
             half_sets = particles.subset(first), particles.subset(second)
             assumptions = objective.config.assumptions
+            if found.symmetry is not None:
+                assumptions = assumptions.imposing(found.symmetry["group"])
             where = torch.device(device if placement is None else placement.device)
             verdict = verdict_of(
                 found, half_sets, assumptions, noise=noise, seed=seed, device=where

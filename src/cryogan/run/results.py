@@ -63,6 +63,8 @@ def write_results(
         "timings_s": _timings(jobs, outcomes),
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
+    if maps.symmetry is not None:
+        summary["symmetry"] = dict(maps.symmetry)
     summary |= write_validation(folder, maps, structure=structure)
     if structure and "view_density" in outcomes[0]:
         summary["views"] = write_view_density(folder, outcomes[0]["view_density"])

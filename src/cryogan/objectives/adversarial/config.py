@@ -185,6 +185,11 @@ class AdversarialConfig:
                     f"Stage {number} shows {stage.images} images, fewer than one step's "
                     f"{self.batch_size * self.critic_steps}; give more."
                 )
+        if self.assumptions.finds_symmetry:
+            raise InputError(
+                "The adversarial objective cannot find a symmetry (auto); give a point group, or "
+                "--objective likelihood."
+            )
         CRITICS.check(self.critic)
         VOLUME_MODELS.check(self.model_name)
         alone = [stage.consensus for stage in self.stages]

@@ -115,6 +115,10 @@ class LikelihoodConfig:
         one = self.assumptions.volumes == 1
         return self.full_iterations if one else self.conformation_iterations
 
+    def imposing(self, symmetry: str) -> "LikelihoodConfig":
+        """The same settings with the symmetry found so far, if it is to be found."""
+        return replace(self, assumptions=self.assumptions.imposing(symmetry))
+
     def padded(self, share: float) -> "LikelihoodConfig":
         """The same settings for images in a box 1 / share times as wide."""
         first, last = self.initial_rings

@@ -8,6 +8,9 @@ without poses.
 
 Conformations have C basis volumes instead of one map. Each has an FSC, and a prior, of its own:
 a motion that the half-sets do not share is suppressed.
+
+A symmetry that is to be found is looked for when the resolution without it no longer improves:
+a molecule may look symmetric as long as it is coarse.
 """
 
 import math
@@ -46,6 +49,7 @@ from cryogan.objectives.likelihood.em_step import (
     signal_prior_of,
     with_residual_noise,
 )
+from cryogan.objectives.likelihood.found_symmetry import with_symmetry_found
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
 from cryogan.objectives.likelihood.initial_model import (
@@ -91,6 +95,8 @@ class EMState:
             (`PowerSplit.record`); None before it is measured.
         views: (2, 768) density of viewing directions of each half-set, in the frame of `halves`
             (`ViewDensity.weight`); uniform before the first iteration.
+        symmetry_search: what the last search for a symmetry found (`Symmetry.record`), and after
+            which iteration; None before one.
     """
 
     done: int
@@ -109,11 +115,17 @@ class EMState:
     junk_share: float = FIRST.junk_share
     splits: Tensor | None = None
     views: Tensor = field(default_factory=lambda: UNIFORM.weight.repeat(2, 1))
+    symmetry_search: dict[str, Any] | None = None
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {n: v.cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
+
+    @property
+    def symmetry(self) -> str:
+        """The symmetry found so far, if one is to be found."""
+        return "C1" if self.symmetry_search is None else str(self.symmetry_search["group"])
 
     @property
     def rings(self) -> int:
@@ -161,6 +173,7 @@ def expectation_maximisation(
         InputError: an image cannot be used.
     """
     seen = 0
+    settings, config = config, config.imposing("C1" if state is None else state.symmetry)
     wanted = config.assumptions.volumes
     with ThreadPoolExecutor(2) as pool:
         if state is None:
@@ -183,7 +196,7 @@ def expectation_maximisation(
                         record_of_batch("conformations", seen, step.rings, step.log_likelihood)
                     )
             prior = latent_grid_of(config, maps.shape[1], populations).prior
-            whole = min(len(half) for half in halves) <= config.subset_size * maps.shape[1]
+            whole = _are_few(halves, config, maps.shape[1])
             fsc = fsc_of_basis(maps)
             fsc[1:] = 0.0  # these began alike in both halves, so that their FSC means nothing
             width_px = halves[0].particles.box_size
@@ -192,8 +205,51 @@ def expectation_maximisation(
                 0, 0, whole, maps, width_px, fsc, prior, seen, False, shift_sd_percent=sd_percent
             )
         while not state.finished:
+            before = state
+            config = settings.imposing(state.symmetry)
             state, record = _iteration(state, halves, config, seed, device, pool)
+            if settings.assumptions.finds_symmetry:
+                record["symmetry"] = before.symmetry
+                if _stalls(before, state):
+                    state = _with_symmetry(state, halves, settings)
+                if state.symmetry_search != before.symmetry_search:
+                    record["symmetry_search"] = state.symmetry_search
             yield Step(record, state, finished=state.finished, milestone=True, live=state)
+
+
+def _are_few(halves: tuple[HalfSet, HalfSet], config: LikelihoodConfig, basis_volumes: int) -> bool:
+    """Whether all images make up a subset at most."""
+    return min(len(half) for half in halves) <= config.subset_size * basis_volumes
+
+
+def _stalls(before: EMState, after: EMState) -> bool:
+    """Whether an iteration has not improved the resolution, or is the last."""
+    return after.full > before.full or after.whole != before.whole or after.finished
+
+
+def _with_symmetry(
+    state: EMState, halves: tuple[HalfSet, HalfSet], config: LikelihoodConfig
+) -> EMState:
+    """Looked for a symmetry; where there is a larger one, it is imposed in an iteration at least.
+
+    The first that is found may be a part of it.
+    """
+    pixel_size_A = halves[0].stack(state.halves.shape[-1]).pixel_size_A
+    maps, found = with_symmetry_found(state.halves, state.symmetry, pixel_size_A, config)
+    search = found | {"iteration": state.done}
+    if maps is None:
+        return replace(state, symmetry_search=search) if state.symmetry == "C1" else state
+    return replace(
+        state,
+        symmetry_search=search,
+        halves=maps,
+        views=UNIFORM.weight.repeat(2, 1),  # those known were of the old frames
+        fsc=fsc_of_basis(maps),
+        full=0,
+        whole=_are_few(halves, config, 1),
+        finished=False,
+        unfiltered=None,
+    )
 
 
 def _poor(maps: Tensor, config: LikelihoodConfig) -> bool:
@@ -315,6 +371,7 @@ def _iteration(
         images_model.junk_share,
         torch.stack([half.power_split.record for _, half, _, _ in found]),
         views,
+        state.symmetry_search,
     )
     log_likelihood = 0.5 * (first_step.log_likelihood + second_step.log_likelihood)
     return after, record_of_batch("refinement", after.images_seen, rings, log_likelihood) | {

@@ -1,5 +1,6 @@
 """The likelihood as an objective: both half-sets together, which share their FSC."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from cryogan.objectives.data_parallel import ProcessGroup
 from cryogan.objectives.likelihood import memory
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em import EMState, expectation_maximisation
+from cryogan.objectives.likelihood.found_symmetry import describe_search
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.objectives.memory import MemoryPlan
@@ -52,12 +54,12 @@ class Likelihood:
         latent_grid_of(self.config, self.config.assumptions.volumes)
 
     def memory_plan(self, particles: Particles, members: int) -> MemoryPlan:
-        return memory.memory_plan(self.config, particles)
+        return memory.memory_plan(self.config.imposing("C1"), particles)
 
     def memory_trial(
         self, particles: Particles, size: int, members: int, device: torch.device
     ) -> None:
-        memory.memory_trial(self.config, particles, size, device)
+        memory.memory_trial(self.config.imposing("C1"), particles, size, device)
 
     def iterate(
         self, task: Task, checkpoint: Mapping[str, Any] | None, group: ProcessGroup
@@ -100,6 +102,8 @@ class Likelihood:
         }
         if self.config.view_density:
             result["view_density"] = state.views
+        if self.config.assumptions.finds_symmetry:
+            result["symmetry"] = _as_bytes(state.symmetry_search)
         plain = {"average": average, "half1": unfiltered[0], "half2": unfiltered[1]}
         for name, basis in plain.items():
             result[name] = torch.einsum("c,czyx->zyx", grid.average, basis)
@@ -147,6 +151,7 @@ class Likelihood:
             pixel_size_A,
             conformations=series("average") if many else None,
             halves=(series("half1"), series("half2")) if many else None,
+            symmetry=_read_bytes(found["symmetry"]) if "symmetry" in found else None,
         )
 
     def _padded(self, particles: Particles) -> PaddedBox:
@@ -159,10 +164,14 @@ class Likelihood:
             return f"half-maps agree to {agreed_A:.1f} Å (FSC 0.5) after the initial model"
         text = f"{record['rings']} rings, log-likelihood {record['log_likelihood']:.1f}"
         if record["phase"] == "refinement":
-            return (
-                f"iteration {record['iteration']}: {record['images']} images, {text}, half-map "
-                f"FSC 0.143 at {record['half_map_0.143_A']:.2f} Å"
-            )
+            symmetry = f", {record['symmetry']}" if "symmetry" in record else ""
+            lines = [
+                f"iteration {record['iteration']}: {record['images']} images{symmetry}, {text}, "
+                f"half-map FSC 0.143 at {record['half_map_0.143_A']:.2f} Å"
+            ]
+            if "symmetry_search" in record:
+                lines.append(describe_search(record["symmetry_search"]))
+            return "\n".join(lines)
         lines = [f"{record['phase']}: {text}"]
         for number, compared in enumerate(record.get("initialisations", []), start=1):
             found = ", ".join(f"{each:.2f}" for each in sorted(compared, reverse=True))
@@ -171,3 +180,12 @@ class Likelihood:
                 "first continues"
             )
         return "\n".join(lines)
+
+
+def _as_bytes(value: Any) -> Tensor:
+    """(n,) uint8 of its JSON: arrays have no words."""
+    return torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _read_bytes(array: Tensor) -> Any:
+    return json.loads(bytes(array.tolist()))
