@@ -30,6 +30,7 @@ POSITIONALS = {
     "assign": ["particles.star", "run"],
     "simulate": ["phantom"],
     "evaluate": ["map.mrc"],
+    "symmetry": ["map.mrc"],
     "report": ["run"],
     "demo": [],
 }
