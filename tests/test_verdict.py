@@ -49,6 +49,15 @@ def test_a_map_no_better_than_its_spherical_average_gains_nothing():
     assert found.z_of_images < 0
 
 
+def test_a_map_worse_than_noise_alone_gains_nothing():
+    """Of images that hold nothing, the map that holds least loses least."""
+    found = held(2.0)
+    found = HeldOut(found.of_map - 5.0, found.of_random - 5.0, found.of_sphere - 5.0)
+    assert found.gain == pytest.approx(-3.0, abs=1e-5)
+    assert found.z_of_images < 0
+    assert weigh(found, found, 200.0, 20.0).word == "no structure"
+
+
 @pytest.mark.parametrize(
     ("gains", "agreed_A", "word"),
     [

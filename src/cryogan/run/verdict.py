@@ -113,7 +113,8 @@ def weigh(first: HeldOut, second: HeldOut, width_A: float, agreed_A: float) -> V
     agree = width_A / agreed_A > _FEWEST_SHELLS
     said = (
         f"held-out images gain {min(gain):.2g} in log-likelihood by the map of the other half-set "
-        f"over maps of random phases or its spherical average ({weakest:.1f} standard deviations)"
+        "over noise alone, maps of random phases and its spherical average "
+        f"({weakest:.1f} standard deviations)"
     )
     if weakest < _FAINT and (min(gain) < _LEAST_GAIN or min(z_of_images) < _FAINT):
         word, reason = NOTHING, said

@@ -2,7 +2,9 @@
 
 The images of one half-set have no part in the map of the other. Their log marginal likelihood given
 that map is compared with that given maps of the same spectrum and symmetry whose phases are random,
-and that given its spherical average. A map fitted to noise explains them no better than these.
+that given its spherical average, and that of noise alone. A map fitted to noise explains them no
+better than these. Noise alone must be among them: of images that hold less than any of the maps,
+the map that holds least of all fits best.
 """
 
 from dataclasses import dataclass, replace
@@ -41,14 +43,14 @@ class HeldOut:
 
     @property
     def gain(self) -> float:
-        """Mean log-likelihood that an image gains by the map, over the better of the others."""
-        others = max(float(self.of_random.mean()), float(self.of_sphere.mean()))
+        """Mean log-likelihood that an image gains by the map, over the best of the others."""
+        others = max(float(self.of_random.mean()), float(self.of_sphere.mean()), 0.0)
         return float(self.of_map.mean()) - others
 
     @property
     def z_of_images(self) -> float:
-        """The gain over random phases and sphere in units of its error from image to image."""
-        others = (self.of_random.mean(dim=0), self.of_sphere)
+        """The gain over each of the others in units of its error from image to image."""
+        others = (self.of_random.mean(dim=0), self.of_sphere, torch.zeros_like(self.of_map))
         return min(_z(self.of_map - other) for other in others)
 
     @property
