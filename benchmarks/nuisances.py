@@ -1,9 +1,10 @@
 """What extraction leaves in images, and what was done to them, must not matter to the map.
 
 One simulated set is given anew: with offsets, ramps, scales, hot pixels, phases flipped, multiplied
-by the CTFs. A row for each variant: correlation with the truth, FSC with the map of the plain set
-at 0.9 of the Nyquist frequency, half-map resolution, CPU seconds. Maps are aligned first. Short
-adversarial runs are chaotic: what variants change is to be compared with what seeds change.
+by the CTFs, half of it with finer pixels. A row for each variant: correlation with the truth, FSC
+with the map of the plain set at 0.9 of the Nyquist frequency, half-map resolution, CPU seconds.
+Maps are aligned first. Short adversarial runs are chaotic: what variants change is to be compared
+with what seeds change.
 
 python benchmarks/nuisances.py --objective likelihood
 python benchmarks/nuisances.py --objective adversarial
@@ -26,6 +27,7 @@ from torch import Tensor
 import cryogan
 from cryogan import fourier
 from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.io.mixed import resampled
 from cryogan.particles import FLIPPED, MULTIPLIED, ArrayStack, CTFParams, Particles
 from cryogan.physics.ctf import ctf
 from phantom_sets import phantom_set
@@ -82,6 +84,16 @@ def filtered(gain: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ten
     return lambda images, transfer: fourier.irfft(fourier.rfft(images) * gain(transfer), BOX)
 
 
+def half_of_them_finer(images: Tensor, transfer: Tensor) -> Tensor:
+    """Half of the images as recorded with pixels of 4/5, brought back as files of two kinds are."""
+    size = BOX * 5 // 4
+    fine = fourier.resample(images[: COUNT // 2], size) * (BOX / size)
+    noise = torch.randn(fine.shape, generator=torch.Generator().manual_seed(2))
+    beyond = 1.0 - fourier.band_mask(size, BOX / 2 - 0.5).float()
+    fine = fine + images.std() * fourier.irfft(fourier.rfft(noise) * beyond, size)
+    return torch.cat((resampled(fine, size / BOX, BOX), images[COUNT // 2 :]))
+
+
 VARIANTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "plain": (lambda images, transfer: images, 0),
     "offset 1": (offset(1.0), 0),
@@ -93,6 +105,7 @@ VARIANTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "one hot pixel": (hot(COUNT), 0),
     "phases flipped": (filtered(torch.sign), FLIPPED),
     "premultiplied": (filtered(lambda transfer: transfer), MULTIPLIED),
+    "two pixel sizes": (half_of_them_finer, 0),
 }
 """Name -> what becomes of images, given their CTFs, and what the particle file says of it."""
 
