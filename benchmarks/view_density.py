@@ -25,7 +25,8 @@ from cryogan.data.halves import split_halves
 from cryogan.evaluation.alignment import align, apply_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.em import EMState, expectation_maximisation
+from cryogan.objectives.likelihood.em import expectation_maximisation
+from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.view_density import NSIDE

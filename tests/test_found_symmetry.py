@@ -20,7 +20,8 @@ from cryogan.objectives.adversarial.config import AdversarialConfig
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.base import Step
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.em import EMState, expectation_maximisation
+from cryogan.objectives.likelihood.em import expectation_maximisation
+from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import Symmetry, phantom_map

@@ -23,7 +23,8 @@ from cryogan.objectives.likelihood.assignment import (
 )
 from cryogan.objectives.likelihood.bands import box_for, fsc_cutoff_shell
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.em import EMState, expectation_maximisation
+from cryogan.objectives.likelihood.em import expectation_maximisation
+from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.initial_model import initial_model, random_volume
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid

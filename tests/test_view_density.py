@@ -20,7 +20,8 @@ from cryogan.objectives.adversarial.views import orientations_of
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_for
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.em import EMState, expectation_maximisation
+from cryogan.objectives.likelihood.em import expectation_maximisation
+from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, FIRST, ImageModel
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid

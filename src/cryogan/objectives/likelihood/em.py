@@ -16,14 +16,12 @@ a molecule may look symmetric as long as it is coarse.
 import math
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cryogan import fourier
-from cryogan.evaluation.alignment import Alignment, align, apply_alignment, refine_alignment
 from cryogan.evaluation.fsc import resolution_A
 from cryogan.evaluation.resampling import translated
 from cryogan.objectives.base import Step
@@ -42,6 +40,7 @@ from cryogan.objectives.likelihood.bands import (
     symmetrised,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.em_step import (
     EStep,
     e_step,
@@ -50,12 +49,19 @@ from cryogan.objectives.likelihood.em_step import (
     with_residual_noise,
 )
 from cryogan.objectives.likelihood.found_symmetry import with_symmetry_found
+from cryogan.objectives.likelihood.half_maps import (
+    aligned,
+    cutoff_shells,
+    maps_without_prior,
+    moved_maps,
+    prior_from_fsc,
+)
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
-from cryogan.objectives.likelihood.image_model import FIRST, ImageModel
+from cryogan.objectives.likelihood.image_model import ImageModel
 from cryogan.objectives.likelihood.initial_model import (
     initialise_conformations,
 )
-from cryogan.objectives.likelihood.normal_equations import NormalEquations, shell_weight, solve
+from cryogan.objectives.likelihood.normal_equations import solve
 from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.objectives.likelihood.search_levels import under_views
 from cryogan.objectives.likelihood.shifts import shift_prior
@@ -65,81 +71,9 @@ from cryogan.physics.rotations import angle_between
 from cryogan.randomness import generator_for
 from cryogan.symmetry import symmetry_matrices
 
-_NO_PRIOR = 50.0  # signal-to-noise ratio of a coefficient: a gain of 0.98
-_EDGE = 0.04  # of the box: of the ball that unfiltered maps fill
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
 _VIEW_IMAGES = 2500  # of each half-set, that the density of viewing directions is made of
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
-
-
-@dataclass(frozen=True)
-class EMState:
-    """What an EM iteration starts from; it decides, with particles and seed, all that follows.
-
-    Attributes:
-        done: iterations done since the half-maps were first compared.
-        full: those among them over all images that did not improve the resolution.
-        whole: whether the next one is over all images.
-        halves: (2, C, D, D, D) basis volumes in one frame; a box of their own.
-        width_px: of their padded box (`data.padding`), in pixels of the particles.
-        fsc: (C, D // 2 + 1) of the halves.
-        prior: (L,) probabilities of the points of the latent grid.
-        images_seen: by all iterations so far, the initial model's too.
-        finished: whether nothing is left to do.
-        unfiltered: as `halves`, of the last iteration, without prior and mask; None before it.
-        band: last shell of the maps.
-        shift_sd_percent: of the Gaussian prior of shifts, in percent of the padded box.
-        contrast_sd: standard deviation of the images' contrast.
-        junk_share: share of images without a particle.
-        splits: (2, 2, S) how the power of each half-set's images is divided into noise and signal
-            (`PowerSplit.record`); None before it is measured.
-        views: (2, 768) density of viewing directions of each half-set, in the frame of `halves`
-            (`ViewDensity.weight`); uniform before the first iteration.
-        symmetry_search: what the last search for a symmetry found (`Symmetry.record`), and after
-            which iteration; None before one.
-    """
-
-    done: int
-    full: int
-    whole: bool
-    halves: Tensor
-    width_px: int
-    fsc: Tensor
-    prior: Tensor
-    images_seen: int
-    finished: bool
-    unfiltered: Tensor | None = None
-    band: int = 0
-    shift_sd_percent: float = 0.0
-    contrast_sd: float = FIRST.contrast_sd
-    junk_share: float = FIRST.junk_share
-    splits: Tensor | None = None
-    views: Tensor = field(default_factory=lambda: UNIFORM.weight.repeat(2, 1))
-    symmetry_search: dict[str, Any] | None = None
-
-    def record(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {n: v.cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
-
-    @property
-    def symmetry(self) -> str:
-        """The symmetry found so far, if one is to be found."""
-        return "C1" if self.symmetry_search is None else str(self.symmetry_search["group"])
-
-    @property
-    def rings(self) -> int:
-        """The band in which poses are to be searched next."""
-        return fsc_cutoff_shell(self.fsc[0])
-
-    @property
-    def average(self) -> Tensor:
-        """(C, D, D, D) mean of the halves, filtered as maps of all images are: × 2 / (1 + FSC)."""
-        size = self.halves.shape[-1]
-        shells = fourier.shell_index(size, 3, self.halves.device).clamp_max(size // 2)
-        gain = 2.0 / (1.0 + self.fsc.nan_to_num().clamp(0.0, 1.0))
-        mean = fourier.rfft(self.halves.mean(0), 3)
-        return fourier.irfft(mean * gain[:, shells].to(mean.device), size, 3)
 
 
 def expectation_maximisation(
@@ -258,11 +192,6 @@ def _poor(maps: Tensor, config: LikelihoodConfig) -> bool:
     return maps.shape[1] == 1 and fsc_cutoff_shell(fsc_of_basis(maps)[0], 0.5) < last
 
 
-def _cutoff_shells(fsc: Tensor) -> int:
-    """Of all basis volumes together (C, D // 2 + 1): grows while any of them is being found."""
-    return sum(fsc_cutoff_shell(curve) for curve in fsc)
-
-
 def _iteration(
     state: EMState,
     halves: tuple[HalfSet, HalfSet],
@@ -321,15 +250,15 @@ def _iteration(
     found = list(pool.map(work, (0, 1)))
     first_step, second_step = (each for each, *_ in found)
     first, second = (maps for *_, maps in found)
-    drift, fsc = _aligned(second, first, pixel_size_A, state.fsc if state.done else None)
+    drift, fsc = aligned(second, first, pixel_size_A, state.fsc if state.done else None)
     maps = []
     for each, _, _, volumes in found:
-        prior = _prior_from_fsc(fsc, each.equations, finest)
+        prior = prior_from_fsc(fsc, each.equations, finest)
         volumes = solve(each.equations, prior, mask, volumes)
         maps.append(parameter_expanded(volumes, each, config))
     images = sum(count for _, _, count, _ in found)
     change = max(first_step.change, second_step.change)
-    better = _cutoff_shells(fsc) > _cutoff_shells(state.fsc) or change > _CONVERGED
+    better = cutoff_shells(fsc) > cutoff_shells(state.fsc) or change > _CONVERGED
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.last_iterations
     latent = None if basis_volumes == 1 else config.assumptions.latent_space
@@ -351,14 +280,16 @@ def _iteration(
     finished = full >= config.last_iterations or done >= config.iterations
     unfiltered = None
     if finished:
-        one, two = (_unfiltered(each.equations, volumes, finest) for each, _, _, volumes in found)
-        unfiltered = torch.stack((one, _moved(two, drift, pixel_size_A)))
+        one, two = (
+            maps_without_prior(each.equations, volumes, finest) for each, _, _, volumes in found
+        )
+        unfiltered = torch.stack((one, moved_maps(two, drift, pixel_size_A)))
         unfiltered = translated(unfiltered, -offset_px)
     after = EMState(
         done,
         full,
         state.whole or late or not better,
-        translated(torch.stack((maps[0], _moved(maps[1], drift, pixel_size_A))), -offset_px),
+        translated(torch.stack((maps[0], moved_maps(maps[1], drift, pixel_size_A))), -offset_px),
         box_size,
         fsc,
         0.5 * (first_step.latent + second_step.latent).cpu() if learnt else state.prior,
@@ -388,49 +319,3 @@ def _iteration(
         "view_evenness": ViewDensity(views.mean(0)).evenness,
         "effective_poses": 0.5 * (first_step.effective_poses + second_step.effective_poses),
     }
-
-
-def _aligned(
-    moving: Tensor, reference: Tensor, pixel_size_A: float, before: Tensor | None
-) -> tuple[Alignment, Tensor]:
-    """The alignment of half 2's basis volumes (C, D, D, D) to half 1's, and their FSC then.
-
-    The half-sets drift apart, so half-map 2 is aligned to half-map 1 after every iteration. Poor
-    maps may be in any orientation and of either hand: a global search, mirror image included, is
-    made if there is no FSC `before`, or it is no lower.
-    """
-    start = Alignment.identity()
-    near = refine_alignment(moving[0], reference[0], pixel_size_A, start)
-    fsc = fsc_of_basis(torch.stack((reference, _moved(moving, near, pixel_size_A))))
-    if before is not None and _cutoff_shells(fsc) > _cutoff_shells(before):
-        return near, fsc
-    far = align(moving[0], reference[0], pixel_size_A)
-    other = fsc_of_basis(torch.stack((reference, _moved(moving, far, pixel_size_A))))
-    return (far, other) if _cutoff_shells(other) > _cutoff_shells(fsc) else (near, fsc)
-
-
-def _moved(maps: Tensor, alignment: Alignment, pixel_size_A: float) -> Tensor:
-    return torch.stack([apply_alignment(volume, alignment, pixel_size_A) for volume in maps])
-
-
-def _unfiltered(equations: NormalEquations, start: Tensor, finest: int) -> Tensor:
-    """(C, D, D, D) maps without the molecule's mask, whose prior costs next to none of their power.
-
-    They fill the ball that the box holds. Images say nothing of its corners, which their window
-    empties, and without a limit these made the lowest shells overflow.
-    """
-    size, device = start.shape[-1], start.device
-    shell = torch.arange(size // 2 + 1, device=device)
-    prior = torch.where(shell <= finest, _NO_PRIOR / shell_weight(equations), 0.0)
-    prior[:, 0] = prior[:, 1]  # images hold no information on the mean
-    edge = _EDGE * size
-    ball = fourier.soft_disc(size, size / 2 - edge, edge, 3, device)
-    return solve(equations, prior, ball, start, iterations=24)
-
-
-def _prior_from_fsc(fsc: Tensor, equations: NormalEquations, finest: int) -> Tensor:
-    """Expected |F|² by shell: the noise of a half-map times the signal-to-noise ratio."""
-    reliable = fsc.nan_to_num().clamp(1e-3, 0.999)
-    prior = reliable / (1.0 - reliable) / shell_weight(equations)
-    prior[:, 0] = prior[:, 1]  # images hold no information on the mean
-    return torch.where(torch.arange(prior.shape[-1], device=prior.device) <= finest, prior, 0.0)

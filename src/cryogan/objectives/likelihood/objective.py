@@ -18,7 +18,8 @@ from cryogan.objectives.base import CONFORMATIONS, Arrays, Maps, Step, Task
 from cryogan.objectives.data_parallel import ProcessGroup
 from cryogan.objectives.likelihood import memory
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.objectives.likelihood.em import EMState, expectation_maximisation
+from cryogan.objectives.likelihood.em import expectation_maximisation
+from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.found_symmetry import describe_search
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.posterior import latent_grid_of
