@@ -57,7 +57,7 @@ def axes_apart_deg(found: Symmetry, number: int, group: str, rotation: Tensor) -
     return max(float(angle_between(mine, each).min()) for each in true)
 
 
-@pytest.mark.parametrize("group", ["C2", "C3", "C7", "D2", "D4", "T", "O", "I"])
+@pytest.mark.parametrize("group", ["C2", "C7", "D2", "T", "O", "I"])
 def test_every_group_is_found_about_its_axes(group: str, generator: Generator) -> None:
     """In both half-maps, each on its own; the map is brought to the operators of its name.
 
