@@ -12,7 +12,6 @@ python benchmarks/nuisances.py --objective adversarial --variants plain --seeds 
 """
 
 import argparse
-import csv
 import math
 import resource
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from cryogan.io.mixed import resampled
 from cryogan.particles import FLIPPED, MULTIPLIED, ArrayStack, CTFParams, Particles
 from cryogan.physics.ctf import ctf
 from phantom_sets import phantom_set
+from row_files import append_row
 
 BOX, PIXEL_SIZE_A, COUNT, SNR_DB = 32, 6.0, 600, 3.0
 RESULTS = Path(__file__).parent / "results" / "nuisances.csv"
@@ -159,12 +159,7 @@ def main() -> None:
             "cpu_s": f"{used_s:.0f}",
         }
         print(*row.values(), sep="  ", flush=True)
-        is_new = not options.output.is_file()
-        with options.output.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        append_row(options.output, row)
 
 
 if __name__ == "__main__":

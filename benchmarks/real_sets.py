@@ -10,7 +10,6 @@ added to `real_sets.csv` as they come, and what is there is not run again; seeds
 """
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -21,20 +20,9 @@ from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mrc import read_map
 from cryogan.run.contents import CROSSINGS
 from routes import spend
+from row_files import append_row, read_rows
 
-COLUMNS = (
-    "set",
-    "symmetry",
-    "seed",
-    "options",
-    "fsc_0.5_A",
-    "fsc_0.143_A",
-    "fsc_0.5_masked_A",
-    "correlation",
-    "verdict",
-    "half_map_0.143_A",
-    "cpu_s",
-)
+KEY = ("set", "symmetry", "seed", "options")  # of a row that is not made again
 
 
 def row_of(arguments: argparse.Namespace, symmetry: str, seed: int) -> dict[str, object]:
@@ -75,23 +63,14 @@ def main() -> int:
     parser.add_argument("options", nargs="*", help="further options of `cryogan reconstruct`")
     arguments = parser.parse_args()
     path = arguments.output / "real_sets.csv"
-    done = set()
-    if path.is_file():
-        with path.open() as file:
-            for row in csv.DictReader(file):
-                done.add((row["set"], row["symmetry"], row["seed"], row["options"]))
+    done = {tuple(row[name] for name in KEY) for row in read_rows(path)}
     name, options = arguments.particles.resolve().parent.name, " ".join(arguments.options)
     for seed in arguments.seeds:
         for symmetry in arguments.symmetries:
             if (name, symmetry, str(seed), options) in done:
                 continue
             found = row_of(arguments, symmetry, seed)
-            new = not path.is_file()
-            with path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                if new:
-                    writer.writeheader()
-                writer.writerow(found)
+            append_row(path, found)
             print(found, flush=True)
     return 0
 

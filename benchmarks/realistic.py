@@ -12,7 +12,6 @@ there is not run again; seeds are the outer loop. The successes are counted last
 """
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -38,11 +37,9 @@ from cryogan.objectives.likelihood.orientation_grid import OrientationGrid
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.run.contents import CROSSINGS
 from routes import spend
+from row_files import append_row, read_rows
 
-COLUMNS = (
-    *("condition", "molecule", "seed", "images", "fsc_0.5_A", "bound_0.5_A", "success"),
-    *("correlation", "verdict", "half_map_0.143_A", "shift_sd_A", "cpu_s"),
-)
+KEY = ("condition", "molecule", "seed", "images")  # of a row that is not made again
 WITHIN = 1.25
 SIGNAL_TO_NOISE = 50.0  # of the prior: next to none
 CPU = torch.device("cpu")
@@ -125,23 +122,15 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=10_000)
     arguments = parser.parse_args()
     path = arguments.output / "realistic.csv"
-    rows: list[dict[str, object]] = []
-    if path.is_file():
-        with path.open() as file:
-            rows = list(csv.DictReader(file))
-    done = {tuple(str(row[name]) for name in COLUMNS[:4]) for row in rows}
+    rows: list[dict[str, object]] = [dict(row) for row in read_rows(path)]
+    done = {tuple(str(row[name]) for name in KEY) for row in rows}
     for seed in arguments.seeds:
         for molecule in arguments.molecules:
             for condition in arguments.conditions:
                 if (condition, molecule, str(seed), str(arguments.images)) in done:
                     continue
                 found = row_of(condition, molecule, seed, arguments)
-                new = not path.is_file()
-                with path.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, COLUMNS)
-                    if new:
-                        writer.writeheader()
-                    writer.writerow(found)
+                append_row(path, found)
                 rows.append(found)
                 print(found, flush=True)
     for condition in dict.fromkeys(str(row["condition"]) for row in rows):

@@ -12,7 +12,6 @@ makes no more than so many. The false and missed verdicts are counted last.
 """
 
 import argparse
-import csv
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from cryogan.particles import ArrayStack, Particles
 from cryogan.run.contents import read_run_contents
 from cryogan.simulation.microscope import random_ctf
 from phantom_sets import phantom_set
+from row_files import append_row, read_rows
 
 BOX, PIXEL_A, IMAGES = 16, 12.0, 300
 NOISES = ("white", "coloured", "background")
@@ -43,11 +43,6 @@ SHORT = {
     },
 }
 GOOD_A = 4 * 2 * PIXEL_A
-COLUMNS = (
-    *("kind", "snr_dB", "seed", "verdict", "gain_1", "gain_2", "z_of_images_1", "z_of_images_2"),
-    *("z_of_maps_1", "z_of_maps_2", "half_map_0.143_A", "half_map_0.143_masked_A"),
-    *("truth_fsc_0.5_A", "cpu_s"),
-)
 Row = dict[str, str]
 
 
@@ -156,21 +151,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = options.output / f"verdict_calibration{'_short' if options.short else ''}.csv"
-    rows: list[Row] = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    rows: list[Row] = read_rows(path)
     done = {(row["kind"], row["snr_dB"], row["seed"]) for row in rows}
     todo = [case for case in cases(options.noise_runs, options.seeds) if case.key not in done]
     for case in todo[: options.limit]:
         row = measured(case, SHORT if options.short else {})
         rows.append(row)
-        begins = not path.is_file()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if begins:
-                writer.writeheader()
-            writer.writerow(row)
+        append_row(path, row)
         print(", ".join(f"{name} {value}" for name, value in row.items() if value), flush=True)
     print(table(rows))
 
