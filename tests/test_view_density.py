@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import healpix
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -404,3 +405,13 @@ def test_the_report_shows_the_density(tmp_path, generator):
     assert middle[len(shown.x) // 2] == pytest.approx(float(density.weight[cell]), abs=0.02)
     assert top[-1] == pytest.approx(float(density.weight.max()), rel=0.02)  # z, not x
     assert math.isnan(shown.z[0, 0])
+
+
+def test_nearly_uniform_views_are_shown_in_one_colour():
+    """Without an upper end plotly stretches a density of 0.99 to 1.02 over all of its colours."""
+    nearly = {"half1": np.linspace(0.99, 1.02, 768), "half2": np.linspace(0.99, 1.02, 768)}
+    (shown,) = view_density_figure(nearly).data
+    assert (shown.zmin, shown.zmax) == (0.0, 2.0)
+    uneven = {name: np.linspace(0.1, 5.0, 768) for name in nearly}
+    (shown,) = view_density_figure(uneven).data
+    assert (shown.zmin, shown.zmax) == (0.0, 5.0)

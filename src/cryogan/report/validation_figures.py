@@ -48,6 +48,7 @@ def view_density_figure(columns: dict[str, FloatArray]) -> go.Figure:
         y=y,
         z=np.where(inside, density[cell], np.nan).astype(np.float32),
         zmin=0.0,
+        zmax=max(2.0, float(density.max())),  # uniform views are all of one colour
         colorscale="Viridis",
         colorbar={"title": "× uniform"},
         customdata=np.stack((np.rad2deg(rot), np.rad2deg(tilt)), axis=-1).astype(np.int16),
