@@ -1,14 +1,15 @@
 """Particles with the flaws of real ones, no option but the file: does the molecule come back?
 
     python benchmarks/realistic.py -o benchmarks/results --datadir ../shared/data \
-        --conditions shifts-only junk-only --molecules 5a1a.cif 1hzh.pdb --seeds 0
+        --conditions shifts-only junk-only --molecules 5a1a.cif 1ruz.pdb --symmetries C1 C3
 
-Sets of the recipe `realistic` (10,000 images of 64 px, -20 dB at 192 px; docs/simulate.md) are
-reconstructed by `cryogan reconstruct particles.star --objective likelihood`. Beside each map stands
-the one that the same images, junk included, give at their true poses: the bound. A run succeeds
-if its FSC with the truth falls to 0.5 within 1.25 times the bound's resolution. CPU time is that of
-all processes of the reconstruction. Rows are added to `realistic.csv` as they come, and what is
-there is not run again; seeds are the outer loop. The successes are counted last.
+Sets of the recipe `realistic` (10,000 images of 64 px, -20 dB at 192 px; docs/simulate.md), and of
+the variants in `VARIANTS`, are reconstructed by `cryogan reconstruct particles.star --objective
+likelihood`, with `--sym` of the molecule if one is given. Beside each map stands the one that the
+same images, junk included, give at their true poses: the bound. A run succeeds if its FSC with the
+truth falls to 0.5 within 1.25 times the bound's resolution. CPU time is that of all processes of
+the reconstruction. Rows are added to `realistic.csv` as they come, and what is there is not run
+again; seeds are the outer loop. The successes are counted last.
 """
 
 import argparse
@@ -36,17 +37,41 @@ from cryogan.objectives.likelihood.observations import Observations
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.run.contents import CROSSINGS
+from cryogan.symmetry import symmetry_matrices
 from routes import spend
 from row_files import append_row, read_rows
 
-KEY = ("condition", "molecule", "seed", "images")  # of a row that is not made again
+KEY = ("condition", "molecule", "symmetry", "seed", "images")  # of a row that is not made again
+RYR1 = "ryr1_refined_particles.star"
+_GAUSSIAN = ["--orientations.kind", "angular-gaussian", "--orientations.sigma"]
+VARIANTS = {  # of the condition without flaws
+    "shifts-2%-only": ["--shifts.sigma_A", "4.89"],
+    "shifts-triangular-20%-only": ["--shifts.kind", "triangular", "--shifts.percent", "20"],
+    "junk-40%-only": ["--junk.share", "0.4"],
+    "views-ryr1-only": ["--orientations.kind", "file", "--orientations.file", RYR1],
+    "views-0.4-only": [*_GAUSSIAN, "0.4"],
+    "views-2-only": [*_GAUSSIAN, "2"],
+    "views-3-only": [*_GAUSSIAN, "3"],
+}
 WITHIN = 1.25
 SIGNAL_TO_NOISE = 50.0  # of the prior: next to none
 CPU = torch.device("cpu")
 
 
-def map_of_true_poses(star: Path) -> cg.Map:
-    """Least squares with next to no prior, one pose an image."""
+def symmetry_of(truth: cg.Map, symmetry: str) -> torch.Tensor:
+    """(G, 3, 3) operators about the axes that the true map has."""
+    operators = symmetry_matrices(symmetry)
+    if len(operators) == 1:
+        return operators
+    found = cg.find_symmetry(truth)
+    if found.group != symmetry:
+        raise InputError(f"The true map has {found.group}, not {symmetry}; give that.")
+    turn = found.frames[0].rotation.to(operators)
+    return turn.mT @ operators @ turn
+
+
+def map_of_true_poses(star: Path, operators: torch.Tensor) -> cg.Map:
+    """Least squares with next to no prior, one pose an image, of the symmetry of the molecule."""
     particles, _ = normalised(cg.read_particles(star))
     half = HalfSet.of(particles)
     size = particles.box_size
@@ -59,7 +84,8 @@ def map_of_true_poses(star: Path) -> cg.Map:
     one = torch.ones(n, 1)
     shift_px = poses.shift_A.float() / particles.pixel_size_A
     weighted = WeightedPoses(index, index, torch.zeros(n), shift_px, one, one)
-    equations = normal_equations(Observations.joined(seen), weighted, grid, harmonics)
+    observations = Observations.joined(seen)
+    equations = normal_equations(observations, weighted, grid, harmonics, operators=operators)
     prior = SIGNAL_TO_NOISE / shell_weight(equations)
     prior[:, 0] = prior[:, 1]  # images hold no information on the mean
     ball = fourier.soft_disc(size, 0.46 * size, 0.04 * size, 3, CPU)
@@ -69,7 +95,7 @@ def map_of_true_poses(star: Path) -> cg.Map:
 
 
 def row_of(
-    condition: str, molecule: str, seed: int, arguments: argparse.Namespace
+    condition: str, molecule: str, symmetry: str, seed: int, arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Simulate, reconstruct, compare."""
     with tempfile.TemporaryDirectory() as folder:
@@ -77,26 +103,32 @@ def row_of(
         star = data / "particles.star"
         log = Path(folder) / "log.txt"
         command = [sys.executable, "-m", "cryogan"]
-        simulate = ["simulate", "realistic", "--condition", condition, "--seed", str(seed)]
-        source = (arguments.datadir / "models" / molecule).resolve()
-        simulate += [f"--molecule.sources=[{source}]", "--images", str(arguments.images)]
-        simulate += ["--datadir", str(arguments.datadir.resolve()), "-o", str(data)]
-        spend(command + simulate, Path.cwd(), log, 1e6)
+        flaw = "ideal" if condition in VARIANTS else condition
+        simulate = ["simulate", "realistic", "--condition", flaw, *VARIANTS.get(condition, [])]
+        simulate += [f"--molecule.sources=[{molecule}]", "--images", str(arguments.images)]
+        datadir = arguments.datadir.resolve()
+        simulate += ["--seed", str(seed), "--datadir", str(datadir)]
+        simulate += ["--datadir", str(datadir / "formats" / "poses")]  # for uneven views
+        spend([*command, *simulate, "-o", str(data)], Path.cwd(), log, 1e6)
         if not star.is_file():
             raise InputError(log.read_text()[-500:])
         reconstruct = ["reconstruct", str(star), "-o", str(run), "--objective", "likelihood"]
+        reconstruct += [] if symmetry == "C1" else ["--sym", symmetry]
         cpu_s, _, _ = spend([*command, *reconstruct, "--seed", str(seed)], Path.cwd(), log, 1e6)
         truth = cg.read_map(data / "truth" / "map.mrc")
         found = compare_to_truth(cg.read_map(run / "map.mrc"), truth)
-        bound = compare_to_truth(map_of_true_poses(star), truth)
+        operators = symmetry_of(truth, symmetry)
+        bound = compare_to_truth(map_of_true_poses(star, operators), truth)
         summary = json.loads((run / "summary.json").read_text())
-        config = json.loads((run / "config.json").read_text())
-    percent = config["assumptions"]["shift_sd_percent"]
+        log_lines = (run / "stats.jsonl").read_text().splitlines()
+    logged = [json.loads(line).get("shift_sd_A") for line in log_lines]
+    shift_sd_A = next((each for each in reversed(logged) if each is not None), 0.0)
     mine_A, bound_A = found.resolution_A(0.5), bound.resolution_A(0.5)
     crossings = summary.get("resolution_A") or summary[CROSSINGS]
     return {
         "condition": condition,
         "molecule": molecule,
+        "symmetry": symmetry,
         "seed": seed,
         "images": arguments.images,
         "fsc_0.5_A": round(mine_A, 2),
@@ -105,7 +137,7 @@ def row_of(
         "correlation": round(found.correlation, 3),
         "verdict": summary["verdict"]["word"],
         "half_map_0.143_A": round(crossings["half_map_0.143"], 2),
-        "shift_sd_A": round(percent / 100.0 * truth.pixel_size_A * truth.volume.shape[-1], 1),
+        "shift_sd_A": round(shift_sd_A, 1),
         "cpu_s": round(cpu_s),
     }
 
@@ -117,19 +149,23 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--datadir", type=Path, required=True)
     parser.add_argument("--conditions", nargs="+", default=["all"])
-    parser.add_argument("--molecules", nargs="+", default=["5a1a.cif"], help="in DATADIR/models")
+    parser.add_argument("--molecules", nargs="+", default=["5a1a.cif"], help="sources")
+    parser.add_argument("--symmetries", nargs="+", help="one a molecule; C1 by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--images", type=int, default=10_000)
     arguments = parser.parse_args()
+    symmetries = arguments.symmetries or ["C1"] * len(arguments.molecules)
+    if len(symmetries) != len(arguments.molecules):
+        parser.error("give one symmetry a molecule.")
     path = arguments.output / "realistic.csv"
     rows: list[dict[str, object]] = [dict(row) for row in read_rows(path)]
     done = {tuple(str(row[name]) for name in KEY) for row in rows}
     for seed in arguments.seeds:
-        for molecule in arguments.molecules:
+        for molecule, symmetry in zip(arguments.molecules, symmetries, strict=True):
             for condition in arguments.conditions:
-                if (condition, molecule, str(seed), str(arguments.images)) in done:
+                if (condition, molecule, symmetry, str(seed), str(arguments.images)) in done:
                     continue
-                found = row_of(condition, molecule, seed, arguments)
+                found = row_of(condition, molecule, symmetry, seed, arguments)
                 append_row(path, found)
                 rows.append(found)
                 print(found, flush=True)
