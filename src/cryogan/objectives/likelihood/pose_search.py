@@ -7,7 +7,7 @@ number that is the image's own. The log-priors of its shift and its viewing dire
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -139,18 +139,26 @@ def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
     The mean is weighted by the prior of shifts and viewing directions, which scores include.
     Cells that were not kept count nothing.
     """
+    return torch.logsumexp(cells.score, dim=1) - math.log(poses_searched(levels))
+
+
+def poses_searched(levels: Sequence[Level]) -> float:
+    """How many poses the finest level has, each counted with its prior over that of the likeliest.
+
+    The likeliest shift is none, and viewing directions have a mean of 1.
+    """
     first, finest = levels[min(int(levels[0].of_shifts), len(levels) - 1)], levels[-1]
     cells_searched = asymmetric_directions(first.nside, first.symmetry, CPU)
     views = float(first.views.relative(cells_searched, first.nside).sum())
     searched = views / (12 * first.nside**2)
-    shifts = 1.0  # of the finest level, each counted with its prior
-    for level in levels if finest.shift_sd_px > 0 else []:
-        refinement = (level.shift_step_px / finest.shift_step_px) ** 2
-        prior = level.log_prior_of_shifts(level.shifts_px(cells.score.device)).exp()
-        shifts = max(shifts, refinement * float(prior.sum()))
-    angles = len(in_plane_angles(finest.nside, cells.score.device))
-    poses = searched * 12 * finest.nside**2 * angles * shifts
-    return torch.logsumexp(cells.score, dim=1) - math.log(poses)
+    shifts = 1.0
+    for level in levels:
+        if level.shift_steps > 0:
+            refinement = (level.shift_step_px / finest.shift_step_px) ** 2
+            prior = level.log_prior_of_shifts(level.shifts_px(CPU)).exp()
+            shifts = max(shifts, refinement * float(prior.sum()))
+    angles = len(in_plane_angles(finest.nside, CPU))
+    return searched * 12 * finest.nside**2 * angles * shifts
 
 
 def log_likelihood_by_view(
@@ -275,9 +283,22 @@ def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> 
     shift_px = cells.shift_px[:, :, None] + offset_px
     score = score - power[..., None] + level.log_prior(cells.direction[..., None], shift_px)
     shape = score.shape
-    return Cells(
+    found = Cells(
         cells.direction[..., None].expand(shape).flatten(1),
         cells.psi[..., None].expand(shape).flatten(1),
         shift_px.flatten(1, 2),
         score.flatten(1),
-    ).best(max(level.keep, level.most))
+    )
+    return _each_once(found, level.shift_step_px).best(max(level.keep, level.most))
+
+
+def _each_once(cells: Cells, shift_step_px: float) -> Cells:
+    """With no likelihood for cells that an image has already: neighbours have common neighbours."""
+    place = (cells.shift_px / shift_step_px).round().long() & 0xFFF
+    angle = (cells.psi * (2**16 / (2.0 * math.pi))).round().long() & 0xFFFF
+    key = (((cells.direction << 16) + angle) << 24) + (place[..., 0] << 12) + place[..., 1]
+    key, order = key.sort(dim=1, stable=True)
+    again = torch.zeros_like(key, dtype=torch.bool)
+    again[:, 1:] = key[:, 1:] == key[:, :-1]
+    again = torch.zeros_like(again).scatter_(1, order, again)
+    return replace(cells, score=torch.where(again, -math.inf, cells.score))

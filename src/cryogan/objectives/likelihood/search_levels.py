@@ -11,7 +11,8 @@ from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
 OF_SHIFTS = 4  # nside
-_KEPT = {OF_SHIFTS: (3, 3), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
+_ENOUGH, _LAST_ENOUGH = 0.8, 1.25  # wanted shift step / step, below which the step is halved
+_KEPT = {OF_SHIFTS: (2, 2), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def levels_for(
     A turn by one step of the grid moves the edge of the molecule by a fraction of the finest
     wavelength, 3 radians at the finest level; other levels use the rings where it is 3.6. Where
     shifts are searched, all of them are compared on a coarser grid first, where it is 6.4: it has
-    an eighth of the orientations, and chooses shifts only.
+    an eighth of the orientations, and chooses shifts only. Later levels compare the neighbours of
+    each shift that is kept, one step away, on the same grid or on one twice as fine.
 
     Args:
         harmonics: the rings.
@@ -100,8 +102,10 @@ def levels_for(
         radians = 6.4 if nside < 8 else 3.6
         band = rings if last else min(rings, math.floor(radians / radians_per_ring))
         step_px = harmonics.box_size / (2.7 * band)
-        if levels:  # finer than before, also where the band is the same
-            step_px = min(step_px, 0.7 * levels[-1].shift_step_px)
+        if levels:  # nested grids, on which every shift counts once
+            before_px = levels[-1].shift_step_px
+            enough_px = step_px / (_LAST_ENOUGH if last else _ENOUGH)
+            step_px = before_px if before_px < enough_px else before_px / 2
         steps = 0 if shift_px == 0 else 1 if levels else math.ceil(shift_px / step_px)
         keep, most = _KEPT.get(nside, (8, 64))
         level = Level(nside, band, keep, step_px, steps, most, symmetry, shift_sd_px, nside < 8)
