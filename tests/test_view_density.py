@@ -23,6 +23,7 @@ from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_f
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em import expectation_maximisation
 from cryogan.objectives.likelihood.em_state import EMState
+from cryogan.objectives.likelihood.em_step import e_step
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, FIRST, ImageModel
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
@@ -315,6 +316,29 @@ def test_the_density_is_found_given_the_true_map(
     assert float(density.weight.mean()) == pytest.approx(1.0, abs=1e-4)
     assert divergence(wanted, density.weight) < most
     assert divergence(wanted, torch.ones(CELLS)) > 0.4 or isinstance(views, Uniform)
+
+
+def test_images_whose_views_are_counted_are_not_the_first_of_a_file() -> None:
+    """Sets are often collections one after another: untilted, then tilted."""
+    half = HalfSet.of(simulated(60, -4.0, Uniform()).particles)
+    config = LikelihoodConfig()
+    size = box_for(5, BOX)
+    harmonics = harmonics_for(size, 5, config, CPU)
+    maps = rescale_volume(phantom_map(BOX, PIXEL_A) * half.measurement.gain, size)[None]
+
+    def counted(view_images: int) -> Tensor:
+        found = e_step(
+            half, torch.arange(60), maps, SINGLE_STRUCTURE, search_for(harmonics, config), 5,
+            harmonics, generator=torch.Generator().manual_seed(1), view_images=view_images,
+        )  # fmt: skip
+        assert found.views is not None
+        return found.views.images
+
+    every, some = counted(60), counted(12)
+    assert len(some) == 12
+    row = torch.cdist(some, every).argmin(dim=1)
+    torch.testing.assert_close(some, every[row])
+    assert int((row >= 12).sum()) >= 6
 
 
 @pytest.mark.slow

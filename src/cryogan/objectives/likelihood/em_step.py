@@ -123,9 +123,12 @@ def e_step(
         max_log_likelihood: of annealed posteriors (`posterior_of`).
         image_model: contrast, and images without a particle.
         generator: CPU generator for the poses at which residuals are measured; none without.
-        view_images: of how many images viewing directions are counted, at most.
+        view_images: of how many images viewing directions are counted, at most; drawn at random,
+            as files are often in the order of collections, tilted ones last.
     """
-    device = maps.device
+    device, counted = maps.device, torch.zeros(len(index), dtype=torch.bool)
+    if view_images > 0:
+        counted[torch.randperm(len(index), generator=generator)[:view_images]] = True
     references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
     finest = orientation_grid(levels[-1].nside, device)
     total, log_likelihood, effective_poses = None, 0.0, 0.0
@@ -135,9 +138,10 @@ def e_step(
     left = []
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
-    for group in torch.split(index, many):  # what equations cost does not depend on the images
+    groups = zip(torch.split(index, many), torch.split(counted, many), strict=True)
+    for group, of_group in groups:  # what equations cost does not depend on the images
         seen, poses = [], []
-        for part in torch.split(group, _CHUNK):
+        for part, viewed in zip(group.split(_CHUNK), of_group.split(_CHUNK), strict=True):
             seen.append(half.observed(part, harmonics, device))
             found = posterior_of(seen[-1], references, max_log_likelihood, image_model)
             log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())
@@ -148,10 +152,9 @@ def e_step(
                 shifts = mine if shifts is None else shifts + mine
             images += ImageMoments.of(found.particle, found.contrast, found.contrast2)
             counts = found.particle if image_model.junk_share > 0.0 else None
-            room = view_images - (0 if views is None else len(views.images))
-            if room > 0:
-                some = seen[-1][:room]
-                more = ViewCounts.of(some, references, image_model, found.particle[:room])
+            if viewed.any():
+                some, shown = seen[-1][viewed.to(device)], found.particle[viewed.to(device)]
+                more = ViewCounts.of(some, references, image_model, shown)
                 views = more if views is None else views + more
             if generator is not None:
                 rest = residuals(half, part, found, maps, levels[-1], generator, image_model)

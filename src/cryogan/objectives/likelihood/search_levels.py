@@ -12,7 +12,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 
 OF_SHIFTS = 4  # nside
 _ENOUGH, _LAST_ENOUGH = 0.8, 1.25  # wanted shift step / step, below which the step is halved
-_KEPT = {OF_SHIFTS: (2, 2), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
+_KEPT = {OF_SHIFTS: (3, 3), 8: (24, 192)}  # shifts, then cells of an image at coarse levels
 
 
 @dataclass(frozen=True)
