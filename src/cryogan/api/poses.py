@@ -33,6 +33,7 @@ from cryogan.run.noise_input import noise_of_run, opened_noise
 from cryogan.run.prepared_images import prepared_images
 from cryogan.run.reconstruction import Reconstruction, describe_particles, device_named
 from cryogan.run.references import read_reference, reference_for
+from cryogan.run.standard_orientation import require_symmetric
 from cryogan.run.starting_maps import (
     half_basis,
     image_model_of,
@@ -112,6 +113,13 @@ def assign(
     config = likelihood_of(record, assumptions).config
     scores = critic_scores_of(work, record, ready.noise, half=half, device=where)
     basis, populations = half_basis(record.folder, work, assumptions)
+    if assumptions.symmetry != record.objective.config.assumptions.symmetry:
+        require_symmetric(
+            basis[:, 0].mean(0),
+            assumptions.symmetry,
+            "The run's map",
+            f"give --sym C1, or refine the run with --sym {assumptions.symmetry} first.",
+        )
     groups = [((half == number).nonzero()[:, 0], basis[number - 1]) for number in (1, 2)]
     result = assign_halves(
         work,

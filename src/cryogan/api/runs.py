@@ -29,6 +29,7 @@ from cryogan.run.reconstruction import (
     device_named,
     run_objective,
 )
+from cryogan.run.standard_orientation import in_standard_orientation
 from cryogan.run.starting_maps import half_basis
 
 
@@ -268,6 +269,12 @@ def refine(
         classes,
         basis_volumes,
     )
+    imposed = record.objective.config.assumptions.symmetry
+    if given.finds_symmetry and imposed != "C1":
+        raise InputError(
+            f"The run has imposed {imposed}, which its maps show in any case; leave --sym out, or "
+            "reconstruct the particles anew with --sym auto."
+        )
     assumptions, sources = inherited_assumptions(given, record, width_A)
     noise, noise_name = noise_of_run(record, noise, whole)
     ready = prepared_images(
@@ -276,6 +283,8 @@ def refine(
     objective = likelihood_of(record, ready.assumptions, settings)
     objective.check(ready.particles)
     maps, populations = half_basis(record.folder, ready.particles, ready.assumptions)
+    if assumptions.symmetry not in ("C1", imposed) and not assumptions.finds_symmetry:
+        maps = in_standard_orientation(maps, assumptions.symmetry, ready.particles.pixel_size_A)
     about = describe_particles(ready.particles, noise_name, keep_halves=record.halves is not None)
     about["from"] = str(record.folder.resolve())
     return run_objective(

@@ -8,16 +8,12 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.evaluation.resampling import resample_map
 from cryogan.io.mrc import Map, read_header, read_map
-from cryogan.models.volume import symmetrise
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.masks import volume_mask
 from cryogan.particles import Particles
-from cryogan.physics.imaging import rescale_volume
-from cryogan.symmetry import symmetry_matrices
+from cryogan.run.standard_orientation import require_symmetric
 
 _NARROWEST = 0.5  # of the particles' field of view
-_LEAST_SYMMETRIC = 0.8  # correlation with its copies; 0.4 to 0.7 of a molecule without symmetry
-_COARSE = 32  # px, in which that is looked at
 _DARKEST = -1.0  # skewness: molecules are few voxels far above the rest
 _FARTHEST = 0.1  # of the width, from the origin to the centre of the map's power
 
@@ -83,16 +79,5 @@ def reference_for(known: Map, particles: Particles, assumptions: Assumptions) ->
     size, pixel_size_A = particles.box_size, particles.pixel_size_A
     volume = resample_map(known.volume.float(), known.pixel_size_A, pixel_size_A, size)
     volume = volume * volume_mask(assumptions, size, pixel_size_A)
-    if assumptions.symmetry != "C1":
-        coarse = rescale_volume(volume, min(size, _COARSE))
-        operators = symmetry_matrices(assumptions.symmetry)[1:]
-        count = len(operators)
-        copies = ((count + 1) * symmetrise(coarse, operators) - coarse) / count
-        both = torch.stack((coarse.flatten(), copies.flatten()))
-        found = float(torch.corrcoef(both)[0, 1])
-        if not found > _LEAST_SYMMETRIC:
-            raise InputError(
-                f"The reference has no symmetry {assumptions.symmetry} about RELION's axes "
-                f"(correlation with its turned copies {found:.2f}); turn it, or give --sym C1."
-            )
+    require_symmetric(volume, assumptions.symmetry, "The reference", "turn it, or give --sym C1.")
     return volume
