@@ -277,8 +277,8 @@ def assign_halves(
         show: called with the fraction that is done.
         image_model: contrast, and images without a particle.
         splits: how the run divided the power of each half-set's images; of others, as the first.
-        views: densities of the viewing directions of each half-set; of others, the mean; uniform by
-            default.
+        views: densities of the viewing directions of each half-set; uniform by default, and for
+            others, which may be another collection.
     """
     latent_grid = latent_grid_of(config, len(groups[0][1]), populations)
     padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
@@ -297,7 +297,7 @@ def assign_halves(
     joined = maps.mean(0)
     joined[0] += padded.pad(average) - torch.einsum("c,czyx->zyx", latent_grid.average, joined)
     work.append((neither.nonzero()[:, 0], joined, 0.5**0.5 * error))
-    known_views = [*views, _mean_density(views)] if views else [UNIFORM] * len(work)
+    known_views = [*views, UNIFORM] if views else [UNIFORM] * len(work)
     result, done = unassigned(len(particles), latent_grid), 0
 
     def count_up(more: int) -> None:
@@ -326,7 +326,3 @@ def assign_halves(
         )
         result = result.scattered(rows, found)
     return result
-
-
-def _mean_density(views: Sequence[ViewDensity]) -> ViewDensity:
-    return ViewDensity(torch.stack([each.weight for each in views]).mean(dim=0))

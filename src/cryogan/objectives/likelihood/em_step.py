@@ -141,7 +141,8 @@ def e_step(
     groups = zip(torch.split(index, many), torch.split(counted, many), strict=True)
     for group, of_group in groups:  # what equations cost does not depend on the images
         seen, poses = [], []
-        for part, viewed in zip(group.split(_CHUNK), of_group.split(_CHUNK), strict=True):
+        parts = zip(torch.split(group, _CHUNK), torch.split(of_group, _CHUNK), strict=True)
+        for part, viewed in parts:
             seen.append(half.observed(part, harmonics, device))
             found = posterior_of(seen[-1], references, max_log_likelihood, image_model)
             log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())

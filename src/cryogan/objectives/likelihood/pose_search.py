@@ -24,6 +24,7 @@ _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
 _REFINED = 256  # the most cells of an image whose children, or whose shifts, are compared
 _UNLIKELY = 5.0  # log-likelihood that the best orientation of a shift lacks
+_HELD_BYTES = 200_000_000  # of slices that are compared at a time
 _SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
 
@@ -112,25 +113,32 @@ def search(
     """
     found = []
     exhaustive = _exhaustive(references, levels)
-    first = len(exhaustive)
+    first = len(exhaustive) if start is None else len(levels) - 1
     # as many scores at a time where many shifts are compared, in an eighth of the poses
-    at_once = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
+    many = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
     for begin in range(0, len(observations), chunk):
         part = observations[begin : begin + chunk]
         if start is None:
-            few = [part[k : k + at_once] for k in range(0, len(part), at_once)]
-            kept = [_first(each, exhaustive, references[first - 1]) for each in few]
-            most = max(cells.score.shape[1] for cells in kept)
-            cells = joined([cells.padded(most) for cells in kept], 0)
+            parts = [part[k : k + many] for k in range(0, len(part), many)]
+            reference = references[first - 1]
+            cells = _of_all_images([_first(each, exhaustive, reference) for each in parts])
         else:
             cells = start[begin : begin + chunk]
-        for number in range(first if start is None else len(levels) - 1, len(levels)):
-            before = levels[number - 1]
+        for number in range(first, len(levels)):
+            before, level, reference = levels[number - 1], levels[number], references[number]
             cells = cells.promising(before.keep, min(before.most, _REFINED), before.complete)
-            cells = _finer(part, cells, references[number], levels[number])
+            children_bytes = 4 * 8 * cells.score.shape[1] * len(reference.band.order)
+            at_once = max(1, _HELD_BYTES // children_bytes)
+            few = [slice(k, k + at_once) for k in range(0, len(part), at_once)]
+            cells = _of_all_images([_finer(part[k], cells[k], reference, level) for k in few])
         found.append(cells)
-    most = max(cells.score.shape[1] for cells in found)
-    return joined([cells.padded(most) for cells in found], 0)
+    return _of_all_images(found)
+
+
+def _of_all_images(parts: Sequence[Cells]) -> Cells:
+    """Cells of several groups of images, as many an image as in the group that has most."""
+    most = max(cells.score.shape[1] for cells in parts)
+    return joined([cells.padded(most) for cells in parts], 0)
 
 
 def log_marginal_likelihood(cells: Cells, levels: Sequence[Level]) -> Tensor:
