@@ -107,40 +107,55 @@ class CircularHarmonics:
     def _numbered(self) -> list[tuple[int, int]]:
         return list(enumerate(self.highest_orders, start=1))
 
+    # f(θ + π) = conj f(θ): even orders have the real parts of samples, odd ones the imaginary
+
     @cached_property
-    def _waves(self) -> list[Tensor]:
-        """Per ring, exp(-i m θ) as (T, top + 1)."""
-        waves = []
+    def _to_orders(self) -> list[tuple[Tensor, Tensor]]:
+        """Per ring, (T, 2 × orders): from these parts of samples to even and to odd orders."""
+        matrices = []
         for ring, top in self._numbered():
-            phase = -self.angles(ring)[:, None] * torch.arange(top + 1, device=self.device)
-            waves.append(torch.polar(torch.ones_like(phase), phase))
-        return waves
+            angle, order = self.angles(ring), torch.arange(top + 1, device=self.device)
+            phase = angle[:, None] * order
+            cosine, sine = phase.cos() / len(angle), phase.sin() / len(angle)
+            even = torch.stack((cosine[:, ::2], -sine[:, ::2]), dim=2)
+            odd = torch.stack((sine[:, 1::2], cosine[:, 1::2]), dim=2)
+            matrices.append((even.flatten(1), odd.flatten(1)))
+        return matrices
+
+    @cached_property
+    def _to_samples(self) -> list[tuple[Tensor, Tensor]]:
+        """Per ring, (2 × orders, T): from even and from odd orders to these parts of samples."""
+        matrices = []
+        for even, odd in self._to_orders:
+            count = len(even)
+            twice = torch.full((even.shape[1],), 2.0 * count, device=self.device)
+            twice[:2] = count  # order 0
+            matrices.append(((even * twice).T.contiguous(), 2.0 * count * odd.T.contiguous()))
+        return matrices
 
     def to_orders(self, samples: Tensor) -> Tensor:
         """Coefficients (n, M) of samples (n, N)."""
-        parts = []
-        sizes = [top + 2 for top in self.highest_orders]
-        for part, wave in zip(torch.split(samples, sizes, dim=1), self._waves, strict=True):
-            # f(θ + π) = conj f(θ): even orders see the real part only, odd ones the imaginary
-            even = part.real.contiguous() @ torch.cat((wave.real[:, ::2], wave.imag[:, ::2]), 1)
-            odd = part.imag.contiguous() @ torch.cat((-wave.imag[:, 1::2], wave.real[:, 1::2]), 1)
-            both = part.new_empty(len(part), wave.shape[1])
-            both[:, ::2] = torch.complex(*even.chunk(2, 1))
-            both[:, 1::2] = torch.complex(*odd.chunk(2, 1))
-            parts.append(both / len(wave))
-        return torch.cat(parts, dim=1)
+        found = samples.new_empty(len(samples), len(self.order))
+        values, first, start = torch.view_as_real(found), 0, 0
+        for even, odd in self._to_orders:
+            count, orders = len(even), (even.shape[1] + odd.shape[1]) // 2
+            part, mine = samples[:, start : start + count], values[:, first : first + orders]
+            mine[:, ::2] = (part.real @ even).view(len(part), -1, 2)
+            mine[:, 1::2] = (part.imag @ odd).view(len(part), -1, 2)
+            first, start = first + orders, start + count
+        return found
 
     def to_samples(self, coefficients: Tensor) -> Tensor:
         """Samples (n, N) of coefficients (n, M)."""
-        parts = []
-        sizes = [top + 1 for top in self.highest_orders]
-        for part, wave in zip(torch.split(coefficients, sizes, dim=1), self._waves, strict=True):
-            twice = torch.where(torch.arange(wave.shape[1], device=part.device) > 0, 2.0, 1.0)
-            back = wave.conj().T * twice[:, None]  # (top + 1, T)
-            even = (part[:, ::2] @ back[::2]).real
-            odd = (part[:, 1::2] @ back[1::2]).imag
-            parts.append(torch.complex(even, odd))
-        return torch.cat(parts, dim=1)
+        found = coefficients.new_empty(len(coefficients), len(self.sample_ring))
+        values, first, start = torch.view_as_real(coefficients), 0, 0
+        for even, odd in self._to_samples:
+            count, orders = even.shape[1], (len(even) + len(odd)) // 2
+            mine = values[:, first : first + orders]
+            found.real[:, start : start + count] = mine[:, ::2].flatten(1) @ even
+            found.imag[:, start : start + count] = mine[:, 1::2].flatten(1) @ odd
+            first, start = first + orders, start + count
+        return found
 
     @cached_property
     def _disc(self) -> tuple[Tensor, Tensor]:
