@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from cryogan.fourier import radius_grid
+from cryogan.objectives.likelihood.central_slices import slices_of_level
+from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.projection import volume_spectrum
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
@@ -153,6 +155,18 @@ def test_rotated_slices_are_slices_of_rotated_poses(generator: torch.Generator) 
     spectrum = volume_spectrum(blobs(CENTRE_PX, WEIGHT), 4.0)
     found = HARMONICS.turned(HARMONICS.slices(spectrum, frame), psi)
     assert relative(found, HARMONICS.slices(spectrum, frame @ about_z(psi))) < 0.01
+
+
+def test_slices_from_the_other_side_are_mirrored(generator: torch.Generator) -> None:
+    """Every direction of a level has an opposite one, whose frame is turned by π about x."""
+    grid = orientation_grid(4, torch.device("cpu"))
+    assert grid.opposite is not None
+    half_turn = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    torch.testing.assert_close(grid.frame[grid.opposite], grid.frame @ half_turn, atol=1e-5, rtol=0)
+    spectrum = volume_spectrum(blobs(CENTRE_PX, WEIGHT), 2.0)
+    found = HARMONICS.slices(spectrum, grid.frame)
+    assert relative(HARMONICS.mirrored(found), found[grid.opposite]) < 1e-4
+    assert relative(slices_of_level(spectrum, HARMONICS, grid), found) < 1e-4
 
 
 def test_a_narrower_band_is_the_first_rings(generator: torch.Generator) -> None:

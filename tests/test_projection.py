@@ -8,7 +8,7 @@ from cryogan import fourier
 from cryogan.particles import Pose
 from cryogan.phantom import phantom_atoms, phantom_map, residue_density
 from cryogan.physics.imaging import form_images
-from cryogan.physics.projection import project, volume_spectrum
+from cryogan.physics.projection import project, sample_adjoint, sample_spectrum, volume_spectrum
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
 
 SIGMA = 1.5
@@ -147,6 +147,19 @@ def test_gradient_is_the_adjoint(box_size, generator):
     left = (images_of(other, rotation, shift_A, transfer).double() * y).sum()
     right = (other.double() * volume.grad).sum()
     assert float(left) == pytest.approx(float(right), rel=1e-4, abs=1e-2)
+
+
+def test_the_adjoint_of_sampling(generator):
+    """<sample(F), v> = <F, adjoint(v)>, at points of both signs and outside the spectrum too."""
+    size = 12
+    shape = (size, size, size // 2 + 1)
+    spectrum = torch.randn(shape, dtype=torch.complex64, generator=generator)
+    point = (torch.rand(7, 40, 3, generator=generator) - 0.5) * 1.2 * size
+    values = torch.randn(7, 40, dtype=torch.complex64, generator=generator)
+    left = (sample_spectrum(spectrum, point).conj() * values).real.sum()
+    right = (spectrum.conj() * sample_adjoint(values, point, size)).real.sum()
+    assert float(left) == pytest.approx(float(right), rel=1e-4)
+    assert abs(float(left)) > 1.0
 
 
 def test_gradient_equals_finite_differences(generator):

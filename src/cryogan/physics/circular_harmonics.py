@@ -211,6 +211,14 @@ class CircularHarmonics:
         point = torch.einsum("nij,mj->nmi", frame, k)
         return self.to_orders(sample_spectrum(spectrum, point))
 
+    def mirrored(self, coefficients: Tensor) -> Tensor:
+        """Coefficients (..., M) of planes after half a turn about x: as seen from the other side.
+
+        At angle θ they are what was at -θ, and a real image has f(θ + π) = conj f(θ).
+        """
+        sign = 1.0 - 2.0 * (self.order % 2)
+        return coefficients.conj() * sign
+
     def turned(self, coefficients: Tensor, psi: Tensor) -> Tensor:
         """Coefficients (..., M) of planes turned by `psi` (...) radians: × exp(i m ψ)."""
         top = max(self.highest_orders)

@@ -52,12 +52,7 @@ def sample_spectrum(spectrum: Tensor, point: Tensor) -> Tensor:
         (n, m) complex values.
     """
     n, padded_size = point.shape[0], spectrum.shape[-2]
-    mirrored = point[..., 0] < 0  # F(-k) = conj F(k): read the half that is stored
-    point = torch.where(mirrored[..., None], -point, point)
-    half = padded_size // 2
-    scale = point.new_tensor([2.0 / half, 2.0 / (padded_size - 1), 2.0 / (padded_size - 1)])
-    offset = point.new_tensor([0.0, half, half])
-    coordinate = (point + offset) * scale - 1.0
+    coordinate, mirrored = _stored_coordinate(point, padded_size)
     stored = torch.view_as_real(spectrum).movedim(-1, -4)  # (..., 2, P, P, Q)
     if stored.ndim == 4:  # one volume: all poses in one list of points
         value = torch.nn.functional.grid_sample(
@@ -75,6 +70,42 @@ def sample_spectrum(spectrum: Tensor, point: Tensor) -> Tensor:
         )
     sign = torch.where(mirrored, -1.0, 1.0)
     return torch.complex(value[..., 0], value[..., 1] * sign)
+
+
+def sample_adjoint(values: Tensor, point: Tensor, padded_size: int) -> Tensor:
+    """Adjoint of `sample_spectrum` for one volume: the gradient of `Re Σ conj(sample) values`.
+
+    Args:
+        values: (n, m) complex.
+        point: (n, m, 3) of (x, y, z), in padded Fourier pixels.
+        padded_size: P of the spectrum.
+
+    Returns:
+        (P, P, P // 2 + 1) complex.
+    """
+    coordinate, mirrored = _stored_coordinate(point, padded_size)
+    sign = torch.where(mirrored, -1.0, 1.0)
+    both = torch.stack((values.real, values.imag * sign)).view(1, 2, *point.shape[:2], 1)
+    empty = both.new_empty(1, 2, padded_size, padded_size, padded_size // 2 + 1)  # for its shape
+    coordinate = coordinate.view(1, *coordinate.shape[:2], 1, 3)
+    bilinear, zeros, align_corners, wanted = 0, 0, True, (True, False)
+    found: Tensor = torch.ops.aten.grid_sampler_3d_backward(
+        both, empty, coordinate, bilinear, zeros, align_corners, wanted
+    )[0][0]
+    return torch.complex(found[0], found[1])
+
+
+def _stored_coordinate(point: Tensor, padded_size: int) -> tuple[Tensor, Tensor]:
+    """Where points are in the half that is stored, in units of `grid_sample`; which are mirrored.
+
+    F(-k) = conj F(k).
+    """
+    mirrored = point[..., 0] < 0
+    point = torch.where(mirrored[..., None], -point, point)
+    half = padded_size // 2
+    scale = point.new_tensor([2.0 / half, 2.0 / (padded_size - 1), 2.0 / (padded_size - 1)])
+    offset = point.new_tensor([0.0, half, half])
+    return (point + offset) * scale - 1.0, mirrored
 
 
 def slices(

@@ -9,6 +9,8 @@ from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orie
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
+_AT_ONCE = 1024  # directions
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -34,7 +36,7 @@ class Reference:
             power = self.power[direction]
         else:
             needed, place = torch.unique(direction, return_inverse=True)
-            power = _slices(self.spectrum, self.band, self.grid.frame[needed])[1][place]
+            power = _power(self._made(needed), self.band)[place]
         return torch.einsum("nr,nkr->nk", b[:, : self.band.rings], power)
 
     def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,8 +44,13 @@ class Reference:
         if self.plane is not None and self.power is not None:
             return self.plane[direction], self.power[direction]
         needed, place = torch.unique(direction, return_inverse=True)
-        plane, power = _slices(self.spectrum, self.band, self.grid.frame[needed])
-        return plane[place], power[place]
+        plane = self._made(needed)
+        return plane[place], _power(plane, self.band)[place]
+
+    def _made(self, direction: Tensor) -> Tensor:
+        """(n, M') slices in directions (n,)."""
+        frames = torch.split(self.grid.frame[direction], _AT_ONCE)
+        return torch.cat([self.band.slices(self.spectrum, frame) for frame in frames])
 
 
 def reference(
@@ -54,11 +61,30 @@ def reference(
     band = harmonics.within(level.rings)
     if 8 * len(directions) * len(band.order) > most_bytes:
         return Reference(directions, band, spectrum, None, None)
-    return Reference(directions, band, spectrum, *_slices(spectrum, band, directions.frame))
+    plane = slices_of_level(spectrum, band, directions)
+    return Reference(directions, band, spectrum, plane, _power(plane, band))
 
 
-def _slices(spectrum: Tensor, band: CircularHarmonics, frame: Tensor) -> tuple[Tensor, Tensor]:
-    plane = torch.cat([band.slices(spectrum, part) for part in torch.split(frame, 1024)])
+def slices_of_level(spectrum: Tensor, band: CircularHarmonics, grid: OrientationGrid) -> Tensor:
+    """(V, M') slices in all directions of a level; every second one is the other side of another.
+
+    Args:
+        spectrum: from `volume_spectrum`.
+        band: the rings.
+        grid: a whole level.
+    """
+    assert grid.opposite is not None
+    plane = torch.empty(len(grid), len(band.order), dtype=spectrum.dtype, device=spectrum.device)
+    one = (torch.arange(len(grid), device=spectrum.device) < grid.opposite).nonzero()[:, 0]
+    for part in torch.split(one, _AT_ONCE):
+        found = band.slices(spectrum, grid.frame[part])
+        plane[part] = found
+        plane[grid.opposite[part]] = band.mirrored(found)
+    return plane
+
+
+def _power(plane: Tensor, band: CircularHarmonics) -> Tensor:
+    """(n, R') sums of |P|² over the orders of every ring."""
     power = plane.new_zeros(len(plane), band.rings, dtype=torch.float32)
     twice = torch.where(band.order > 0, 2.0, 1.0)
-    return plane, power.index_add_(1, band.ring - 1, plane.abs().square() * twice)
+    return power.index_add_(1, band.ring - 1, plane.abs().square() * twice)

@@ -21,7 +21,7 @@ from cryogan.objectives.likelihood.observations import Observations, moved_to
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
 from cryogan.objectives.likelihood.pose_search import Cells
 from cryogan.physics.circular_harmonics import CircularHarmonics
-from cryogan.physics.projection import sample_spectrum, volume_spectrum
+from cryogan.physics.projection import sample_adjoint, volume_spectrum
 
 _DIRECTIONS_AT_ONCE = 1024
 _COEFFICIENTS_AT_ONCE = 4_000_000
@@ -137,8 +137,12 @@ def normal_equations(
     size = harmonics.box_size
     merge = 4 if grid.nside >= 16 else 1
     coarser = orientation_grid(grid.nside // 2, device) if merge == 4 else grid
-    by_direction = poses.direction.argsort()
-    direction, image = poses.direction[by_direction], poses.image[by_direction]
+    seen_from = poses.direction
+    if grid.opposite is not None:  # an image from the other side is its mirror image from this one
+        seen_from = torch.minimum(seen_from, grid.opposite[seen_from])
+    by_direction = seen_from.argsort()
+    direction, image = seen_from[by_direction], poses.image[by_direction]
+    mirrored = (direction != poses.direction[by_direction])[:, None]
     psi, shift_px = poses.psi[by_direction], poses.shift_px[by_direction]
     coefficient, product = poses.coefficient[by_direction].T, poses.product[by_direction].T
     back = _Adjoint(len(coefficient), size, padding, device)
@@ -158,6 +162,7 @@ def normal_equations(
             at = row[part - first]
             centred, place = moved_to(observations.a, image[part], shift_px[part], harmonics)
             turned = harmonics.turned(centred[place], -psi[part])
+            turned = torch.where(mirrored[part], harmonics.mirrored(turned), turned)
             for number, mine in enumerate(coefficient[:, part, None]):
                 plane[number].index_add_(0, at, turned * mine)
             b = observations.b[image[part]]
@@ -194,10 +199,8 @@ class _Adjoint:
         for operator in operators.to(frame):
             point = torch.einsum("nij,mj->nmi", operator @ frame, frequency)
             for total, values in zip(self.total, sums, strict=True):
-                spectrum = torch.zeros_like(total).requires_grad_()
-                read = sample_spectrum(spectrum, point * spectrum.shape[-2])
-                (gradient,) = torch.autograd.grad((read.conj() * values).real.sum(), spectrum)
-                total += gradient
+                size = total.shape[-2]
+                total += sample_adjoint(values, point * size, size)
 
     def finish(self) -> Tensor:
         """(count, D, D, D)."""

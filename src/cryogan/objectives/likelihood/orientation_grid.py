@@ -23,11 +23,14 @@ class OrientationGrid:
         nside: HEALPix resolution; directions are about 58.6° / nside apart.
         frame: (12 nside², 3, 3) `Rz(rot) Ry(tilt)`.
         twist: (12 nside²,) radians: an in-plane angle ψ of the parent's frame is ψ + twist here.
+        opposite: (12 nside²,) number of the opposite direction, whose frame is `frame Rx(π)`; None
+            of directions that are no whole level.
     """
 
     nside: int
     frame: Tensor
     twist: Tensor
+    opposite: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -48,7 +51,9 @@ def orientation_grid(nside: int, device: torch.device) -> OrientationGrid:
         twist = torch.atan2(
             between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1]
         )
-    return OrientationGrid(nside, frame.to(device), twist.to(device))
+    tilt, rot = _angles(nside)
+    opposite = torch.from_numpy(healpix.ang2pix(nside, np.pi - tilt, rot + np.pi, nest=True))
+    return OrientationGrid(nside, frame.to(device), twist.to(device), opposite.to(device))
 
 
 @lru_cache(maxsize=8)
@@ -69,7 +74,13 @@ def share_in_asymmetric_unit(nside: int, symmetry: str, device: torch.device) ->
     return inside.float().mean(dim=1).to(device)
 
 
-def _frames(nside: int) -> Tensor:
+def _angles(nside: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tilt and rot of the directions, radians."""
     tilt, rot = healpix.pix2ang(nside, np.arange(12 * nside**2), nest=True)
+    return tilt, rot
+
+
+def _frames(nside: int) -> Tensor:
+    tilt, rot = _angles(nside)
     euler = np.rad2deg(np.stack((rot, tilt, np.zeros_like(rot)), axis=-1))
     return euler_to_matrix(torch.from_numpy(euler)).float()

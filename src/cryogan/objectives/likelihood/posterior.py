@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.objectives.likelihood.central_slices import Reference, reference
+from cryogan.objectives.likelihood.central_slices import (
+    Reference,
+    reference,
+    slices_of_level,
+)
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.image_model import (
     ALIKE,
@@ -132,8 +136,9 @@ class SeriesSlices:
         )
         if 8 * len(directions) * len(band.order) * len(spectra) > most_bytes:
             return cls(directions, band, spectra, None, None)
-        parts = [_slices(spectra, band, frame) for frame in torch.split(directions.frame, 256)]
-        plane, gram = (torch.cat(part) for part in zip(*parts, strict=True))
+        every = [slices_of_level(spectrum, band, directions) for spectrum in spectra]
+        plane = torch.stack(every, dim=1)
+        gram = torch.cat([_products(part, band) for part in torch.split(plane, 256)])
         return cls(directions, band, spectra, plane, gram)
 
     def take(self, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,19 +146,21 @@ class SeriesSlices:
         if self.plane is not None and self.gram is not None:
             return self.plane[direction], self.gram[direction]
         needed, place = torch.unique(direction, return_inverse=True)
-        plane, gram = _slices(self.spectra, self.band, self.grid.frame[needed])
-        return plane[place], gram[place]
+        frame = self.grid.frame[needed]
+        every = [self.band.slices(spectrum, frame) for spectrum in self.spectra]
+        plane = torch.stack(every, dim=1)
+        return plane[place], _products(plane, self.band)[place]
 
 
-def _slices(spectra: Tensor, band: CircularHarmonics, frame: Tensor) -> tuple[Tensor, Tensor]:
-    plane = torch.stack([band.slices(spectrum, frame) for spectrum in spectra], dim=1)
+def _products(plane: Tensor, band: CircularHarmonics) -> Tensor:
+    """(n, R', C (C + 1) / 2) ring means of Re(conj P_k P_l) of planes (n, C, M')."""
     twice = torch.where(band.order > 0, 2.0, 1.0)
     gram = []
-    for first, second in zip(*(side.tolist() for side in pairs(len(spectra))), strict=True):
+    for first, second in zip(*(side.tolist() for side in pairs(plane.shape[1])), strict=True):
         product = (plane[:, first].conj() * plane[:, second]).real * twice
         power = product.new_zeros(len(plane), band.rings)
         gram.append(power.index_add_(1, band.ring - 1, product))
-    return plane, torch.stack(gram, dim=2)
+    return torch.stack(gram, dim=2)
 
 
 @dataclass(frozen=True)
