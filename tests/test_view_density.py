@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import cryogan as cg
+from cryogan.cli import main
 from cryogan.conformations.latent import make_latent
 from cryogan.data.halves import split_halves
 from cryogan.errors import InputError
@@ -562,6 +563,20 @@ def test_the_report_shows_the_density(tmp_path, generator):
     assert middle[len(shown.x) // 2] == pytest.approx(float(density.weight[cell]), abs=0.02)
     assert top[-1] == pytest.approx(float(density.weight.max()), rel=0.02)  # z, not x
     assert math.isnan(shown.z[0, 0])
+
+
+def test_a_table_of_no_grid_is_refused_by_the_report(tmp_path, generator, capsys):
+    folder = validated(tmp_path / "run", half_maps(4.0, generator))
+    written(folder, UNIFORM)
+    path = folder / "view_density.csv"
+    lines = path.read_text().splitlines()
+    swapped = [*lines[:-2], lines[-1], lines[-2]]
+    for wrong, rows in ((lines[:-1], 767), (lines[:1], 0), (lines[:25], 24), (swapped, 768)):
+        path.write_text("\n".join(wrong) + "\n")
+        assert main(["report", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"cryogan: {path} has {rows} rows and should have one for each")
+        assert said.count("\n") == 1
 
 
 def test_nearly_uniform_views_are_shown_in_one_colour():
