@@ -15,6 +15,7 @@ from cryogan.objectives.adversarial.stage import (
     preprocessing,
 )
 from cryogan.objectives.adversarial.state import AdversarialState, begin_stage
+from cryogan.objectives.adversarial.views import orientations_of
 from cryogan.particles import Particles
 from cryogan.physics.imaging import Preprocessing
 from cryogan.physics.noise import NoiseModel
@@ -44,7 +45,9 @@ def stage_data(
     measurement = measure(particles, noise)
     box_size = limited_to(config, particles.box_size).stages[stage].box_size
     settings = preprocessing(config, measurement, box_size)
-    return prepare_stage(particles, config, settings, measurement, noise, CPU), settings
+    orientations = orientations_of(config)
+    data = prepare_stage(particles, config, settings, measurement, noise, CPU, orientations)
+    return data, settings
 
 
 def begun(

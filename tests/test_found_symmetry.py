@@ -27,6 +27,7 @@ from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import Symmetry, phantom_map
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import euler_to_matrix
+from cryogan.run.folder import open_run_folder
 from cryogan.simulation.in_memory import write_dataset
 from cryogan.symmetry import symmetry_matrices
 from simulated_sets import centred_particles
@@ -145,6 +146,50 @@ def test_a_run_tells_what_it_found_and_what_goes_on_from_it_uses_it(
     assert "symmetry: D2" in printed
     assert "The run has imposed D2" in printed
     assert cg.read_map(output).volume.shape == result.map.volume.shape
+
+
+def run_folder(folder: Path, maps: Tensor, pixel_size_A: float) -> Path:
+    """What a finished run leaves: half-maps (2, D, D, D) and their mean."""
+    particles = {"star": None, "count": 300, "box_size": maps.shape[-1]}
+    open_run_folder(folder, particles, Likelihood(), 0, "cpu", {})
+    for name, volume in (("half1", maps[0]), ("half2", maps[1]), ("map", maps.mean(dim=0))):
+        cg.write_map(folder / f"{name}.mrc", volume, pixel_size_A)
+    return folder
+
+
+def off_centre_halves(generator: torch.Generator) -> Tensor:
+    """(2, D, D, D) of D2, turned and moved by up to 2 voxels."""
+    turn = euler_to_matrix(torch.tensor([40.0, 70.0, 20.0]))
+    volume = phantom_map(BOX, PIXEL_A, symmetry="D2")
+    volume = move_map(volume, turn, torch.tensor([2.0, -1.5, 1.0]), False)
+    return volume + 0.5 * volume.std() * torch.randn(2, BOX, BOX, BOX, generator=generator)
+
+
+def test_a_pixel_size_that_is_given_holds_for_the_half_maps_of_a_run(
+    tmp_path: Path, generator: torch.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the map is written off centre: by half its shift if the header says twice as much."""
+    folder = run_folder(tmp_path / "run", off_centre_halves(generator), 2.0 * PIXEL_A)
+    output = tmp_path / "oriented.mrc"
+    apix = f"--apix={PIXEL_A}"
+    assert main(["symmetry", str(folder), "-o", str(output), apix, "--resolution=30"]) == 0
+    said = capsys.readouterr().out
+    assert "compared to 32.0 Å" in said
+    assert "symmetry: D2" in said
+    written = cg.read_map(output)
+    assert written.pixel_size_A == PIXEL_A
+    for operator in symmetry_matrices("D2")[1:]:
+        turned = move_map(written.volume, operator, torch.zeros(3), False)
+        assert float(fourier_shell_correlation(written.volume, turned)[1:6].min()) > 0.95
+
+
+def test_a_run_has_half_maps_of_its_own(tmp_path: Path) -> None:
+    maps = phantom_map(BOX, PIXEL_A).expand(2, BOX, BOX, BOX)
+    folder = run_folder(tmp_path / "run", maps, PIXEL_A)
+    other = folder / "half2.mrc"
+    for pair in ((cg.read_run(folder), other), (folder, other), (str(other), str(folder))):
+        with pytest.raises(InputError, match=f"{folder} is a run.*give it alone"):
+            cg.find_symmetry(*pair)
 
 
 def test_only_the_likelihood_of_one_structure_can_find_a_symmetry() -> None:

@@ -95,6 +95,19 @@ def test_projection_equals_torch_fourier_slice(generator):
     assert relative_error(project(volume, rotation), theirs) < 1e-3
 
 
+def test_a_mirror_image_is_the_view_from_the_opposite_direction(generator):
+    """Of any volume: a critic that sees images and their mirror images sees both directions."""
+    volume = blobs(random_centres(12, 5.0, generator), 24)
+    rotation = random_rotations(4, generator)
+    around = euler_to_matrix(torch.tensor([0.0, 180.0, 0.0]))
+    opposite = rotation @ around
+    torch.testing.assert_close(opposite[:, :, 2], -rotation[:, :, 2])
+    images = project(volume, rotation)
+    views = project(volume, opposite)
+    assert relative_error(fourier.dihedral(images, 4), views) < 0.005
+    assert relative_error(images, views) > 0.1
+
+
 def test_one_volume_and_copies_of_it_give_the_same_images(generator):
     volume = torch.randn(16, 16, 16, generator=generator)
     rotation = random_rotations(5, generator)

@@ -1,6 +1,7 @@
 """Choosing particles: row numbers, masks and pickles; `cryogan select`."""
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from cryogan.io.relion_writing import write_particles
 from cryogan.io.row_numbers import read_row_numbers
 from cryogan.io.star import read_star
 from cryogan.particles import CTFParams
-from cryogan.preparation.selection import expected_losses
+from cryogan.preparation.selection import FIT, PARTICLE, expected_losses
 
 N = 6
 
@@ -201,18 +202,90 @@ def test_files_without_columns_to_choose_by(name: str, words: str, tmp_path: Pat
         cryogan.select(tmp_path / name, tmp_path / "o.cs", half=1)
 
 
-def test_what_thresholds_are_expected_to_lose(tmp_path: Path) -> None:
-    path = tmp_path / "p.star"
-    rows = [f"{k + 1}@a.mrcs {0.25 * k} {0.01 * k}" for k in range(5)]
-    head = "_rlnImageName", "_cryoganParticleProbability", "_cryoganFitPValue"
-    path.write_text("data_particles\n\nloop_\n" + "\n".join([*head, *rows]) + "\n")
-    conditions = ["cryoganParticleProbability>0.5", "cryoganFitPValue<0.5"]
-    assert expected_losses(path, conditions) == [
-        "expected by cryoganParticleProbability: 1 of the 3 that this leaves out show a particle, "
-        "0 of the 2 others do not"
-    ]  # 0 + 0.25 + 0.5, and 0.25 + 0
-    (line,) = expected_losses(path, ["cryoganFitPValue>=0.02"])
-    assert "leaves out 2 % of the images that fit" in line
+@pytest.fixture
+def assigned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten particles with the columns of `cryogan assign`."""
+    monkeypatch.chdir(tmp_path)
+    write_stack(tmp_path / "a.mrcs", torch.zeros(10, 8, 8), 1.5)
+    write_particles(
+        tmp_path / "p.star",
+        image_names="a.mrcs",
+        ctf=CTFParams.constant(10, defocus_u_A=10000.0),
+        pixel_size_A=1.5,
+        box_size=8,
+        extra={
+            PARTICLE: ["0.4", "0.4", "0.4", "0.9", "0.9", "0.7", "0.7", "0.7", "0.2", "0.2"],
+            FIT: ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"],
+            "rlnRandomSubset": ["1", "2", "1", "2", "1", "2", "1", "2", "1", "2"],
+            "rlnClassNumber": ["1", "1", "1", "1", "1", "1", "1", "2", "2", "2"],
+        },
+    )
+    return tmp_path / "p.star"
+
+
+LEFT_OUT = re.compile(
+    r"expected by cryoganParticleProbability: (\d+) of the (\d+) that this leaves out show "
+    r"(?:a|no) particle, (\d+) of the (\d+) others do(?: not)?"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        # 3 · 0.4 + 2 · 0.2 of 5; 2 · 0.1 + 3 · 0.3 of 5
+        ([], (2, 5, 1, 5)),
+        # rows 0, 2, 8: 0.4 + 0.4 + 0.2; rows 4, 6: 0.1 + 0.3
+        (["--half", "1"], (1, 3, 0, 2)),
+        # rows 0, 1, 2: 1.2; rows 3 to 6: 0.8
+        (["--class", "1"], (1, 3, 1, 4)),
+        # rows 8, 9: 0.4; row 7: 0.3
+        (["--class", "2"], (0, 2, 0, 1)),
+        # rows 8, 9: 0.4; rows 5 to 7: 0.9
+        (["--where", "cryoganFitPValue>=0.6"], (0, 2, 1, 3)),
+        # rows 0 to 2 before the first two that pass, 3 and 4: 1.2; 0.2
+        (["--first", "2"], (1, 3, 0, 2)),
+        # in the order of the rows: 9, 0, 5, 1, 6: 0.2 + 0.4 + 0.4; 0.3 + 0.3
+        (["--ind", "rows.txt"], (1, 3, 1, 2)),
+        # 9, 0, 5 only
+        (["--ind", "rows.txt", "--first", "1"], (1, 2, 0, 1)),
+        # fewer than 8 pass: all count
+        (["--first", "8"], (2, 5, 1, 5)),
+    ],
+)
+def test_what_a_threshold_is_expected_to_lose_is_counted_among_what_passes_all_else(
+    arguments: list[str],
+    expected: tuple[int, ...],
+    assigned: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("rows.txt").write_text("9\n0\n5\n1\n6\n")
+    command = ["select", "p.star", "-o", "o.star", "--where", f"{PARTICLE}>0.5", *arguments]
+    assert main(command) == 0
+    written, *lines = capsys.readouterr().out.splitlines()
+    found = LEFT_OUT.fullmatch(next(line for line in lines if PARTICLE in line))
+    assert found is not None
+    assert tuple(map(int, found.groups())) == expected
+    assert written.startswith(f"{expected[3]} of 10 particles written")
+
+
+def test_what_a_threshold_from_above_is_expected_to_lose(assigned: Path) -> None:
+    """Junk is chosen: 2 · 0.1 + 3 · 0.3 of it are left out; 3 · 0.4 + 2 · 0.2 chosen are none."""
+    for comparison in ("<", "<="):
+        assert expected_losses(assigned, [f"{PARTICLE}{comparison}0.5"]) == [
+            "expected by cryoganParticleProbability: 1 of the 5 that this leaves out show no "
+            "particle, 2 of the 5 others do"
+        ]
+    p_values = [f"{FIT}>=0.02", f"{FIT}<0.7"]
+    least, most = expected_losses(assigned, p_values)
+    assert least.startswith(f"{FIT} >= 0.02 leaves out 2 % of the images that fit, if")
+    assert most.startswith(f"{FIT} < 0.7 leaves out 30 % of the images that fit, if")
+    assert expected_losses(assigned, [f"{PARTICLE}==0.4", f"{FIT}!=0.5", f"{FIT}>=0"]) == []
+    found = expected_losses(assigned, [f"{PARTICLE}>0.3", f"{PARTICLE}<0.8"])
+    # of the other two thresholds: rows 8, 9 of 0 to 2 and 5 to 9; rows 3, 4 of 0 to 7
+    assert [tuple(map(int, LEFT_OUT.fullmatch(line).groups())) for line in found] == [  # type: ignore[union-attr]
+        (0, 2, 3, 6),
+        (0, 2, 3, 6),
+    ]
 
 
 def test_all_tables_and_columns_stay(star: Path) -> None:

@@ -38,7 +38,7 @@ from cryogan.objectives.assumptions import Assumptions
 from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
-from cryogan.physics.distributions import PoseDistribution
+from cryogan.physics.distributions import PoseDistribution, Uniform
 from cryogan.physics.imaging import form_images, preprocess, rescale_volume
 from cryogan.physics.noise import BackgroundPatches, WhiteNoise, colour, white
 from cryogan.physics.projection import volume_spectrum
@@ -291,7 +291,7 @@ def streams(box_size, stage_box, measured, exact, config, generator):
         true = PowerSpectra(measurement.spectra.signal, noise * measurement.gain**2)
         measurement = replace(measurement, spectra=true)
     settings = preprocessing(config, measurement, stage_box)
-    data = prepare_stage(particles, config, settings, measurement, patches, CPU)
+    data = prepare_stage(particles, config, settings, measurement, patches, CPU, Uniform())
     state = begin_stage(config, 0, data, generator, CPU, None)
     volume = rescale_volume(molecule, stage_box) * measurement.gain
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
+import cryogan as cg
+from cryogan.cli import main
 from cryogan.conformations.latent import make_latent
 from cryogan.data.halves import split_halves
 from cryogan.errors import InputError
 from cryogan.evaluation.alignment import Alignment, apply_alignment
-from cryogan.objectives.adversarial.config import AdversarialConfig
+from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
+from cryogan.objectives.adversarial.loop import train
+from cryogan.objectives.adversarial.objective import Adversarial
 from cryogan.objectives.adversarial.views import orientations_of
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_for
@@ -26,6 +31,7 @@ from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.em_step import e_step
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, FIRST, ImageModel
+from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import (
     log_likelihood_by_view,
@@ -55,10 +61,14 @@ from cryogan.physics.rotations import euler_to_matrix, random_rotations
 from cryogan.report.page import write_report
 from cryogan.report.validation_figures import view_density_figure
 from cryogan.run.contents import read_run_contents
+from cryogan.run.continuation import likelihood_of
+from cryogan.run.folder import open_run_folder, read_run
+from cryogan.run.view_input import opened_views
 from cryogan.run.views import write_view_density
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
 from cryogan.symmetry import symmetry_matrices
+from simulated_sets import centred_particles
 from test_likelihood_pose_search import (
     GLOBAL,
     HARMONICS,
@@ -411,6 +421,154 @@ def test_what_is_no_density_is_refused(tmp_path):
         orientations_of(config)
 
 
+def finished_run(folder: Path, symmetry: str, **settings: Any) -> Path:
+    """What `read_run` needs of one, without its maps."""
+    config = LikelihoodConfig(assumptions=Assumptions(symmetry), **settings)
+    particles = {"star": None, "count": 300, "box_size": BOX}
+    open_run_folder(folder, particles, Likelihood(config), 0, "cpu", {})
+    for name in ("half1.mrc", "half2.mrc", "map.mrc"):
+        (folder / name).touch()
+    return folder
+
+
+def test_what_goes_on_from_a_run_estimates_the_density_if_the_run_did(tmp_path):
+    for estimated in (False, True):
+        record = read_run(finished_run(tmp_path / str(estimated), "C1", view_density=estimated))
+        assert likelihood_of(record, Assumptions()).config.view_density is estimated
+        changes = {"view_density": not estimated}
+        assert likelihood_of(record, Assumptions(), changes).config.view_density is not estimated
+
+
+def viewed(path: Path | str, symmetry: str = "C1") -> Adversarial:
+    return Adversarial(AdversarialConfig(view_density=str(path), assumptions=Assumptions(symmetry)))
+
+
+def test_the_density_of_a_run_is_found_from_any_folder_and_known_by_what_it_holds(
+    tmp_path, monkeypatch, generator
+):
+    """By an absolute path; the same values under another name are the same density."""
+    density, run = some_density(generator), finished_run(tmp_path / "run", "C1")
+    written(run, density)
+    monkeypatch.chdir(tmp_path)
+    found, digest = opened_views(viewed("run"))
+    assert found.config == replace(viewed("run").config, view_density=str(run.resolve()))
+    shutil.copy(run / "view_density.csv", "other.csv")
+    assert opened_views(viewed("other.csv"))[1] == digest
+    weight = density.weight.clone()
+    weight[5] *= 1.001
+    before = orientations_of(found.config).weights
+    written(run, ViewDensity(weight))
+    assert opened_views(viewed("run"))[1] != digest
+    changed = orientations_of(found.config).weights / before
+    assert (changed - 1.0 > 1e-4).sum() == 1  # the file is read again
+    assert opened_views(Adversarial()) == (Adversarial(), None)
+    assert opened_views(Likelihood()) == (Likelihood(), None)
+
+
+def test_views_are_those_of_a_run_of_the_same_symmetry(tmp_path):
+    run = finished_run(tmp_path / "run", "D2")
+    written(run, UNIFORM)
+    assert opened_views(viewed(run, "d2"))[0].config.view_density == str(run)
+    for symmetry in ("C1", "D3"):
+        with pytest.raises(InputError, match=f"symmetry D2.* not with {symmetry}; give --sym D2"):
+            opened_views(viewed(run, symmetry))
+    auto = finished_run(tmp_path / "auto", "auto")
+    written(auto, UNIFORM)
+    (auto / "summary.json").write_text(json.dumps({"symmetry": {"group": "C3"}}))
+    assert opened_views(viewed(auto, "C3"))[1] is not None
+    with pytest.raises(InputError, match=r"symmetry C3.* not with D2"):
+        opened_views(viewed(auto, "D2"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="no run folder"):
+        opened_views(viewed(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("symmetry", ["C3", "D7", "I"])
+def test_the_views_of_a_file_must_have_the_symmetry(symmetry, tmp_path, generator):
+    """One that was estimated with it has, however peaked; cells are not equivalent themselves."""
+    images = torch.zeros(300, CELLS)
+    images[:, torch.randint(CELLS, (3,), generator=generator)] = 1.0 / 3.0
+    operators = symmetry_matrices(symmetry)
+    written(tmp_path, ViewCounts(images).density(UNIFORM, operators))
+    name = tmp_path / "view_density.csv"
+    orientations_of(viewed(name, symmetry).config)
+    written(tmp_path, ViewCounts(images).density(UNIFORM, operators[:1]))
+    orientations_of(viewed(name).config)
+    with pytest.raises(InputError, match=f"lack the symmetry {symmetry}: densities in equiv"):
+        orientations_of(viewed(name, symmetry).config)
+
+
+def test_views_of_equivalent_directions_may_differ_by_5_per_cent(tmp_path):
+    """1 + a x: the twofold axes of D2 along y and z make 1 - a x of it, 2 a away at the most."""
+    name = tmp_path / "view_density.csv"
+    written(tmp_path, ViewDensity(1.0 + 0.024 * CENTRES[:, 0]))
+    orientations_of(viewed(name, "D2").config)
+    written(tmp_path, ViewDensity(1.0 + 0.027 * CENTRES[:, 0]))
+    with pytest.raises(InputError, match="differ by 5 % of the mean"):
+        orientations_of(viewed(name, "D2").config)
+
+
+class Begun(Exception):
+    """A run has opened its folder."""
+
+
+def begin(particles: cg.Particles, folder: Path, views: Path | str) -> None:
+    def stop(about: Any) -> None:
+        raise Begun
+
+    settings = {"view_density": str(views), "batch_size": 16, "stages": (Stage(16, 64),)}
+    cg.reconstruct(
+        particles,
+        diameter_A=100.0,
+        max_shift=0.0,
+        settings=settings,
+        folder=folder,
+        device="cpu",
+        started=stop,
+    )
+
+
+def test_a_run_is_resumed_with_the_density_that_it_began_with(tmp_path, monkeypatch, generator):
+    """From another folder too; not once its file holds other views."""
+    volume = phantom_map(16, 12.0)
+    particles = centred_particles(volume, 12.0, 64, 0.0, generator).particles
+    density = some_density(generator)
+    written(tmp_path, density)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Begun):
+        begin(particles, tmp_path / "run", "view_density.csv")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(Begun):
+        begin(particles, tmp_path / "run", "../view_density.csv")
+    written(tmp_path, ViewDensity(density.weight.flip(0)))
+    with pytest.raises(InputError, match=r"what the file of viewing directions holds differs"):
+        begin(particles, tmp_path / "run", "../view_density.csv")
+
+
+def test_a_run_keeps_the_views_that_it_has_read(tmp_path, generator):
+    """A file that is written again meanwhile changes nothing."""
+    particles = centred_particles(phantom_map(20, 12.0), 12.0, 64, 0.0, generator).particles
+    config = AdversarialConfig(
+        stages=(Stage(16, 32), Stage(20, 32)),
+        batch_size=16,
+        templates=4,
+        precision="float32",
+        view_density=str(tmp_path),
+    )
+    seen = []
+    density = some_density(generator)
+    for changes in (False, True):
+        written(tmp_path, density)
+        steps = train(particles, config, seed=0, device=CPU, log_every=1)
+        next(steps)
+        if changes:
+            written(tmp_path, ViewDensity(density.weight.flip(0)))
+        *_, last = steps
+        seen.append(last.state.average)
+    assert torch.equal(*seen)
+
+
 def test_the_report_shows_the_density(tmp_path, generator):
     """Beside the directional FSC; the figure has the density of the direction at its place."""
     maps = half_maps(4.0, generator)
@@ -429,6 +587,20 @@ def test_the_report_shows_the_density(tmp_path, generator):
     assert middle[len(shown.x) // 2] == pytest.approx(float(density.weight[cell]), abs=0.02)
     assert top[-1] == pytest.approx(float(density.weight.max()), rel=0.02)  # z, not x
     assert math.isnan(shown.z[0, 0])
+
+
+def test_a_table_of_no_grid_is_refused_by_the_report(tmp_path, generator, capsys):
+    folder = validated(tmp_path / "run", half_maps(4.0, generator))
+    written(folder, UNIFORM)
+    path = folder / "view_density.csv"
+    lines = path.read_text().splitlines()
+    swapped = [*lines[:-2], lines[-1], lines[-2]]
+    for wrong, rows in ((lines[:-1], 767), (lines[:1], 0), (lines[:25], 24), (swapped, 768)):
+        path.write_text("\n".join(wrong) + "\n")
+        assert main(["report", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"cryogan: {path} has {rows} rows and should have one for each")
+        assert said.count("\n") == 1
 
 
 def test_nearly_uniform_views_are_shown_in_one_colour():

@@ -1,7 +1,7 @@
 """Comparison of maps and conformations with the truth, and the symmetry of maps."""
 
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import torch
 
@@ -95,23 +95,28 @@ def find_symmetry(
         found: a run, whose half-maps are compared; or a map; or half-map 1, or files of these.
         half2: half-map 2, in the frame of half-map 1. The noise of one map alone is not known: it
             shows to which resolution a symmetry holds.
-        pixel_size_A: of maps in files: it goes before their headers'.
+        pixel_size_A: of maps in files and of a run: it goes before their headers'.
         resolution_A: compare to this resolution at most.
 
     Raises:
         InputError: a map cannot be read, has no symmetry to be found, or two differ in box or
-            pixel size.
+            pixel size; or a run is given with another map.
 
     Example:
         >>> import cryogan as cg
         >>> cg.find_symmetry(cg.Map(cg.phantom_map(32, 6.0, symmetry="D2"), 6.0)).group
         'D2'
     """
-    if isinstance(found, Reconstruction) or (half2 is None and _is_folder(found)):
+    given = [each for each in (found, half2) if each is not None]
+    runs = [each for each in given if _is_run(each)]
+    if runs and half2 is not None:
+        name = runs[0].folder if isinstance(runs[0], Reconstruction) else runs[0]
+        raise InputError(f"{name} is a run, which has half-maps of its own; give it alone.")
+    if runs:
         run = found if isinstance(found, Reconstruction) else read_run(Path(str(found)))
-        maps = list(run.halves)
+        maps = [read_map(run.folder / name, pixel_size_A) for name in ("half1.mrc", "half2.mrc")]
     else:
-        maps = [_map_of(each, pixel_size_A) for each in (found, half2) if each is not None]
+        maps = [_map_of(each, pixel_size_A) for each in given]
     boxes = [(map_.volume.shape, round(map_.pixel_size_A, 4)) for map_ in maps]
     if len(set(boxes)) > 1:
         raise InputError(
@@ -122,8 +127,10 @@ def find_symmetry(
     return symmetry_search.find_symmetry(volumes, maps[0].pixel_size_A, resolution_A=resolution_A)
 
 
-def _is_folder(found: Any) -> bool:
-    return not isinstance(found, Map) and Path(found).is_dir()
+def _is_run(found: Reconstruction | Map | Path | str) -> bool:
+    if isinstance(found, Map | Reconstruction):
+        return isinstance(found, Reconstruction)
+    return Path(found).is_dir()
 
 
 def record_truth(run: Reconstruction | Path | str, comparison: Comparison) -> None:

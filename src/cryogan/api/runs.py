@@ -31,6 +31,7 @@ from cryogan.run.reconstruction import (
 )
 from cryogan.run.standard_orientation import in_standard_orientation
 from cryogan.run.starting_maps import half_basis
+from cryogan.run.view_input import opened_views
 
 
 def read_run(folder: Path | str) -> Reconstruction:
@@ -161,6 +162,7 @@ def reconstruct(
         raise InputError("An objective with settings has its assumptions; change them there.")
     else:
         sources = {field.name: "given" for field in fields(Assumptions)}
+    objective, views = opened_views(objective)
     particles = with_metadata_notes(particles)
     noise, noise_name = opened_noise(noise, particles)
     if launch is None or not objective.together:  # else refused for another reason
@@ -181,6 +183,8 @@ def reconstruct(
     if launch is None:
         _check(objective, ready.particles)
     about = describe_particles(ready.particles, noise_name, keep_halves=keep_halves)
+    if views is not None:
+        about["views"] = views
     return run_objective(
         objective,
         ready.particles,

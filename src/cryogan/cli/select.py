@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cryogan.cli.options import add_row_options, require_file, row_numbers
 from cryogan.cli.parser import CommandParser
@@ -18,7 +19,7 @@ def make_parser() -> CommandParser:
         "columns. Scores, latents and log-likelihoods are columns of the file that `cryogan "
         "assign` writes: rlnLogLikeliContribution, cryoganCriticScore, cryoganLatent0 ... For "
         "thresholds on cryoganFitPValue and cryoganParticleProbability it says how many good "
-        "particles they are expected to lose.",
+        "particles they are expected to lose, of those that pass all else that is asked for.",
         "cryogan select poses.star -o good.star --where 'cryoganLatent0>0.5' --half 1",
         _MATTER,
     )
@@ -60,16 +61,15 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.api import select
     from cryogan.preparation.selection import expected_losses
 
-    written, count = select(
-        options.particles,
-        output,
-        options.get("where") or (),
-        classes=[int(word) for word in classes],
-        half=options.get("half"),
-        index=row_numbers(options),
-        first=options.get("first"),
-    )
+    conditions = options.get("where") or ()
+    chosen: dict[str, Any] = {
+        "classes": [int(word) for word in classes],
+        "half": options.get("half"),
+        "index": row_numbers(options),
+        "first": options.get("first"),
+    }
+    written, count = select(options.particles, output, conditions, **chosen)
     print(f"{written:,} of {count:,} particles written to {output}")
-    for line in expected_losses(options.particles, options.get("where") or ()):
+    for line in expected_losses(options.particles, conditions, **chosen):
         print(line)
     return 0

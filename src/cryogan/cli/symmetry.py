@@ -45,8 +45,8 @@ def make_parser() -> CommandParser:
         "--apix",
         "--angpix",
         type=float,
-        help="pixel size of the maps in Å; goes before that in their headers, where 0 and 1 mean "
-        "that it is not set",
+        help="pixel size of the maps in Å, also of a run's; goes before that in their headers, "
+        "where 0 and 1 mean that it is not set",
     )
     return parser
 

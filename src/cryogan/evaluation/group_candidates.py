@@ -29,6 +29,7 @@ _REFINED = 0.7  # quality before the axes are refined, at least
 _HALF = 0.5  # of the reference: to where a rotation is said to hold
 _RIGHT_DEG = 6.0  # between axes
 _OTHER_DEG = 10.0  # from all rotations of a group
+_FRACTIONS = (0.5, 0.382)  # of the angle of an axis: C14 has the half of C7, none has both
 _TRIED = 3  # orientations of a group
 _AVERAGED = 12  # rotations, in the refinement of the axes
 _REFINEMENTS = 3
@@ -65,8 +66,9 @@ class Candidate:
     Attributes:
         group: its name.
         rotations: evidence on each but the identity, one of two inverse ones.
-        other: highest quality of rotations that are not of the group, but by half the angle about
-            its axes or about other axes found: what chance, or a shape without detail, has.
+        other: highest quality of rotations that are not of the group, but by a fraction of the
+            angle about its axes or about other axes found: what chance, or a shape without detail,
+            has.
         frames: what moves each map into the standard orientation.
     """
 
@@ -170,18 +172,39 @@ def _candidate(
             for volume, frame in zip((pair.first, pair.second), frames, strict=False)
         ]
         rotations = _evidence(pair, frames, _one_of_inverses(operators), width_A)
-    halves = [_about(direction, 180.0 / order) for order, direction in generating_axes(group)]
-    others = [each.quality for each in _evidence(pair, frames, halves, width_A, least=-1.0)]
-    for axis in axes:
-        turned = frames[0].rotation @ axis.rotation @ frames[0].rotation.T
-        if float(angle_between(operators, turned).min()) > _OTHER_DEG:
-            others.append(pair.quality(axis.curve)[0])
+    others = _others(group, axes, pair, frames, width_A)
     scale_A = width_A / pair.first.shape[-1]
     placed = [
         Alignment(frame.rotation, frame.shift * scale_A, False, rotations[0].quality)
         for frame in frames
     ]
     return Candidate(group, tuple(rotations), max(others), tuple(placed))
+
+
+def _others(
+    group: str, axes: list[Axis], pair: Pair, frames: list[_Frame], width_A: float
+) -> list[float]:
+    """Qualities of rotations that are not of the group.
+
+    Of two fractions of the angle about each generating axis the lower one: either may be of a
+    larger group, of which this is a part. Axes found along these, of any order, tell no more.
+    """
+    own: list[Tensor] = []
+    others: list[float] = []
+    for order, direction in generating_axes(group):
+        own.append(torch.tensor(direction))
+        null = [_about(direction, share * 360.0 / order) for share in _FRACTIONS]
+        evidence = _evidence(pair, frames, null, width_A, least=-1.0)
+        others.append(min(each.quality for each in evidence))
+    operators = symmetry_matrices(group)
+    for axis in axes:
+        placed = frames[0].rotation @ axis.direction.to(frames[0].rotation)
+        if min(_between_deg(placed, direction) for direction in own) < _RIGHT_DEG:
+            continue
+        turned = frames[0].rotation @ axis.rotation @ frames[0].rotation.T
+        if float(angle_between(operators, turned).min()) > _OTHER_DEG:
+            others.append(pair.quality(axis.curve)[0])
+    return others
 
 
 def _evidence(

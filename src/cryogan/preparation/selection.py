@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io.particle_files import count_rows
 from cryogan.io.selection import Condition, CsFile, StarFile, open_particle_file
 
+_Flags = NDArray[np.bool_]
 FIT, PARTICLE = "cryoganFitPValue", "cryoganParticleProbability"
 
 
@@ -110,53 +112,84 @@ def select(
             f"The index file asks for row {rows.max()} (counted from 0) of {source}, which has "
             f"{len(file)}; give the index file that belongs to it."
         )
-    flags = np.ones(len(file), dtype=bool)
-    for condition in wanted:
-        flags &= file.matches(condition)
-    if half is not None:
-        flags &= file.matches(_half(file, half))
-    if classes:
-        label = "rlnClassNumber" if isinstance(file, StarFile) else "alignments3D/class"
-        each = [file.matches(Condition(label, "==", str(number))) for number in classes]
-        flags &= np.any(each, axis=0)
-    rows = rows[flags[rows]][:first]
+    rows = rows[np.all(_passing(file, wanted, classes, half), axis=0)[rows]][:first]
     if len(rows) == 0:
         raise InputError(f"No particle of {source} passes; nothing is written.")
     file.write(output, rows)
     return len(rows), len(file)
 
 
-def expected_losses(source: Path | str, conditions: Sequence[str]) -> list[str]:
+def expected_losses(
+    source: Path | str,
+    conditions: Sequence[str],
+    *,
+    classes: Sequence[int] = (),
+    half: int | None = None,
+    index: Tensor | None = None,
+    first: int | None = None,
+) -> list[str]:
     """What thresholds on columns of `cryogan assign` cost, a sentence each.
 
     p-values are uniform if the model is right, so that a threshold loses its own share of the
-    images that fit. Probabilities that images show a particle say how many of those left out do.
+    images that fit. Probabilities that images show a particle say how many of those left out do,
+    or do not where low probabilities are chosen. Particles count that pass all that is asked for
+    but the threshold itself, up to the last that is written.
 
     Args:
         source: .star file of `select`.
-        conditions: of `select`, which were passed by some.
+        conditions, classes, half, index, first: of `select`, which were passed by some.
     """
     file = open_particle_file(Path(source))
     if not isinstance(file, StarFile):
         return []
+    wanted = [Condition.parse(text) for text in conditions]
+    passing = _passing(file, wanted, classes, half)
+    rows = chosen_rows(source, len(file), index, None).numpy()
+    written = np.all(passing, axis=0)[rows].nonzero()[0][:first]
+    if first is not None and len(written) == first:
+        rows = rows[: written[-1] + 1]
     found = []
-    for condition in map(Condition.parse, conditions):
-        value = condition.number
-        if value is None or condition.comparison not in (">", ">=") or not 0.0 < value < 1.0:
+    for number, condition in enumerate(wanted):
+        value, above = condition.number, condition.comparison in (">", ">=")
+        if value is None or not 0.0 < value < 1.0 or not (above or "<" in condition.comparison):
             continue
         if condition.column == FIT:
+            share = value if above else 1.0 - value
             found.append(
-                f"{FIT} {condition.comparison} {value:g} leaves out {100 * value:.3g} % of the "
+                f"{FIT} {condition.comparison} {value:g} leaves out {100 * share:.3g} % of the "
                 "images that fit, if map, CTFs and noise are right"
             )
         elif condition.column == PARTICLE:
-            probability = file.particles.numbers(PARTICLE)
-            kept = file.matches(condition)
-            found.append(
-                f"expected by {PARTICLE}: {probability[~kept].sum():,.0f} of the "
-                f"{(~kept).sum():,} that this leaves out show a particle, "
-                f"{(1.0 - probability[kept]).sum():,.0f} of the {kept.sum():,} others do not"
-            )
+            others = np.all([*passing[:number], *passing[number + 1 :]], axis=0)
+            counted = rows[others[rows]]
+            probability = file.particles.numbers(PARTICLE)[counted]
+            found.append(_expected(probability, passing[number][counted], above))
+    return found
+
+
+def _expected(probability: NDArray[np.float64], kept: _Flags, above: bool) -> str:
+    """How many of those left out by a threshold on (n,) probabilities were wanted."""
+    wanted = probability if above else 1.0 - probability
+    do, do_not = ("a particle", "do not") if above else ("no particle", "do")
+    return (
+        f"expected by {PARTICLE}: {wanted[~kept].sum():,.0f} of the {(~kept).sum():,} that this "
+        f"leaves out show {do}, {(1.0 - wanted[kept]).sum():,.0f} of the {kept.sum():,} others "
+        f"{do_not}"
+    )
+
+
+def _passing(
+    file: StarFile | CsFile, wanted: Sequence[Condition], classes: Sequence[int], half: int | None
+) -> list[_Flags]:
+    """(n,) which particles pass: of each condition in turn, then of classes and half-set."""
+    found: list[_Flags] = [file.matches(condition) for condition in wanted]
+    found.append(np.ones(len(file), dtype=bool))
+    if half is not None:
+        found.append(file.matches(_half(file, half)))
+    if classes:
+        label = "rlnClassNumber" if isinstance(file, StarFile) else "alignments3D/class"
+        each = [file.matches(Condition(label, "==", str(number))) for number in classes]
+        found.append(np.any(each, axis=0))
     return found
 
 

@@ -5,6 +5,7 @@ Everything but `config.json` may be missing; a file is read when it is first ask
 
 import csv
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -184,7 +185,11 @@ class RunContents:
     @cached_property
     def view_density(self) -> dict[str, FloatArray]:
         """Columns of `view_density.csv`, a row a HEALPix cell (nested); empty when missing."""
-        return _read_columns(self.path / "view_density.csv", _VIEW_DENSITY)
+        path = self.path / "view_density.csv"
+        found = _read_columns(path, _VIEW_DENSITY)
+        if found:
+            _require_healpix(path, found["cell"])
+        return found
 
     @cached_property
     def guinier(self) -> dict[str, FloatArray]:
@@ -320,6 +325,17 @@ def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, FloatArray]:
         return {}
     header, values = _read_table(path, names)
     return {name: values[:, i] for i, name in enumerate(header)}
+
+
+def _require_healpix(path: Path, cell: FloatArray) -> None:
+    """Refuse rows that are not all cells of a HEALPix grid in order."""
+    nside = math.isqrt(len(cell) // 12)
+    is_grid = nside > 0 and nside & (nside - 1) == 0 and 12 * nside**2 == len(cell)
+    if not is_grid or not np.array_equal(cell, np.arange(len(cell))):
+        raise InputError(
+            f"{path} has {len(cell)} rows and should have one for each of the 768 cells of a "
+            "HEALPix grid, in order; resume the run to rewrite the file."
+        )
 
 
 def _read_table(path: Path, first: tuple[str, ...]) -> tuple[list[str], FloatArray]:

@@ -69,6 +69,7 @@ def likelihood_of(
         config = LikelihoodConfig(
             latent_grid_points=config.latent_grid_points,
             pose_resolution_A=config.pose_resolution_A,
+            view_density=config.view_density,
         )
     return Likelihood(replace(config, assumptions=assumptions, **dict(changes or {})))
 

@@ -102,6 +102,8 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
         return _difference(name, found.get(name), wanted.get(name))
     if key == "content":
         return "what the particle file or its stacks hold"
+    if key == "views":
+        return "what the file of viewing directions holds"
     return f"the {key}" if key in ("seed", "objective") else key
 
 

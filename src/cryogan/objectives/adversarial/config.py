@@ -96,12 +96,16 @@ class AdversarialConfig:
             one kind of particle to know at all defoci.
         normalise: zero mean and unit variance of every image, the critic's last preprocessing.
         window_radius: radius of the images' soft window as a fraction of half the box, or None.
-        augment: turn and mirror both streams by random symmetries of the pixel grid, which the
-            distribution of images has anyway, as opposite views are equally likely: the critic
-            gets eight times as many real images before it can memorise them.
+        augment: turn and mirror the real and the simulated images of a step by one random symmetry
+            of the pixel grid. Both are changed alike, so that no view need be as frequent as
+            another. A mirror image is the view from the opposite direction: the critic no longer
+            sees which of two opposite views is the more frequent, and gets eight times as many
+            real images before it can memorise them.
         view_density: a likelihood run, or the view_density.csv of one, whose viewing directions
             poses are drawn from; by default they are as `view_sigma` says. The volume is then
-            learnt in the frame of that run's map, of either hand.
+            learnt in the frame of that run's map, of either hand. The run must have had the same
+            symmetry; directions in a file must be as frequent as their equivalents, within 5 % of
+            the mean.
         memory_GB: memory for the real images of both half-sets together (1e9 bytes), at every
             stage: as float32 if they fit, else as float16, else they are read from their files
             all through the stage, by a thread that is a few batches ahead. Which images are

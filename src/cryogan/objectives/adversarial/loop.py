@@ -26,6 +26,7 @@ from cryogan.objectives.adversarial.stage import (
 )
 from cryogan.objectives.adversarial.state import AdversarialState, begin_stage
 from cryogan.objectives.adversarial.step import adversarial_step
+from cryogan.objectives.adversarial.views import orientations_of
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.particles import Particles
 from cryogan.physics.imaging import Preprocessing
@@ -85,6 +86,7 @@ def train(
     """
     group.check_batch(config.batch_size)
     config = limited_to(config, particles.box_size)
+    orientations = orientations_of(config)  # read once: they are the same all through the run
     generator = torch.Generator().manual_seed(seed)
     measurement = measure(particles, noise)
     step_images = config.batch_size * config.critic_steps
@@ -97,7 +99,7 @@ def train(
         if data is not None:
             data.images.drop()
             return_freed_memory()
-        data = prepare_stage(particles, config, settings, measurement, noise, device)
+        data = prepare_stage(particles, config, settings, measurement, noise, device, orientations)
         state = begin_stage(config, number, data, generator, device, state)
         if checkpoint is not None:
             state.restore(checkpoint)

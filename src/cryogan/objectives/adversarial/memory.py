@@ -15,6 +15,7 @@ from cryogan.objectives.adversarial.state import make_critic
 from cryogan.objectives.data_parallel import ProcessGroup
 from cryogan.objectives.memory import MemoryPlan, noise_particles, of_one_structure
 from cryogan.particles import Particles
+from cryogan.physics.distributions import Uniform
 
 _READ = 512  # images that are read at a time before the steps
 _STEPS = 2  # the second has what the first leaves: gradients, optimisers, gaps between arrays
@@ -61,9 +62,8 @@ def memory_trial(
         some = noise_particles(particles, _READ)
         measurement = measure(some)
         settings = preprocessing(config, measurement, stage.box_size)
-        prepare_stage(
-            some, replace(config, memory_GB=math.inf), settings, measurement, None, device
-        )
+        config = replace(config, memory_GB=math.inf)
+        prepare_stage(some, config, settings, measurement, None, device, Uniform())
         return
     if stage.consensus:
         config = replace(

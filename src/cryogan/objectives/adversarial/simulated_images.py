@@ -7,7 +7,6 @@ from cryogan.models.base import ALIKE, Mixture
 from cryogan.objectives.adversarial.config import AdversarialConfig
 from cryogan.objectives.adversarial.stage import StageData
 from cryogan.objectives.adversarial.state import AdversarialState
-from cryogan.objectives.adversarial.views import orientations_of
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.particles import CTFParams, Pose
 from cryogan.physics.ctf import ctf as ctf_of
@@ -55,7 +54,7 @@ def draw_conditions(
     """Random poses, and CTFs drawn from those of the particles."""
     device, assumptions = data.images.device, config.assumptions
     width_A = assumptions.max_shift_percent / 100.0 * data.box_size * data.pixel_size_A
-    poses = PoseDistribution(orientations_of(config), Triangular(width_A))
+    poses = PoseDistribution(data.orientations, Triangular(width_A))
     pose = group.mine(poses.sample(config.batch_size, state.generator)).to(device)
     chosen = torch.randint(len(data), (config.batch_size,), generator=state.generator)
     return pose, data.ctf[group.mine(chosen).to(device)]

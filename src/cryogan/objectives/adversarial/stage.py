@@ -10,6 +10,7 @@ from cryogan.data.statistics import Measurement, at_box
 from cryogan.errors import InputError
 from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
 from cryogan.particles import CTFParams, Particles
+from cryogan.physics.distributions import Orientations
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import ColouredNoise, NoiseModel, WhiteNoise
 from cryogan.physics.spectra import PowerSpectra
@@ -69,6 +70,7 @@ class StageData:
         pixel_size_A: at the stage's box.
         spectra: signal and noise power at the stage's box, in units of the noise.
         noise: what noise is drawn from, at the stage's box and in the same units.
+        orientations: what those of simulated images are drawn from.
     """
 
     images: RealImages
@@ -76,6 +78,7 @@ class StageData:
     pixel_size_A: float
     spectra: PowerSpectra
     noise: NoiseModel
+    orientations: Orientations
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,6 +95,7 @@ def prepare_stage(
     measurement: Measurement,
     noise: NoiseModel | None,
     device: torch.device,
+    orientations: Orientations,
 ) -> StageData:
     """The particles at the stage's box: read now if they fit into memory, else streamed."""
     size = settings.box_size
@@ -105,6 +109,7 @@ def prepare_stage(
         stack.pixel_size_A,
         spectra,
         _noise_at(size, config, spectra.noise, measurement.noise_gain, noise),
+        orientations,
     )
 
 
