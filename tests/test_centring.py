@@ -1,4 +1,4 @@
-"""Displacements of particles, measured without poses; images that are centred; offsets of maps."""
+"""Displacements of particles, measured without poses; images and maps that are centred."""
 
 import math
 from dataclasses import replace
@@ -8,14 +8,22 @@ import torch
 from torch import Tensor
 
 from cryogan.data.centring import CentredStack, centred, measure_displacements
+from cryogan.data.halves import split_halves
 from cryogan.data.normalisation import normalised
 from cryogan.data.statistics import measure
+from cryogan.evaluation.alignment import align
+from cryogan.evaluation.resampling import translated
+from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.likelihood.config import LikelihoodConfig
+from cryogan.objectives.likelihood.em import expectation_maximisation
+from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import Cells
 from cryogan.objectives.likelihood.shifts import ShiftMoments
 from cryogan.particles import ArrayStack
 from cryogan.phantom import phantom_map
 from cryogan.physics.distributions import PoseDistribution, Triangular
+from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import euler_to_matrix
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles
 from cryogan.simulation.microscope import random_ctf
@@ -97,8 +105,8 @@ def test_noise_has_no_centre() -> None:
     assert found.remaining_sd_A == found.sd_A > 0.0
 
 
-def cells_of(offset_px: Tensor, sd_px: float, n: int = 400) -> tuple[Cells, Tensor]:
-    """Known orientations and the shifts that a map's offset makes, with others besides."""
+def cells_of(move_px: Tensor, sd_px: float, n: int = 400) -> tuple[Cells, Tensor]:
+    """Known orientations and the shifts that a move of the map makes, with others besides."""
     generator = torch.Generator().manual_seed(2)
     grid = orientation_grid(8, torch.device("cpu"))
     direction = torch.randint(len(grid), (n, 1), generator=generator)
@@ -106,17 +114,17 @@ def cells_of(offset_px: Tensor, sd_px: float, n: int = 400) -> tuple[Cells, Tens
     zero = torch.zeros(n)
     turn = euler_to_matrix(torch.stack((zero, zero, torch.rad2deg(psi[:, 0])), -1))
     rotation = grid.frame[direction[:, 0]] @ turn
-    shift = torch.einsum("nji,j->ni", rotation, offset_px)[:, :2]  # Rᵀ v
+    shift = torch.einsum("nji,j->ni", rotation, move_px)[:, :2]  # Rᵀ v
     shift = shift + sd_px * torch.randn(n, 2, generator=generator)
     return Cells(direction, psi, shift[:, None], torch.zeros(n, 1)), torch.ones(n, 1)
 
 
 @pytest.mark.parametrize("symmetry", ["C1", "C3", "D2"])
-def test_the_offset_of_a_map_follows_from_its_shifts(symmetry: str) -> None:
+def test_where_a_map_should_be_follows_from_its_shifts(symmetry: str) -> None:
     """Only as far as the symmetry leaves it free: along the axis of C3, nowhere with D2."""
-    offset = torch.tensor([1.0, -2.0, 0.5])
+    move = torch.tensor([1.0, -2.0, 0.5])
     operators = symmetry_matrices(symmetry)
-    allowed = operators.mean(dim=0) @ offset
+    allowed = operators.mean(dim=0) @ move
     cells, one = cells_of(allowed, 0.3)
     grid = orientation_grid(8, torch.device("cpu"))
     half = len(one) // 2
@@ -125,6 +133,31 @@ def test_the_offset_of_a_map_follows_from_its_shifts(symmetry: str) -> None:
         for s in (slice(None, half), slice(half, None))
     ]
     moments = parts[0] + parts[1]
-    found = moments.offset_px(operators)
+    found = moments.move_px(operators)
     torch.testing.assert_close(found.float(), allowed, atol=0.06, rtol=0.0)
     assert moments.sd_px(found) == pytest.approx(0.3, rel=0.1)
+
+
+@pytest.mark.slow
+def test_a_map_off_its_origin_is_moved_back() -> None:
+    """Particles are at their origins, the half-maps that EM starts from 1.9 voxels away."""
+    made = displaced(0.0, n=240, snr_dB=0.0)
+    off_px = torch.tensor([1.2, -1.0, 1.0])
+    halves = tuple(HalfSet.of(made.particles.subset(rows)) for rows in split_halves(240, 0))
+    truth = translated(phantom_map(BOX, PIXEL_A), off_px)
+    maps = torch.stack([half.scaled_to_images(truth) for half in halves])[:, None]
+    assumptions = Assumptions().with_shifts(100.0 * 2.0 / BOX)
+    config = LikelihoodConfig(iterations=2, full_iterations=3, assumptions=assumptions)
+    device = torch.device("cpu")
+    steps = expectation_maximisation(
+        (halves[0], halves[1]), config, seed=1, device=device, maps=maps
+    )
+    left = []
+    for step in steps:
+        if step.state is not None:
+            found = rescale_volume(step.state.halves[0, 0], BOX)
+            moved = align(found, truth, 1.0)
+            left.append(float((moved.shift_A - off_px).norm()))
+    assert moved.correlation > 0.9
+    assert left[-1] < 0.5 * float(off_px.norm())
+    assert left[-1] <= left[0]

@@ -263,11 +263,11 @@ def _iteration(
     late = done >= config.iterations - config.last_iterations
     latent = None if basis_volumes == 1 else config.assumptions.latent_space
     learnt = latent is not None and latent.is_discrete
-    shift_sd_percent, offset_px = state.shift_sd_percent, torch.zeros(3)
+    shift_sd_percent, move_px = state.shift_sd_percent, torch.zeros(3)
     measured_shifts = config.assumptions.shift_sd_percent > 0.0
     if measured_shifts and first_step.shifts is not None and second_step.shifts is not None:
         operators = symmetry_matrices(config.assumptions.symmetry)
-        sd_px, offset_px = shift_prior((first_step.shifts, second_step.shifts), operators)
+        sd_px, move_px = shift_prior((first_step.shifts, second_step.shifts), operators)
         shift_sd_percent = min(100.0 * sd_px / size, config.assumptions.shift_sd_percent)
     views = state.views
     if first_step.views is not None and second_step.views is not None:
@@ -284,12 +284,12 @@ def _iteration(
             maps_without_prior(each.equations, volumes, finest) for each, _, _, volumes in found
         )
         unfiltered = torch.stack((one, moved_maps(two, drift, pixel_size_A)))
-        unfiltered = translated(unfiltered, -offset_px)
+        unfiltered = translated(unfiltered, move_px)
     after = EMState(
         done,
         full,
         state.whole or late or not better,
-        translated(torch.stack((maps[0], moved_maps(maps[1], drift, pixel_size_A))), -offset_px),
+        translated(torch.stack((maps[0], moved_maps(maps[1], drift, pixel_size_A))), move_px),
         box_size,
         fsc,
         0.5 * (first_step.latent + second_step.latent).cpu() if learnt else state.prior,

@@ -1,8 +1,8 @@
-"""What posteriors say of the shifts: their spread, and how far the map is from its origin.
+"""What posteriors say of the shifts: their spread, and where the map should be.
 
-A map that is v away from its origin moves the particle of orientation R by the x and y of `Rᵀ v`
-in its image. The offset v that explains most of the shifts is removed from the map; what is left of
-their second moment is the variance of the Gaussian prior (Scheres, J. Struct. Biol. 180, 2012).
+A map that is moved by v shows the particle of orientation R moved by the x and y of `Rᵀ v`. The map
+is moved by the v that explains most of the shifts; what is left of their second moment is the
+variance of the Gaussian prior (Scheres, J. Struct. Biol. 180, 2012).
 """
 
 import math
@@ -23,7 +23,7 @@ class ShiftMoments:
     Attributes:
         images: how many.
         second: posterior mean of |t|².
-        normal: (3, 3) sum of Mᵀ M, where M (2, 3) takes an offset of the map to a shift.
+        normal: (3, 3) sum of Mᵀ M, where M (2, 3) takes a move of the map to a shift.
         right: (3,) sum of Mᵀ t.
     """
 
@@ -57,23 +57,23 @@ class ShiftMoments:
             self.right + other.right,
         )
 
-    def offset_px(self, operators: Tensor) -> Tensor:
-        """(3,) offset of the map that a molecule of these symmetry operators (G, 3, 3) may have."""
+    def move_px(self, operators: Tensor) -> Tensor:
+        """(3,) by which the map should move, as far as its symmetry (G, 3, 3) leaves it free."""
         allowed = operators.double().cpu().mean(dim=0)  # projects on what all of them leave alone
         ridge = 1e-6 * self.normal.trace() * torch.eye(3, dtype=torch.float64)
         normal = allowed @ self.normal @ allowed + ridge
         found: Tensor = allowed @ torch.linalg.solve(normal, allowed @ self.right)
         return found
 
-    def sd_px(self, offset_px: Tensor) -> float:
-        """Standard deviation along an axis of shifts that the offset does not explain."""
-        explained = 2.0 * self.right @ offset_px - offset_px @ self.normal @ offset_px
+    def sd_px(self, move_px: Tensor) -> float:
+        """Standard deviation along an axis of shifts that the move does not explain."""
+        explained = 2.0 * self.right @ move_px - move_px @ self.normal @ move_px
         left = max(self.second - float(explained), 0.0)
         return math.sqrt(left / (2.0 * self.images))
 
 
 def shift_prior(moments: Sequence[ShiftMoments], operators: Tensor) -> tuple[float, Tensor]:
-    """Standard deviation of the next prior, mean of all maps, and offset (3,) of the first map.
+    """Standard deviation of the next prior, mean of all maps, and move (3,) of the first map.
 
     Both are in pixels of the images.
 
@@ -81,6 +81,6 @@ def shift_prior(moments: Sequence[ShiftMoments], operators: Tensor) -> tuple[flo
         moments: of each half-set, searched with a map of its own.
         operators: (G, 3, 3) of the molecule's symmetry.
     """
-    offsets = [each.offset_px(operators) for each in moments]
-    sd_px = sum(each.sd_px(own) for each, own in zip(moments, offsets, strict=True)) / len(moments)
-    return sd_px, offsets[0].float()
+    moves = [each.move_px(operators) for each in moments]
+    sd_px = sum(each.sd_px(own) for each, own in zip(moments, moves, strict=True)) / len(moments)
+    return sd_px, moves[0].float()
