@@ -159,5 +159,4 @@ def test_a_map_off_its_origin_is_moved_back() -> None:
             moved = align(found, truth, 1.0)
             left.append(float((moved.shift_A - off_px).norm()))
     assert moved.correlation > 0.9
-    assert left[-1] < 0.5 * float(off_px.norm())
-    assert left[-1] <= left[0]
+    assert max(left) < 0.2 * float(off_px.norm())
