@@ -3,8 +3,8 @@
 One simulated set is given anew: with offsets, ramps, scales, hot pixels, phases flipped, multiplied
 by the CTFs, half of it with finer pixels. A row for each variant: correlation with the truth, FSC
 with the map of the plain set at 0.9 of the Nyquist frequency, half-map resolution, CPU seconds.
-Maps are aligned first. Short adversarial runs are chaotic: what variants change is to be compared
-with what seeds change.
+Maps are aligned first. Adversarial runs are chaotic: what variants change is to be compared with
+what seeds change. They are those of `cryogan demo` (20,000 images of a D2 phantom).
 
 python benchmarks/nuisances.py --objective likelihood
 python benchmarks/nuisances.py --objective adversarial
@@ -15,7 +15,7 @@ import argparse
 import math
 import resource
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,33 @@ from torch import Tensor
 
 import cryogan
 from cryogan import fourier
+from cryogan.cli.demo import STAGES
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mixed import resampled
 from cryogan.particles import FLIPPED, MULTIPLIED, ArrayStack, CTFParams, Particles
+from cryogan.phantom import Symmetry, phantom_map
 from cryogan.physics.ctf import ctf
-from phantom_sets import phantom_set
+from phantom_sets import set_of_map
 from row_files import append_row
 
-BOX, PIXEL_SIZE_A, COUNT, SNR_DB = 32, 6.0, 600, 3.0
+BOX, PIXEL_SIZE_A = 32, 6.0
 RESULTS = Path(__file__).parent / "results" / "nuisances.csv"
-SETTINGS: dict[str, dict[str, Any]] = {
-    "likelihood": {"initial_batches": 4, "iterations": 5},
-    "adversarial": {},
+
+
+@dataclass(frozen=True)
+class Case:
+    """The set of an objective, and how it is reconstructed."""
+
+    count: int
+    snr_dB: float
+    symmetry: Symmetry
+    settings: dict[str, Any]
+
+
+CASES = {
+    "likelihood": Case(600, 3.0, "C1", {"initial_batches": 4, "iterations": 5}),
+    "adversarial": Case(20_000, 10.4, "D2", {"stages": STAGES}),
 }
-SHORT = 25600  # images of the only stage of an adversarial run
 
 
 def with_images(particles: Particles, images: Tensor, correction: int = 0) -> Particles:
@@ -70,11 +83,11 @@ def scaled(images: Tensor, transfer: Tensor) -> Tensor:
 
 
 def hot(every: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """A pixel of 3,600 standard deviations in every so-manieth image."""
+    """A pixel of 3,600 standard deviations in every so-manieth image; in one only for 0."""
 
     def added(images: Tensor, transfer: Tensor) -> Tensor:
         images = images.clone()
-        images[::every, BOX // 3, BOX // 2] = 3600.0 * images.std()
+        images[:: every or len(images), BOX // 3, BOX // 2] = 3600.0 * images.std()
         return images
 
     return added
@@ -86,12 +99,12 @@ def filtered(gain: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ten
 
 def half_of_them_finer(images: Tensor, transfer: Tensor) -> Tensor:
     """Half of the images as recorded with pixels of 4/5, brought back as files of two kinds are."""
-    size = BOX * 5 // 4
-    fine = fourier.resample(images[: COUNT // 2], size) * (BOX / size)
+    size, half = BOX * 5 // 4, len(images) // 2
+    fine = fourier.resample(images[:half], size) * (BOX / size)
     noise = torch.randn(fine.shape, generator=torch.Generator().manual_seed(2))
     beyond = 1.0 - fourier.band_mask(size, BOX / 2 - 0.5).float()
     fine = fine + images.std() * fourier.irfft(fourier.rfft(noise) * beyond, size)
-    return torch.cat((resampled(fine, size / BOX, BOX), images[COUNT // 2 :]))
+    return torch.cat((resampled(fine, size / BOX, BOX), images[half:]))
 
 
 VARIANTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
@@ -102,7 +115,7 @@ VARIANTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "ramp 20": (ramp(20.0), 0),
     "scale 0.1-10": (scaled, 0),
     "1 % hot images": (hot(100), 0),
-    "one hot pixel": (hot(COUNT), 0),
+    "one hot pixel": (hot(0), 0),
     "phases flipped": (filtered(torch.sign), FLIPPED),
     "premultiplied": (filtered(lambda transfer: transfer), MULTIPLIED),
     "two pixel sizes": (half_of_them_finer, 0),
@@ -117,19 +130,16 @@ def cpu_s() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--objective", choices=list(SETTINGS), default="likelihood")
+    parser.add_argument("--objective", choices=list(CASES), default="likelihood")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    particles, truth = phantom_set(BOX, PIXEL_SIZE_A, COUNT, SNR_DB, 17)
-    images = particles.stack.read(torch.arange(COUNT))
+    case = CASES[options.objective]
+    volume = phantom_map(BOX, PIXEL_SIZE_A, symmetry=case.symmetry)
+    particles, truth = set_of_map(volume, PIXEL_SIZE_A, case.count, case.snr_dB, 17)
+    images = particles.stack.read(torch.arange(case.count))
     transfer = ctf(particles.ctf, BOX, PIXEL_SIZE_A)
-    settings = dict(SETTINGS[options.objective])
-    if options.objective == "adversarial":
-        from cryogan.objectives.adversarial.config import Stage
-
-        settings["stages"] = (Stage(BOX, SHORT),)
     first = None
     for name, seed in product(options.variants, options.seeds):
         change, correction = VARIANTS[name]
@@ -138,7 +148,8 @@ def main() -> None:
         run = cryogan.reconstruct(
             made,
             objective=options.objective,
-            settings=settings,
+            symmetry=case.symmetry,
+            settings=case.settings,
             max_shift="0",
             device="cpu",
             seed=seed,
@@ -154,7 +165,7 @@ def main() -> None:
             "seed": seed,
             "correlation_with_truth": f"{found.correlation_masked:.4f}",
             "fsc_with_plain_at_0.9_nyquist": f"{float(near.fsc_masked[shell]):.4f}",
-            "half_map_0.143_A": f"{run.resolution_A['half_map_0.143']:.2f}",
+            "half_map_0.143_A": f"{run.half_map_crossings_A['half_map_0.143']:.2f}",
             "truth_0.5_A": f"{found.resolution_A(0.5):.2f}",
             "cpu_s": f"{used_s:.0f}",
         }
