@@ -26,6 +26,7 @@ from cryogan.run.contents import DOUBTFUL, NOTHING, STRUCTURE
 
 _CLEAR, _FAINT = 5.0, 3.0  # standard deviations
 _FEWEST_RINGS, _MOST_RINGS = 5, 16
+_OUTLINE = 2.0  # shells that maps of random phases share with the map
 _LEAST_GAIN = 1.0  # of an image; of noise, less than 0.1
 _FEWEST_IMAGES = 200  # in all
 _FEWEST_OF_HALF = 50
@@ -41,7 +42,7 @@ class Verdict:
         reason: why, in a sentence.
         gain: mean log-likelihood that a held-out image gains by the map; of both half-sets.
         z_of_images: that gain in units of its error from image to image.
-        z_of_maps: and in units of the spread among maps of random phases.
+        z_of_maps: and in units of the spread among maps of random phases beyond its outline.
     """
 
     word: str
@@ -99,7 +100,8 @@ def verdict_of(
         volume = padded.pad(_filtered(half_map, maps.fsc_masked))
         rings = int(shells / padded.share)
         generator = generator_for(seed, "held-out images", number)
-        found.append(held_out(half, volume, rings, config, generator, device))
+        outline = round(_OUTLINE / padded.share)
+        found.append(held_out(half, volume, rings, config, generator, device, outline=outline))
     agreed_A = resolution_A(maps.fsc_masked, 0.143, maps.pixel_size_A)
     return weigh(found[0], found[1], width_A, agreed_A)
 
@@ -113,7 +115,7 @@ def weigh(first: HeldOut, second: HeldOut, width_A: float, agreed_A: float) -> V
     agree = width_A / agreed_A > _FEWEST_SHELLS
     said = (
         f"held-out images gain {min(gain):.2g} in log-likelihood by the map of the other half-set "
-        "over noise alone, maps of random phases and its spherical average "
+        "over noise alone, maps of random phases beyond its outline and its spherical average "
         f"({weakest:.1f} standard deviations)"
     )
     if weakest < _FAINT and (min(gain) < _LEAST_GAIN or min(z_of_images) < _FAINT):

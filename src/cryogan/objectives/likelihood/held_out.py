@@ -1,10 +1,11 @@
 """Held-out images: how much better a half-map explains the other half-set than other maps.
 
 The images of one half-set have no part in the map of the other. Their log marginal likelihood given
-that map is compared with that given maps of the same spectrum and symmetry whose phases are random,
-that given its spherical average, and that of noise alone. A map fitted to noise explains them no
-better than these. Noise alone must be among them: of images that hold less than any of the maps,
-the map that holds least of all fits best.
+that map is compared with that given maps of the same outline, spectrum and symmetry whose phases
+are random beyond the first shells, that given its spherical average, and that of noise alone. A map
+fitted to noise explains them no better than these. Noise alone must be among them: of images that
+hold less than any of the maps, the map that holds least of all fits best. The outline is that of
+the map, because random ones differ much more from one another than any detail matters.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ class HeldOut:
 
     Attributes:
         of_map: (n,) given the map.
-        of_random: (m, n) given maps of random phases.
+        of_random: (m, n) given maps of random phases beyond the first shells.
         of_sphere: (n,) given the spherical average of the map.
     """
 
@@ -73,6 +74,7 @@ def held_out(
     generator: torch.Generator,
     device: torch.device,
     *,
+    outline: int = 3,
     images: int = 300,
     random_maps: int = 8,
 ) -> HeldOut:
@@ -85,6 +87,7 @@ def held_out(
         config: assumptions about the sample.
         generator: for the choice of images and the random phases.
         device: where it is computed.
+        outline: shells whose phases random maps have from the map.
         images: how many are used.
         random_maps: maps of random phases.
     """
@@ -97,7 +100,7 @@ def held_out(
     band = fourier.band_mask(size, rings + 0.5, 3, device)
     spectrum = fourier.rfft(rescale_volume(volume.to(device), size), 3) * band
     known = half.scaled_to_images(fourier.irfft(spectrum, size, 3)) * mask
-    others = [_random_phases(known, mask, config, generator) for _ in range(random_maps)]
+    others = [_random_phases(known, mask, outline, config, generator) for _ in range(random_maps)]
     index = torch.randperm(len(half), generator=generator)[:images].sort().values
     seen = half.observed(index, harmonics, device)
 
@@ -112,9 +115,13 @@ def held_out(
 
 
 def _random_phases(
-    volume: Tensor, mask: Tensor, config: LikelihoodConfig, generator: torch.Generator
+    volume: Tensor,
+    mask: Tensor,
+    outline: int,
+    config: LikelihoodConfig,
+    generator: torch.Generator,
 ) -> Tensor:
-    """A map of the same power in every shell, mask and symmetry."""
+    """A map of the same first shells, power in every other one, mask and symmetry."""
     size = volume.shape[-1]
     noise = torch.randn(volume.shape, generator=generator).to(volume.device)
     other = symmetrised(noise * mask, config)
@@ -124,7 +131,9 @@ def _random_phases(
     )
     shells = fourier.shell_index(size, 3, volume.device).clamp_max(size // 2)
     gain = (wanted / found.clamp_min(1e-30)).sqrt()[shells]
-    return fourier.irfft(fourier.rfft(other, 3) * gain, size, 3) * mask
+    random = fourier.rfft(other, 3) * gain
+    mixed = torch.where(shells <= outline, fourier.rfft(volume, 3), random)
+    return fourier.irfft(mixed, size, 3) * mask
 
 
 def _sphere(volume: Tensor) -> Tensor:
