@@ -1,5 +1,6 @@
 """The command line as it is typed: help, wrong and old options, refusals that take no time."""
 
+import errno
 import json
 import os
 import re
@@ -188,6 +189,38 @@ def test_a_wrong_option_is_told_the_nearest_right_one(
 
 def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nearest is --diameter" in refusal(capsys, "reconstruct", "a.star", "--diam", "90")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "{}.star"],
+        ["evaluate", "{}.mrc", "--truth", "y.mrc"],
+        ["symmetry", "{}.mrc"],
+        ["simulate", "phantom", "-o", "{}"],
+        ["report", "{}"],
+    ],
+)
+def test_names_that_file_systems_do_not_have(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(300 * "x") for word in words]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.endswith("give a shorter name.")
+    assert len(told) < 130
+    assert "\n" not in told
+
+
+def test_a_full_disk_is_told_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(arguments: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/map.mrc")
+
+    monkeypatch.setattr("cryogan.cli.check.run", run)
+    assert main(["check", "a.star"]) == 2
+    told = capsys.readouterr().err
+    assert "No space left on device (run/map.mrc); free some space" in told
 
 
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 A command's module is imported when the command is given; torch not before its input is in order.
 """
 
+import errno
 import sys
 from importlib import import_module
 
@@ -24,10 +25,26 @@ COMMANDS = {
     "demo": "simulate, reconstruct and evaluate a made-up protein",
 }
 
+_AGAIN = "then give the same command again: a run goes on from its last checkpoint"
+_WHAT_TO_DO = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: f"free some space, {_AGAIN}",
+    errno.EDQUOT: f"free some space, {_AGAIN}",
+    errno.EROFS: "write to another folder",
+    errno.EACCES: "ask for its permissions, or give another file or folder",
+    errno.EPERM: "ask for its permissions, or give another file or folder",
+    errno.EIO: f"look after the disk, {_AGAIN}",
+    errno.ESTALE: f"wait for the file server, {_AGAIN}",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+_LONGEST = 60  # characters of a name that are said
+
 
 @quiet_on_broken_pipe
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped.
+
+    2 also where a name, the disk or permissions do not allow it.
 
     `reconstruct` and `refine` end with 3 or 4 where the verdict is doubtful or no structure.
     """
@@ -52,9 +69,22 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"cryogan: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno not in _WHAT_TO_DO:
+            raise
+        where = "" if error.filename is None else f" ({_short(str(error.filename))})"
+        what, advice = error.strerror, _WHAT_TO_DO[error.errno]
+        print(f"cryogan: {what}{where}; {advice}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("cryogan: interrupted; the same command can be run again", file=sys.stderr)
         return 130
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
 
 
 def _overview() -> str:

@@ -59,7 +59,8 @@ def refine_placements(
     products = (slopes[:, None] * slopes[None]).sum(-1)
     shell_hessian = band.shell_sum(products)  # (6, 6, shells)
     damping = 1e-3 * shell_hessian[..., :4].sum(-1)
-    damping = damping + 1e-6 * torch.diag(damping.diagonal().mean().expand(6))
+    floor = 1e-6 * damping.diagonal().mean() + 1e-12 * shell_hessian.abs().amax()
+    damping = damping + torch.diag((floor + 1e-20).expand(6))
 
     best, best_score = placements, placements.shift.new_full((len(placements.shift),), -math.inf)
     for iteration in range(iterations + 1):
