@@ -57,6 +57,18 @@ def test_poses_with_shifts_are_those_of_the_finest_grid(rings: int) -> None:
     )
 
 
+@pytest.mark.parametrize("sd_px", [0.2, 0.4, 0.8, 1.5])
+def test_shifts_count_with_their_prior(sd_px: float) -> None:
+    """A narrow prior allows one shift of the coarse grid, not all that the fine grid has there."""
+    levels = levels_for(harmonics(13), BOX / 2, 6.0 * sd_px, shift_sd_px=sd_px)
+    step_px = levels[-1].shift_step_px
+    assert levels[0].shift_step_px >= 2.0 * step_px
+    place_px = step_px * torch.arange(-200, 201)
+    along = (-0.5 * (place_px / sd_px).square()).exp().sum()
+    alone = poses_searched(levels_for(harmonics(13), BOX / 2, 0.0))
+    assert poses_searched(levels) == pytest.approx(alone * float(along) ** 2, rel=0.01)
+
+
 @pytest.mark.parametrize("largest_px", [0.0, 2.0])
 def test_images_that_tell_nothing_are_as_likely_as_noise(
     largest_px: float, generator: torch.Generator

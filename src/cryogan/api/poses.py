@@ -113,7 +113,9 @@ def assign(
     config = likelihood_of(record, assumptions).config
     scores = critic_scores_of(work, record, ready.noise, half=half, device=where)
     basis, populations = half_basis(record.folder, work, assumptions)
+    views = view_densities_of(record.folder)
     if assumptions.symmetry != record.objective.config.assumptions.symmetry:
+        views = ()  # those of the run may be of any of the equivalents
         require_symmetric(
             basis[:, 0].mean(0),
             assumptions.symmetry,
@@ -135,7 +137,7 @@ def assign(
         show=show,
         image_model=image_model_of(record.folder),
         splits=power_splits_of(record.folder),
-        views=view_densities_of(record.folder),
+        views=views,
     )
     result = result.displaced(ready.centre_A)
     drawn = torch.randint(1, 3, half.shape, generator=generator_for(record.seed, "in no half-set"))

@@ -288,7 +288,13 @@ def refine(
     objective.check(ready.particles)
     maps, populations = half_basis(record.folder, ready.particles, ready.assumptions)
     if assumptions.symmetry not in ("C1", imposed) and not assumptions.finds_symmetry:
+        before = maps
         maps = in_standard_orientation(maps, assumptions.symmetry, ready.particles.pixel_size_A)
+        if maps is not before and assumptions.mask_file is not None:
+            raise InputError(
+                f"The run's map is to be turned to the axes of {assumptions.symmetry}, and the "
+                "mask file lies in the old frame; give --diameter in place of it."
+            )
     about = describe_particles(ready.particles, noise_name, keep_halves=record.halves is not None)
     about["from"] = str(record.folder.resolve())
     return run_objective(

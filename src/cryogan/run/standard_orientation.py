@@ -11,6 +11,7 @@ from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
 
 _LEAST = 0.8  # correlation with its copies; 0.4 to 0.7 of a molecule without symmetry
+_CERTAIN = 0.95  # coarse maps whose axes lie elsewhere may have 0.8
 _COARSE = 32  # px, in which that is looked at
 
 
@@ -58,9 +59,14 @@ def in_standard_orientation(basis: Tensor, symmetry: str, pixel_size_A: float) -
     Raises:
         InputError: the half-maps have not that symmetry in any orientation.
     """
-    if symmetry_correlation(basis[:, 0].mean(0), symmetry) > _LEAST:
+    if symmetry_correlation(basis[:, 0].mean(0), symmetry) > _CERTAIN:
         return basis
     found = find_symmetry(basis[:, 0], pixel_size_A)
+    if found.group == "C1":
+        raise InputError(
+            f"The run's map has no symmetry {symmetry} in any orientation ({found.reason}); "
+            f"reconstruct the particles anew with --sym {symmetry}, or go on without it."
+        )
     both = zip(basis, found.frames, strict=True)
     moved = torch.stack(
         [
@@ -72,7 +78,7 @@ def in_standard_orientation(basis: Tensor, symmetry: str, pixel_size_A: float) -
         moved[:, 0].mean(0),
         symmetry,
         "The run's map",
-        f"nor about others: {found.group} was found ({found.reason}). Reconstruct the particles "
-        f"anew with --sym {symmetry}, or go on without it.",
+        f"it has {found.group}. Reconstruct the particles anew with --sym {symmetry}, or go on "
+        "without it.",
     )
     return moved

@@ -74,7 +74,7 @@ def held_out(
     generator: torch.Generator,
     device: torch.device,
     *,
-    outline: int = 3,
+    outline: int,
     images: int = 300,
     random_maps: int = 8,
 ) -> HeldOut:

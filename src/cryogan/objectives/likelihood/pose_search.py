@@ -159,14 +159,20 @@ def poses_searched(levels: Sequence[Level]) -> float:
     cells_searched = asymmetric_directions(first.nside, first.symmetry, CPU)
     views = float(first.views.relative(cells_searched, first.nside).sum())
     searched = views / (12 * first.nside**2)
-    shifts = 1.0
-    for level in levels:
-        if level.shift_steps > 0:
-            refinement = (level.shift_step_px / finest.shift_step_px) ** 2
-            prior = level.log_prior_of_shifts(level.shifts_px(CPU)).exp()
-            shifts = max(shifts, refinement * float(prior.sum()))
+    shifts = _along_an_axis(levels[0], finest) ** 2
     angles = len(in_plane_angles(finest.nside, CPU))
     return searched * 12 * finest.nside**2 * angles * shifts
+
+
+def _along_an_axis(first: Level, finest: Level) -> float:
+    """Shifts of the finest step along an axis within those of the first level, by their prior."""
+    if first.shift_steps == 0:
+        return 1.0
+    count = (2 * first.shift_steps + 1) * round(first.shift_step_px / finest.shift_step_px)
+    place = torch.arange(-(count // 2), count // 2 + 1)
+    inside = torch.where(2 * place.abs() == count, 0.5, 1.0)  # on the edge
+    along = torch.stack((place * finest.shift_step_px, torch.zeros(len(place))), dim=1)
+    return float((inside * finest.log_prior_of_shifts(along).exp()).sum())
 
 
 def log_likelihood_by_view(
@@ -289,6 +295,7 @@ def _shifted(part: Observations, cells: Cells, ref: Reference, level: Level) -> 
     waves = torch.view_as_real(band.moving_back(-offset_px)).flatten(1)
     score = torch.view_as_real(values).flatten(2) @ waves.T
     shift_px = cells.shift_px[:, :, None] + offset_px
+    shift_px = (shift_px / level.shift_step_px).round() * level.shift_step_px  # however reached
     score = score - power[..., None] + level.log_prior(cells.direction[..., None], shift_px)
     shape = score.shape
     found = Cells(
