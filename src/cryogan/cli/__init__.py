@@ -69,8 +69,6 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"cryogan: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        raise
     except OSError as error:
         if error.errno not in _WHAT_TO_DO:
             raise
