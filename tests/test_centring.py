@@ -83,6 +83,30 @@ def test_small_displacements_are_not_taken_for_none(largest_percent: float) -> N
     assert found.sd_A == pytest.approx(largest_A / math.sqrt(6.0), rel=0.3)
 
 
+def test_junk_does_not_widen_the_displacements() -> None:
+    """A fifth of the images are empty, or show the edge of a film: they are told apart."""
+    largest_A = 0.2 * BOX * PIXEL_A
+    made = displaced(largest_A)
+    particles, _ = normalised(made.particles)
+    clean = measure_displacements(particles, measure(particles))
+    count = len(particles) // 10
+    generator = torch.Generator().manual_seed(4)
+    junk = made.noise_sigma * torch.randn(2 * count, BOX, BOX, generator=generator)
+    axis = (torch.arange(BOX) - BOX // 2) / BOX
+    angle, distance = torch.rand(2, count, 1, 1, generator=generator)
+    angle = 2.0 * math.pi * angle
+    side = angle.cos() * axis + angle.sin() * axis[:, None] - 0.5 * (distance - 0.5)
+    junk[count:] += 3.0 * made.noise_sigma * (side > 0.0)
+    images = made.particles.stack.read(torch.arange(len(particles)))
+    images = torch.cat((junk, images[2 * count :]))
+    particles, _ = normalised(replace(made.particles, stack=ArrayStack(images)))
+    found = measure_displacements(particles, measure(particles))
+    assert found.sd_A == pytest.approx(largest_A / math.sqrt(6.0), rel=0.1)
+    assert found.remaining_sd_A == pytest.approx(clean.remaining_sd_A, rel=0.2)
+    assert float(found.particle[: 2 * count].mean()) < 0.1
+    assert float(found.particle[2 * count :].mean()) > 0.9
+
+
 def test_centred_particles_stay_where_they_are() -> None:
     particles, _ = normalised(displaced(0.0).particles)
     after, found = centred(particles)

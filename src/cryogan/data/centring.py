@@ -31,6 +31,10 @@ _FARTHEST = 0.35  # of the box
 _START = 0.15  # of the box: the first standard deviation
 _SHAPE = 0.1  # of the signal's power: the least that the particle's shape adds
 _UNKNOWN = 0.03  # of the box
+_SUPPOSED_JUNK = 0.05
+_LEAST_JUNK = 1e-3
+_MOST_JUNK = 0.5
+_FIELDS = (0.0, 1.0, 4.0)  # power of what junk adds, in units of the signal's
 _LEAST = 0.4  # pixels of that box: a narrower density would fall between them
 
 
@@ -43,12 +47,15 @@ class Displacements:
         sd_A: standard deviation of the displacements along an axis.
         remaining_sd_A: the same once images are centred: of the posteriors.
         diameter_A: of the particle in the centred images; None if their power has no bounds.
+        particle: (n,) probability that an image shows a particle, and not noise alone, or what is
+            stronger or spread otherwise.
     """
 
     centre_px: Tensor
     sd_A: float
     remaining_sd_A: float
     diameter_A: float | None
+    particle: Tensor
 
 
 @dataclass(frozen=True)
@@ -116,24 +123,27 @@ def measure_displacements(particles: Particles, measured: Measurement) -> Displa
     found_A = diameter_of(particles.subset(sample), measured)
     if found_A is None:
         unmoved = torch.zeros(len(particles), 2, dtype=torch.int64)
-        return Displacements(unmoved, _UNKNOWN * width_A, _UNKNOWN * width_A, None)
+        width_A *= _UNKNOWN
+        return Displacements(unmoved, width_A, width_A, None, torch.ones(len(particles)))
     size = min(_LARGEST_BOX, particles.box_size - particles.box_size % 2)
     rings = min(max(2, round(_RINGS * width_A / found_A)), size // 2 - 1)
+    used = _Coefficients.of(size, rings)
     model = _Blob.first(measured, size, rings)
-    few = list(_spectra(particles, measured, sample, size))
+    few = list(used.of_images(particles, measured, sample))
     for _ in range(_ITERATIONS):
-        model = model.better(few)
-    found = [
-        model.posterior(*part)[:2]
-        for part in _spectra(particles, measured, torch.arange(len(particles)), size)
-    ]
-    mean, variance = (torch.cat(column) for column in zip(*found, strict=True))
-    pixels_A = width_A / particles.box_size
+        model = model.better(few, used)
+    everything = used.of_images(particles, measured, torch.arange(len(particles)))
+    found = [replace(model.located(*part, used), density=torch.empty(0)) for part in everything]
+    mean = torch.cat([each.mean for each in found])
+    variance = torch.cat([each.variance for each in found])
+    particle = torch.cat([each.particle for each in found])
+    remaining = 0.5 * (particle @ variance) / particle.sum().clamp_min(1e-6)
     return Displacements(
-        (mean * width_A / pixels_A).round().long(),
+        (mean * particles.box_size).round().long(),
         float(model.variance.sqrt()) * width_A,
-        float((variance.mean() / 2.0).sqrt()) * width_A,
+        float(remaining.sqrt()) * width_A,
         found_A,
+        particle,
     )
 
 
@@ -141,27 +151,83 @@ def _sample(particles: Particles) -> Tensor:
     return torch.linspace(0, len(particles) - 1, min(_SAMPLE, len(particles))).round().long()
 
 
-def _spectra(
-    particles: Particles, measured: Measurement, index: Tensor, size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Per chunk the unitary Fourier coefficients y and the CTFs C (n, D, D // 2 + 1)."""
-    pixel_size_A = particles.pixel_size_A * particles.box_size / size
-    for part in torch.split(index, _CHUNK):
-        images = preprocess(particles.stack.read(part) * measured.gain, Preprocessing(size))
-        yield fourier.rfft(images) / size, ctf(particles.ctf[part], size, pixel_size_A)
+@dataclass(frozen=True)
+class _Coefficients:
+    """Which Fourier coefficients of an image are used, and what they are of a displaced point.
+
+    Attributes:
+        size: D, of the box.
+        inside: (D, D // 2 + 1) those of rings 1, 2 ...
+        ring: (K,) from 0.
+        count: (K,) how often each counts: one that stands for its complex conjugate too, twice.
+        places: (P, 2) displacements (x, y) that are possible, in units of the box.
+        phase: (P, K) exp(-2πi k·d).
+    """
+
+    size: int
+    inside: Tensor
+    ring: Tensor
+    count: Tensor
+    places: Tensor
+    phase: Tensor
+
+    @classmethod
+    def of(cls, size: int, rings: int) -> "_Coefficients":
+        shells = fourier.shell_index(size)
+        inside = (shells > 0) & (shells <= rings)
+        count = fourier.half_weights(size).expand_as(shells)[inside]
+        axis = (torch.arange(size) - size // 2) / size
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        places = torch.stack((x, y), dim=-1).flatten(0, 1)
+        places = places[places.norm(dim=1) <= _FARTHEST]
+        frequency = fourier.frequency_grid(size, 2)[inside] * size
+        phase = torch.polar(torch.ones(()), -2.0 * math.pi * places @ frequency.T)
+        return cls(size, inside, shells[inside] - 1, count, places, phase)
+
+    def by_ring(self, values: Tensor) -> Tensor:
+        """(R,) sums of (K,) values."""
+        return values.new_zeros(int(self.ring.max()) + 1).index_add_(0, self.ring, values)
+
+    def of_images(
+        self, particles: Particles, measured: Measurement, index: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per chunk the unitary Fourier coefficients y and the CTFs C, (n, K) each."""
+        pixel_size_A = particles.pixel_size_A * particles.box_size / self.size
+        for part in torch.split(index, _CHUNK):
+            images = particles.stack.read(part) * measured.gain
+            images = preprocess(images, Preprocessing(self.size))
+            transfer = ctf(particles.ctf[part], self.size, pixel_size_A)
+            yield fourier.rfft(images)[:, self.inside] / self.size, transfer[:, self.inside]
+
+
+@dataclass(frozen=True)
+class _Located:
+    """What is known of n images.
+
+    Attributes:
+        mean: (n, 2) posterior mean of the displacements, in units of the box.
+        variance: (n,) of x and y together.
+        density: (n, P) posterior of the displacements.
+        particle: (n,) probability that an image shows a particle.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    density: Tensor
+    particle: Tensor
 
 
 @dataclass(frozen=True)
 class _Blob:
-    """The mean image and the density of its displacements.
+    """The mean image, the density of its displacements, and the share of images without it.
 
     Attributes:
-        profile: (size // 2 + 1,) real Fourier coefficients of the mean image by shell.
+        profile: (R,) real Fourier coefficients of the mean image by ring.
         middle: (2,) mean displacement (x, y), in units of the box.
         variance: of displacements along an axis, same unit.
-        signal: (size // 2 + 1,) power of the projections, the mean's included.
-        noise: (size // 2 + 1,) power of the noise.
-        rings: the shells that are used.
+        signal: (R,) power of the projections, the mean's included.
+        noise: (R,) power of the noise.
+        junk_share: of images without a particle.
     """
 
     profile: Tensor
@@ -169,61 +235,79 @@ class _Blob:
     variance: Tensor
     signal: Tensor
     noise: Tensor
-    rings: int
+    junk_share: float = _SUPPOSED_JUNK
 
     @classmethod
     def first(cls, measured: Measurement, size: int, rings: int) -> "_Blob":
         """A blob of half the signal's power."""
-        signal = at_box(measured.spectra.signal, size).clamp_min(0.0)
-        profile = torch.where(torch.arange(len(signal)) <= rings, (0.5 * signal).sqrt(), 0.0)
-        noise = at_box(measured.spectra.noise, size)
-        return cls(profile, torch.zeros(2), torch.tensor(_START**2), signal, noise, rings)
+        signal, noise = (
+            at_box(power, size)[1 : rings + 1].clamp_min(1e-20)
+            for power in (measured.spectra.signal, measured.spectra.noise)
+        )
+        return cls((0.5 * signal).sqrt(), torch.zeros(2), torch.tensor(_START**2), signal, noise)
 
-    @property
-    def size(self) -> int:
-        return 2 * (len(self.profile) - 1)
-
-    def weighted(self, plane: Tensor, transfer: Tensor) -> tuple[Tensor, Tensor]:
-        """C y / P and C² / P in the rings, P the power of noise and of what shape adds."""
-        shells = fourier.shell_index(self.size)
-        inside = (shells > 0) & (shells <= self.rings)
+    def power(self, transfer: Tensor, used: _Coefficients) -> Tensor:
+        """(n, K) of noise and of what the particle's shape adds."""
         shape = torch.maximum(self.signal - self.profile.square(), _SHAPE * self.signal)
-        noise, shape = (each[shells.clamp_max(self.size // 2)] for each in (self.noise, shape))
-        weight = transfer * inside / (noise + transfer.square() * shape).clamp_min(1e-20)
-        return plane * weight, transfer * weight
+        return self.noise[used.ring] + transfer.square() * shape[used.ring]
 
-    def posterior(self, plane: Tensor, transfer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Means (n, 2) and variances (n,), of x and y together, and densities (n, D, D)."""
-        size = self.size
-        image, weight = self.weighted(plane, transfer)
-        mean_image = self.profile[fourier.shell_index(size).clamp_max(size // 2)]
-        half = fourier.half_weights(size)
-        x = (torch.arange(size) - size // 2) / size
-        apart = (x[:, None] - self.middle[1]).square() + (x - self.middle[0]).square()
-        score = fourier.irfft(image * mean_image, size) * size**2
-        score = score - 0.5 * (weight * half * mean_image.square()).sum((-2, -1))[:, None, None]
-        score = score - 0.5 * apart / self.variance
-        score = torch.where(x[:, None].square() + x.square() <= _FARTHEST**2, score, -math.inf)
-        density = torch.softmax(score.flatten(1), dim=1).view_as(score)
-        mean = torch.stack(((density.sum(1) * x).sum(1), (density.sum(2) * x).sum(1)), dim=1)
-        second = (density * (x[:, None].square() + x.square())).sum((-2, -1))
-        return mean, second - mean.square().sum(1), density
+    def without_particle(self, plane: Tensor, transfer: Tensor, used: _Coefficients) -> Tensor:
+        """(n,) log-likelihoods of noise, or of a field of one or four times the signal's power."""
+        signal = transfer.square() * self.signal[used.ring]
+        kinds = [_of_field(plane, self.noise[used.ring] + k * signal, used) for k in _FIELDS]
+        return torch.logsumexp(torch.stack(kinds), dim=0) - math.log(len(kinds))
 
-    def better(self, chunks: list[tuple[Tensor, Tensor]]) -> "_Blob":
+    def located(self, plane: Tensor, transfer: Tensor, used: _Coefficients) -> _Located:
+        """Where the particles of images are, given Fourier coefficients and CTFs."""
+        places, power = used.places, self.power(transfer, used)
+        prior = -0.5 * (places - self.middle).square().sum(1) / self.variance
+        mean_image = transfer * self.profile[used.ring]
+        linear = plane * mean_image / power * used.count
+        fixed = 0.5 * (mean_image.square() / power * used.count).sum(1)
+        score = linear.real @ used.phase.real.T + linear.imag @ used.phase.imag.T
+        score = score - fixed[:, None] + torch.log_softmax(prior, dim=0)
+        density = torch.softmax(score, dim=1)
+        mean = density @ places
+        variance = density @ places.square().sum(1) - mean.square().sum(1)
+        here = _of_field(plane, power, used) + torch.logsumexp(score, dim=1)
+        odds = math.log((1.0 - self.junk_share) / self.junk_share)
+        particle = torch.sigmoid(here - self.without_particle(plane, transfer, used) + odds)
+        return _Located(mean, variance, density, particle)
+
+    def better(self, chunks: list[tuple[Tensor, Tensor]], used: _Coefficients) -> "_Blob":
         """After an iteration of expectation-maximisation."""
-        size = self.size
-        moved, total = torch.zeros(size, size // 2 + 1), torch.zeros(size, size // 2 + 1)
-        means, variances = [], []
+        moved, weight, excess, square = torch.zeros(4, len(used.ring))
+        found = []
         for plane, transfer in chunks:
-            mean, variance, density = self.posterior(plane, transfer)
-            image, weight = self.weighted(plane, transfer)
-            moved += (image * fourier.rfft(density).conj()).real.sum(0)
-            total += weight.sum(0)
-            means.append(mean)
-            variances.append(variance)
-        mean, variance = torch.cat(means), torch.cat(variances)
-        middle = mean.mean(0)
-        profile = fourier.shell_sum(moved, size) / fourier.shell_sum(total, size).clamp_min(1e-20)
-        spread = ((mean - middle).square().sum(1) + variance).mean() / 2.0
-        spread = spread.clamp_min((_LEAST / size) ** 2)
-        return replace(self, profile=profile, middle=middle, variance=spread)
+            each = self.located(plane, transfer, used)
+            here = torch.complex(each.density @ used.phase.real, each.density @ used.phase.imag)
+            share = each.particle[:, None] * transfer / self.power(transfer, used)
+            moved += (share * (plane * here.conj()).real).sum(0)
+            weight += (share * transfer).sum(0)
+            power = each.particle[:, None] * transfer.square()
+            excess += (power * (plane.abs().square() - self.noise[used.ring])).sum(0)
+            square += (power * transfer.square()).sum(0)
+            found.append(each)
+        mean = torch.cat([each.mean for each in found])
+        variance = torch.cat([each.variance for each in found])
+        particle = torch.cat([each.particle for each in found])
+        share = particle / particle.sum().clamp_min(1e-6)
+        middle = share @ mean
+        spread = 0.5 * (share @ ((mean - middle).square().sum(1) + variance))
+        profile, signal = (
+            used.by_ring(over * used.count) / used.by_ring(under * used.count).clamp_min(1e-20)
+            for over, under in ((moved, weight), (excess, square))
+        )
+        return replace(
+            self,
+            profile=profile,
+            middle=middle,
+            variance=spread.clamp_min((_LEAST / used.size) ** 2),
+            signal=signal.clamp_min(1e-20),
+            junk_share=min(max(1.0 - float(particle.mean()), _LEAST_JUNK), _MOST_JUNK),
+        )
+
+
+def _of_field(plane: Tensor, power: Tensor, used: _Coefficients) -> Tensor:
+    """(n,) log-likelihoods of coefficients (n, K) of a Gaussian field of some power."""
+    return -0.5 * (plane.abs().square() / power + power.log()) @ used.count
