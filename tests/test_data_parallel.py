@@ -310,15 +310,6 @@ def test_a_wrong_number_of_processes_is_refused_once(dataset, tmp_path, monkeypa
     assert not (tmp_path / "run").exists()
 
 
-def test_an_objective_that_needs_both_half_sets_is_refused(dataset, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    star, run = str(dataset / "particles.star"), tmp_path / "run"
-    assert main(["reconstruct", star, "-o", str(run), "--objective=likelihood"]) == 2
-    assert "in one process; start it without torchrun" in capsys.readouterr().err
-    assert not run.exists()
-
-
 def test_every_process_needs_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     Launch(0, 4, 0, 2).check(8, "cuda")

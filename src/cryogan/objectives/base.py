@@ -138,8 +138,8 @@ class Objective(Protocol):
     """A way to fit maps to half-sets: called with its settings, or with nothing for the defaults.
 
     Attributes:
-        together: whether both half-sets are one task, in one process: they exchange their FSC.
-            Otherwise they are two, which share nothing.
+        together: whether both half-sets are one task: they exchange their FSC. Otherwise they are
+            two, which share nothing.
         config: settings; `assumptions` are among them.
     """
 
@@ -165,7 +165,8 @@ class Objective(Protocol):
         Args:
             task: what is worked on.
             checkpoint: record of the state to go on from, as if never stopped; None to begin.
-            group: the processes that share the task; all call this.
+            group: the processes that share the task, of both half-sets if they are one; all call
+                this.
 
         Raises:
             InputError: an image cannot be used.

@@ -1,14 +1,19 @@
 """Data parallelism: a group of processes that work on one half-set, over torch.distributed.
 
-Every member draws the same random numbers for a whole batch and keeps its own slice of it; the
-gradients of the slices are averaged before every optimiser step. A loss is a mean over images,
-so that a group does what one process does with the same batch, within rounding.
+Every member draws the same random numbers for a whole batch and keeps its own slice of it. In
+adversarial training the gradients of the slices are averaged before every optimiser step; the
+likelihood adds what posteriors of the slices say. Losses are means over images and normal equations
+sums, so that a group does what one process does with the same batch, within rounding.
 """
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -32,19 +37,26 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one half-set, seen from one of them; a group of one by default.
+    """The processes of one half-set, or of both, seen from one of them; a group of one by default.
 
-    Every method but `mine` and `check_batch` has to be called by all members.
+    All members call a method together, but for `mine`, `share`, `largest_share`, `check_batch`.
 
     Attributes:
         rank: number of this process in the group; 0 writes the log and the checkpoints.
         size: number of processes.
         group: torch's group of processes (None for a group of one).
+        half: of a group of both half-sets, the processes that work on the same one as this.
     """
 
     rank: int = 0
     size: int = 1
     group: dist.ProcessGroup | None = None
+    half: "ProcessGroup | None" = None
+
+    @property
+    def half_set(self) -> int:
+        """Of a group of both half-sets, which one this process works on: 0 or 1."""
+        return 2 * self.rank // self.size
 
     def check_batch(self, batch_size: int) -> None:
         """Raise InputError if a batch cannot be shared equally."""
@@ -59,6 +71,33 @@ class ProcessGroup:
         """This process's slice of a whole batch."""
         share = len(batch) // self.size
         return batch[self.rank * share : (self.rank + 1) * share]
+
+    def share(self, values: Tensor, together: int = 1) -> Tensor:
+        """This process's part of (n, ...) values: whole runs of `together`, but for the last."""
+        ends = self._ends(len(values), together)
+        return values[ends[self.rank] : ends[self.rank + 1]]
+
+    def largest_share(self, count: int, together: int = 1) -> int:
+        """Length of the longest part of so many values."""
+        ends = self._ends(count, together)
+        return max(end - begin for begin, end in pairwise(ends))
+
+    def _ends(self, count: int, together: int) -> list[int]:
+        ends = [count * k // (self.size * together) * together for k in range(self.size)]
+        return [*ends, count]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the group, element by element."""
+        return values if self.size == 1 else self.mean(values) * self.size
+
+    def total(self, value: Value | None) -> Value | None:
+        """Sum over the group of what has `+`; None where no member has any."""
+        if self.size == 1:
+            return value
+        every: list[Any] = [None] * self.size
+        _exchange(lambda: dist.all_gather_object(every, _packed(value), group=self.group))
+        values = [found for found in map(_unpacked, every) if found is not None]
+        return reduce(add, values) if values else None
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the group, element by element."""
@@ -84,15 +123,32 @@ class ProcessGroup:
 
     def from_first(self, make: Callable[[], Value]) -> Value:
         """What `make` returns to rank 0, for all: a choice that all have to share."""
+        return self.from_rank(0, make)
+
+    def from_rank(self, rank: int, make: Callable[[], Value]) -> Value:
+        """What `make` returns to a member, for all."""
         if self.size == 1:
             return make()
-        made: list[Any] = [make() if self.rank == 0 else None]
-        _exchange(lambda: dist.broadcast_object_list(made, group=self.group, group_src=0))
-        value: Value = made[0]
+        made: list[Any] = [_packed(make()) if self.rank == rank else None]
+        _exchange(lambda: dist.broadcast_object_list(made, group=self.group, group_src=rank))
+        value: Value = _unpacked(made[0])
         return value
 
 
 SINGLE_PROCESS = ProcessGroup()
+
+
+def _packed(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> Any:
+    """Tensors of another process's GPU come to this one's."""
+    gpus = range(torch.cuda.device_count())
+    here = {f"cuda:{n}": f"cuda:{torch.cuda.current_device()}" for n in gpus}
+    return torch.load(io.BytesIO(data), map_location=here, weights_only=False)
 
 
 def _exchange(exchange: Callable[[], object]) -> None:
@@ -171,7 +227,10 @@ class Launch:
         groups = [  # every process has to take part in making both
             dist.new_group(list(range(first, first + each)), backend=backend) for first in (0, each)
         ]
-        yield Placement(half, ProcessGroup(rank, each, groups[half]), device, self.local_size)
+        mine = ProcessGroup(rank, each, groups[half])
+        yield Placement(
+            ProcessGroup(self.rank, self.size, dist.group.WORLD, mine), device, self.local_size
+        )
         dist.destroy_process_group()
 
 
@@ -180,18 +239,27 @@ class Placement:
     """The part of a process that torchrun started.
 
     Attributes:
-        half: number of its half-set, 0 or 1.
-        group: the processes of that half-set.
+        everyone: the processes of both half-sets.
         device: its own.
         local_size: number of processes that share the machine's cores.
     """
 
-    half: int
-    group: ProcessGroup
+    everyone: ProcessGroup
     device: str
     local_size: int
 
     @property
+    def half_set(self) -> int:
+        """Number of the half-set that this process works on, 0 or 1."""
+        return self.everyone.half_set
+
+    @property
+    def group(self) -> ProcessGroup:
+        """The processes of that half-set."""
+        assert self.everyone.half is not None
+        return self.everyone.half
+
+    @property
     def is_main(self) -> bool:
         """Whether this is the main process, which compares the half-maps and writes the results."""
-        return self.half == 0 and self.group.rank == 0
+        return self.everyone.rank == 0

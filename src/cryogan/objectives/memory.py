@@ -55,7 +55,7 @@ class MeasuresMemory(Protocol):
 
         Args:
             particles: the whole set; no image is read.
-            members: processes that share every batch.
+            members: processes that share the images of a half-set.
         """
         ...
 

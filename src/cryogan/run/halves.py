@@ -58,7 +58,8 @@ def make_jobs(
     half_sets = [particles.subset(index) for index in halves_of(particles, seed, halves)]
     threads = max(1, (os.cpu_count() or 2) // (2 if placement is None else placement.local_size))
     if objective.together:
-        task = Task(tuple(half_sets), noise, seed, torch.device(device), maps, populations)
+        own = torch.device(device if placement is None else placement.device)
+        task = Task(tuple(half_sets), noise, seed, own, maps, populations)
         return [Job(folder, objective, task, threads)]
     jobs = []
     for number, half in enumerate(half_sets, start=1):
@@ -129,11 +130,11 @@ _LOST_WITH_SCRIPT = (
 
 
 def run_placed(placement: Placement, jobs: Sequence[Job], show: Show) -> bool:
-    """Run this process's job with its group; the main process waits for both. False if interrupted.
+    """Run this process's job with its group; the main process waits for all. False if interrupted.
 
     Args:
         placement: of this process under torchrun.
-        jobs: one for each half-set.
+        jobs: one for both half-sets, or one for each.
         show: as for `run_jobs`; called in the main process only.
     """
     logs = [LogFollower(job.folder) for job in jobs]
@@ -145,11 +146,13 @@ def run_placed(placement: Placement, jobs: Sequence[Job], show: Show) -> bool:
     def waiting() -> bool:
         return placement.is_main and not all(job.is_finished for job in jobs)
 
-    job = jobs[placement.half]
+    together = len(jobs) == 1
+    job = jobs[0 if together else placement.half_set]
+    group = placement.everyone if together else placement.group
     with _signals_noted() as should_stop:
-        finished = placement.group.from_first(lambda: job.is_finished)
+        finished = group.from_first(lambda: job.is_finished)
         if not finished:
-            finished = optimise(job, placement.group, should_stop, show_all)
+            finished = optimise(job, group, should_stop, show_all)
         while finished and waiting():
             if should_stop():
                 return False

@@ -176,10 +176,6 @@ def run_objective(
 ) -> Reconstruction:
     """Check, open the run folder, run the jobs, write the results."""
     helps = launch is not None and launch.rank > 0  # the main process checks for all
-    if launch is not None and objective.together:
-        raise InputError(
-            "The objective fits both half-sets in one process; start it without torchrun."
-        )
     keep = None
     if folder is None:
         keep = tempfile.TemporaryDirectory(prefix="cryogan-")

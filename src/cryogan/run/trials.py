@@ -44,7 +44,7 @@ class Trials:
     Attributes:
         objective: with its settings.
         particles: noise in place of a set's images.
-        members: processes that share every batch.
+        members: processes that share the images of a half-set.
         device: a torch device name.
         threads: of torch.
         limit_GB: the most memory that a trial may have (1e9 bytes); only on a CPU.

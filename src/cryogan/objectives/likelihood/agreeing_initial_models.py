@@ -1,8 +1,8 @@
 """Initial models of both half-sets, each of its own images alone, until two of them agree."""
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -16,6 +16,7 @@ from cryogan.objectives.likelihood.bands import fsc_cutoff_shell, fsc_of_basis
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.initial_model import InitialStep, initial_model
+from cryogan.objectives.likelihood.side_by_side import SideBySide
 from cryogan.physics.imaging import rescale_volume
 from cryogan.randomness import generator_for
 
@@ -28,7 +29,7 @@ def agreeing_initial_models(
     config: LikelihoodConfig,
     seed: int,
     device: torch.device,
-    pool: Executor,
+    sides: SideBySide,
 ) -> Generator[Step, None, tuple[Tensor, int]]:
     """Coarse maps (2, 1, D, D, D), and how many images they took; from `given` ones, if any.
 
@@ -48,7 +49,7 @@ def agreeing_initial_models(
     seen, best = 0, _Agreement(-1.0)
     models: tuple[list[Tensor], list[Tensor]] = ([], [])
     for attempt in range(1 if given is not None else config.initial_attempts):
-        for steps in _side_by_side(pool, model_of(0, attempt), model_of(1, attempt)):
+        for steps in _side_by_side(sides, model_of(0, attempt), model_of(1, attempt)):
             batch = sum(min(len(half), config.initial_batch_size) for half in halves)
             seen += steps[0].tried * batch
             log_likelihood = 0.5 * sum(step.log_likelihood for step in steps)
@@ -59,10 +60,7 @@ def agreeing_initial_models(
         for mine, step in zip(models, steps, strict=True):
             mine.append(step.maps)
         pixel_size_A = halves[0].stack(models[0][0].shape[-1]).pixel_size_A
-        for first, second in product(range(attempt + 1), repeat=2):
-            if attempt in (first, second):
-                found = _Agreement.of(models[0][first], models[1][second], pixel_size_A)
-                best = max(best, found, key=lambda agreement: agreement.area)
+        best = sides.once(partial(_best_agreement, best, models, attempt, pixel_size_A))
         agreed_A = resolution_A(best.fsc, 0.5, pixel_size_A)
         record = {"phase": "half-map comparison", "images_seen": seen, "half_map_0.5_A": agreed_A}
         yield Step(record)
@@ -100,12 +98,26 @@ class _Agreement:
         return cls(float((within * above).mean()), fsc, torch.stack((first, second)))
 
 
+def _best_agreement(
+    best: _Agreement,
+    models: tuple[list[Tensor], list[Tensor]],
+    last: int,
+    pixel_size_A: float,
+) -> _Agreement:
+    """The best so far, or of the last model of a half-set and any of the other."""
+    for first, second in product(range(last + 1), repeat=2):
+        if last in (first, second):
+            found = _Agreement.of(models[0][first], models[1][second], pixel_size_A)
+            best = max(best, found, key=lambda agreement: agreement.area)
+    return best
+
+
 def _side_by_side(
-    pool: Executor, first: Iterator[InitialStep], second: Iterator[InitialStep]
+    sides: SideBySide, first: Iterator[InitialStep], second: Iterator[InitialStep]
 ) -> Iterator[tuple[InitialStep, InitialStep]]:
     """Both, a step at a time."""
     while True:
-        one, other = pool.map(lambda steps: next(steps, None), (first, second))
+        one, other = sides.both(lambda number: next((first, second)[number], None))
         if one is None or other is None:
             return
         yield one, other

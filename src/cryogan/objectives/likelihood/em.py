@@ -15,8 +15,8 @@ a molecule may look symmetric as long as it is coarse.
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from cryogan.evaluation.fsc import resolution_A
 from cryogan.evaluation.resampling import translated
 from cryogan.objectives.base import Step
+from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.objectives.likelihood.agreeing_initial_models import (
     agreeing_initial_models,
     record_of_batch,
@@ -65,6 +66,7 @@ from cryogan.objectives.likelihood.normal_equations import solve
 from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.objectives.likelihood.search_levels import under_views
 from cryogan.objectives.likelihood.shifts import shift_prior
+from cryogan.objectives.likelihood.side_by_side import SideBySide, side_by_side
 from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
@@ -85,6 +87,7 @@ def expectation_maximisation(
     maps: Tensor | None = None,
     populations: Tensor | None = None,
     state: EMState | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Step]:
     """Initial models unless there are good maps, conformations if they are wanted, and refinement.
 
@@ -99,6 +102,7 @@ def expectation_maximisation(
             poor maps may never leave the poses that these suggest.
         populations: (classes,) of a discrete latent, to start from; equal by default.
         state: that of an interrupted run, which goes on as if it had never stopped.
+        group: the processes that share the work; all call this.
 
     Yields:
         After every batch and iteration; a run can go on from steps that have a state.
@@ -109,7 +113,9 @@ def expectation_maximisation(
     seen = 0
     settings, config = config, config.imposing("C1" if state is None else state.symmetry)
     wanted = config.assumptions.volumes
-    with ThreadPoolExecutor(2) as pool:
+    if group.half is not None:
+        halves = replace(halves[0], group=group.half), replace(halves[1], group=group.half)
+    with side_by_side(group) as sides:
         if state is None:
             if maps is not None:
                 both = zip(halves, maps, strict=True)
@@ -117,12 +123,12 @@ def expectation_maximisation(
                 maps = symmetrised(maps, config)
             if maps is None or _poor(maps, config):
                 maps, seen = yield from agreeing_initial_models(
-                    halves, maps, config, seed, device, pool
+                    halves, maps, config, seed, device, sides
                 )
             if maps.shape[1] < wanted:
                 generator = generator_for(seed, "conformations")
                 for step in initialise_conformations(
-                    halves, maps[:, 0], config, generator, device, pool
+                    halves, maps[:, 0], config, generator, device, sides
                 ):
                     maps = step.maps
                     seen += sum(min(len(half), config.conformation_batch_size) for half in halves)
@@ -141,11 +147,11 @@ def expectation_maximisation(
         while not state.finished:
             before = state
             config = settings.imposing(state.symmetry)
-            state, record = _iteration(state, halves, config, seed, device, pool)
+            state, record = _iteration(state, halves, config, seed, device, sides)
             if settings.assumptions.finds_symmetry:
                 record["symmetry"] = before.symmetry
                 if _stalls(before, state):
-                    state = _with_symmetry(state, halves, settings)
+                    state = sides.once(partial(_with_symmetry, state, halves, settings))
                 if state.symmetry_search != before.symmetry_search:
                     record["symmetry_search"] = state.symmetry_search
             yield Step(record, state, finished=state.finished, milestone=True, live=state)
@@ -192,13 +198,30 @@ def _poor(maps: Tensor, config: LikelihoodConfig) -> bool:
     return maps.shape[1] == 1 and fsc_cutoff_shell(fsc_of_basis(maps)[0], 0.5) < last
 
 
+@dataclass(frozen=True)
+class _Iterated:
+    """A half-set in an iteration.
+
+    Attributes:
+        step: posteriors of its images.
+        images: how many.
+        split: `PowerSplit.record` after it.
+        maps: (C, D, D, D) with the signal's power as prior.
+    """
+
+    step: EStep
+    images: int
+    split: Tensor
+    maps: Tensor
+
+
 def _iteration(
     state: EMState,
     halves: tuple[HalfSet, HalfSet],
     config: LikelihoodConfig,
     seed: int,
     device: torch.device,
-    pool: Executor,
+    sides: SideBySide,
 ) -> tuple[EMState, dict[str, Any]]:
     """One EM iteration of both half-sets, and their FSC."""
     box_size = halves[0].particles.box_size
@@ -216,7 +239,7 @@ def _iteration(
     mask = mask_for(size, pixel_size_A, config, device)
     latent_grid = latent_grid_of(config, basis_volumes, state.prior)
 
-    def work(number: int) -> tuple[EStep, HalfSet, int, Tensor]:
+    def work(number: int) -> _Iterated:
         half = halves[number]
         levels = under_views(search, ViewDensity(state.views[number]))
         generator = generator_for(seed, "EM iteration", state.done, number)
@@ -244,19 +267,21 @@ def _iteration(
         )
         prior = signal_prior_of(half, size, finest, basis_volumes, config).to(device)
         assert found.left is not None
-        after = half.with_residuals(*found.left)
-        return found, after, len(index), solve(found.equations, prior, mask, maps)
+        split = half.with_residuals(*found.left).power_split.record
+        return _Iterated(found, len(index), split, solve(found.equations, prior, mask, maps))
 
-    found = list(pool.map(work, (0, 1)))
-    first_step, second_step = (each for each, *_ in found)
-    first, second = (maps for *_, maps in found)
-    drift, fsc = aligned(second, first, pixel_size_A, state.fsc if state.done else None)
-    maps = []
-    for each, _, _, volumes in found:
-        prior = prior_from_fsc(fsc, each.equations, finest)
-        volumes = solve(each.equations, prior, mask, volumes)
-        maps.append(parameter_expanded(volumes, each, config))
-    images = sum(count for _, _, count, _ in found)
+    found = sides.both(work)
+    first_step, second_step = (each.step for each in found)
+    drift, fsc = sides.once(
+        partial(
+            aligned,
+            found[1].maps,
+            found[0].maps,
+            pixel_size_A,
+            state.fsc if state.done else None,
+        )
+    )
+    images = sum(each.images for each in found)
     change = max(first_step.change, second_step.change)
     better = cutoff_shells(fsc) > cutoff_shells(state.fsc) or change > _CONVERGED
     done, full = state.done + 1, state.full + (state.whole and not better)
@@ -278,18 +303,25 @@ def _iteration(
         views = torch.stack((one_half.weight, other.weight))
     images_model = (first_step.images + second_step.images).model
     finished = full >= config.last_iterations or done >= config.iterations
+
+    def solved(number: int) -> tuple[Tensor, Tensor | None]:
+        """The next maps of a half-set and, at last, those without prior."""
+        equations, before = found[number].step.equations, found[number].maps
+        maps = solve(equations, prior_from_fsc(fsc, equations, finest), mask, before)
+        maps = parameter_expanded(maps, found[number].step, config)
+        return maps, maps_without_prior(equations, before, finest) if finished else None
+
+    (one, plain_one), (two, plain_two) = sides.both(solved)
+    maps = torch.stack((one, moved_maps(two, drift, pixel_size_A)))
     unfiltered = None
-    if finished:
-        one, two = (
-            maps_without_prior(each.equations, volumes, finest) for each, _, _, volumes in found
-        )
-        unfiltered = torch.stack((one, moved_maps(two, drift, pixel_size_A)))
+    if plain_one is not None and plain_two is not None:
+        unfiltered = torch.stack((plain_one, moved_maps(plain_two, drift, pixel_size_A)))
         unfiltered = translated(unfiltered, move_px)
     after = EMState(
         done,
         full,
         state.whole or late or not better,
-        translated(torch.stack((maps[0], moved_maps(maps[1], drift, pixel_size_A))), move_px),
+        translated(maps, move_px),
         box_size,
         fsc,
         0.5 * (first_step.latent + second_step.latent).cpu() if learnt else state.prior,
@@ -300,7 +332,7 @@ def _iteration(
         shift_sd_percent,
         images_model.contrast_sd,
         images_model.junk_share,
-        torch.stack([half.power_split.record for _, half, _, _ in found]),
+        torch.stack([each.split for each in found]),
         views,
         state.symmetry_search,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from cryogan.objectives.likelihood.normal_equations import (
 )
 from cryogan.objectives.likelihood.observations import Observations
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood
+from cryogan.objectives.likelihood.pose_search import SEARCHED_TOGETHER, log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import LatentGrid, posterior_of, references_of
 from cryogan.objectives.likelihood.residuals import Residuals, residuals
 from cryogan.objectives.likelihood.search_levels import Level
@@ -112,6 +112,8 @@ def e_step(
 ) -> EStep:
     """Posteriors of the images of `index`, and the normal equations of the maps.
 
+    The processes of the half-set's group share the images, and have the same result.
+
     Args:
         half: where the images come from.
         index: (n,) images.
@@ -129,6 +131,11 @@ def e_step(
     device, counted = maps.device, torch.zeros(len(index), dtype=torch.bool)
     if view_images > 0:
         counted[torch.randperm(len(index), generator=generator)[:view_images]] = True
+    draw = torch.rand(len(index) if generator is not None else 0, generator=generator)
+    count, group = len(index), half.group
+    parts = math.ceil(group.largest_share(count, SEARCHED_TOGETHER) / _CHUNK)
+    index, counted, draw = (group.share(each, SEARCHED_TOGETHER) for each in (index, counted, draw))
+    chunk = SEARCHED_TOGETHER * math.ceil(len(index) / (SEARCHED_TOGETHER * parts))
     references = references_of(_within(maps, rings), latent_grid, harmonics, levels)
     finest = orientation_grid(levels[-1].nside, device)
     total, log_likelihood, effective_poses = None, 0.0, 0.0
@@ -137,14 +144,14 @@ def e_step(
     views: ViewCounts | None = None
     left = []
     latent = torch.zeros(len(latent_grid.prior), device=device)
-    many = max(_CHUNK, _HELD_BYTES // (8 * len(harmonics.order)))
-    groups = zip(torch.split(index, many), torch.split(counted, many), strict=True)
-    for group, of_group in groups:  # what equations cost does not depend on the images
+    many = chunk * max(1, _HELD_BYTES // (8 * len(harmonics.order) * chunk))
+    rows = torch.arange(len(index))
+    for some_rows in torch.split(rows, many):  # what equations cost does not depend on the images
         seen, poses = [], []
-        parts = zip(torch.split(group, _CHUNK), torch.split(of_group, _CHUNK), strict=True)
-        for part, viewed in parts:
+        for row in torch.split(some_rows, chunk):
+            part, viewed = index[row], counted[row]
             seen.append(half.observed(part, harmonics, device))
-            found = posterior_of(seen[-1], references, max_log_likelihood, image_model)
+            found = posterior_of(seen[-1], references, max_log_likelihood, image_model, group=group)
             log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())
             latent += found.latent.sum(dim=0)
             effective_poses += float(found.effective_poses.sum())
@@ -152,45 +159,52 @@ def e_step(
                 mine = ShiftMoments.of(found.cells, found.probability, finest)
                 shifts = mine if shifts is None else shifts + mine
             images += ImageMoments.of(found.particle, found.contrast, found.contrast2)
-            counts = found.particle if image_model.junk_share > 0.0 else None
             if viewed.any():
                 some, shown = seen[-1][viewed.to(device)], found.particle[viewed.to(device)]
                 more = ViewCounts.of(some, references, image_model, shown)
                 views = more if views is None else views + more
             if generator is not None:
-                rest = residuals(half, part, found, maps, levels[-1], generator, image_model)
-                left.append(_mean_by_ring(rest, counts) * len(part))
+                rest = residuals(half, part, found, maps, levels[-1], draw[row], image_model)
+                left.append(_sum_by_ring(rest, found.particle, image_model))
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
             Observations.joined(seen),
-            together(poses, _CHUNK),
+            together(poses, chunk),
             finest,
             harmonics,
             operators=symmetry_matrices(levels[0].symmetry),
         )
         total = equations if total is None else total + equations
     assert total is not None
-    count = len(index)
+    means = torch.tensor((log_likelihood, effective_poses), dtype=torch.float64)
+    log_likelihood, effective_poses = (group.sum(means) / count).tolist()
     return EStep(
-        log_likelihood / count,
-        total,
-        latent / count,
+        log_likelihood,
+        NormalEquations(group.sum(total.backprojection), group.sum(total.kernel)),
+        group.sum(latent) / count,
         latent_grid,
-        effective_poses / count,
-        shifts,
-        images,
-        views,
-        torch.stack(left).sum(0) / count if left else None,
+        effective_poses,
+        group.total(shifts),
+        group.total(images) or images,
+        group.total(views),
+        _mean_by_ring(group.sum(torch.stack(left).sum(0))) if left else None,
     )
 
 
-def _mean_by_ring(rest: Residuals, weight: Tensor | None) -> Tensor:
-    """(2, R) mean residual and power of the images, in units of the noise."""
+def _sum_by_ring(rest: Residuals, particle: Tensor, image_model: ImageModel) -> Tensor:
+    """(3, R) sums of residual, of power, both in units of the noise, and of 1, over the images.
+
+    Images count as likely as they show a particle, where some may not.
+    """
     values = torch.stack((rest.residual, rest.power)) / rest.noise
-    if weight is None:
-        return values.mean(1)
-    weight = weight.to(values)[:, None]
-    return (values * weight).sum(1) / weight.sum().clamp_min(1e-6)
+    values = torch.cat((values, torch.ones_like(values[:1])))
+    counts = particle if image_model.junk_share > 0.0 else torch.ones_like(particle)
+    return torch.einsum("n,vnr->vr", counts.to(values), values)
+
+
+def _mean_by_ring(sums: Tensor) -> Tensor:
+    """(2, R) mean residual and power."""
+    return sums[:2] / sums[2].clamp_min(1e-6)
 
 
 def with_residual_noise(
@@ -208,8 +222,10 @@ def with_residual_noise(
     references = references_of(maps, latent_grid, harmonics, levels)
     seen = half.observed(index, harmonics, maps.device)
     found = posterior_of(seen, references, image_model=image_model)
-    rest = residuals(half, index, found, maps, levels[-1], generator, image_model)
-    return half.with_residuals(*_mean_by_ring(rest, None))
+    draw = torch.rand(len(index), generator=generator)
+    rest = residuals(half, index, found, maps, levels[-1], draw, image_model)
+    sums = _sum_by_ring(rest, found.particle, replace(image_model, junk_share=0.0))
+    return half.with_residuals(*_mean_by_ring(sums))
 
 
 def parameter_expanded(maps: Tensor, found: EStep, config: LikelihoodConfig) -> Tensor:

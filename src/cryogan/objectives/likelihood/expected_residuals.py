@@ -97,7 +97,8 @@ def residuals_of_groups(
     """
     found, rows, errors = [], [], []
     for row, level, posterior in groups:
-        found.append(residuals(half, index[row], posterior, basis, level, generator, image_model))
+        draw = torch.rand(len(row), generator=generator)
+        found.append(residuals(half, index[row], posterior, basis, level, draw, image_model))
         errors.append(expected[level].grid_error.expand(len(row), -1))
         rows.append(row)
     order = torch.cat(rows).argsort()

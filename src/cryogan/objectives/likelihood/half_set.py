@@ -9,6 +9,7 @@ from cryogan import fourier
 from cryogan.data.images import PreprocessedStack
 from cryogan.data.padding import PaddedBox
 from cryogan.data.statistics import Measurement, at_box, measure, shell_amplitude
+from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.objectives.likelihood.image_model import blob_gains
 from cryogan.objectives.likelihood.observations import Observations, observations_of
 from cryogan.particles import Particles
@@ -96,6 +97,8 @@ class HalfSet:
         measurement: spectra and unit.
         noise_share: share of the power of noise that window and padding leave in a coefficient.
         padded: the box that the images are padded to, if any.
+        split: how the power of the images is divided anew, if it is.
+        group: the processes that share its images.
     """
 
     particles: Particles
@@ -103,6 +106,7 @@ class HalfSet:
     noise_share: float = 1.0
     padded: PaddedBox | None = None
     split: PowerSplit | None = None
+    group: ProcessGroup = SINGLE_PROCESS
 
     @classmethod
     def of(

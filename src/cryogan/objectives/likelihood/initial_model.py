@@ -1,8 +1,7 @@
 """Initial models: coarse maps of each half-set from random numbers, then their conformations."""
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,6 +27,7 @@ from cryogan.objectives.likelihood.em_step import (
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.normal_equations import solve
 from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, latent_grid_of
+from cryogan.objectives.likelihood.side_by_side import SideBySide
 from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
 
@@ -137,6 +137,15 @@ def initial_model(
             volumes = [volumes[best]]
 
 
+def _of_half(
+    step: Callable[[HalfSet, Tensor], EStep],
+    halves: tuple[HalfSet, HalfSet],
+    batches: Sequence[Tensor],
+    number: int,
+) -> EStep:
+    return step(halves[number], batches[number])
+
+
 def _least_left(found: Sequence[EStep]) -> Tensor:
     """(2, R) residuals of the map that leaves least in each ring, and the images' power."""
     left = torch.stack([each.left for each in found if each.left is not None])
@@ -168,7 +177,7 @@ def initialise_conformations(
     config: LikelihoodConfig,
     generator: torch.Generator,
     device: torch.device,
-    pool: Executor,
+    sides: SideBySide,
 ) -> Iterator[InitialStep]:
     """Conformations from random numbers, given a coarse map of each half-set.
 
@@ -181,7 +190,7 @@ def initialise_conformations(
         config: settings.
         generator: of everything random.
         device: where it is computed.
-        pool: of two threads or more.
+        sides: where the half-sets are worked on.
     """
     last = config.initial_rings[1]
     box_size = halves[0].particles.box_size
@@ -216,7 +225,7 @@ def initialise_conformations(
             torch.randperm(len(half), generator=generator)[: config.conformation_batch_size]
             for half in halves
         ]
-        found = list(pool.map(step, halves, batches))
+        found = sides.both(partial(_of_half, step, halves, batches))
         prior = signal_prior_of(halves[0], size, rings, len(maps), config).to(device)
         equations = found[0].equations + found[1].equations
         maps = solve(equations, prior, mask, maps)

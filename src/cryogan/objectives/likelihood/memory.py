@@ -44,7 +44,7 @@ class _Iteration:
     Attributes:
         config: settings, for the padded box.
         padded: the box.
-        count: images of a half-set.
+        count: images of a half-set that a process works on.
         rings: of the pose search.
         harmonics: the rings of the maps.
     """
@@ -57,7 +57,11 @@ class _Iteration:
 
     @classmethod
     def of(
-        cls, config: LikelihoodConfig, particles: Particles, device: torch.device
+        cls,
+        config: LikelihoodConfig,
+        particles: Particles,
+        device: torch.device,
+        members: int = 1,
     ) -> "_Iteration":
         padded = PaddedBox.of(particles.box_size, config.assumptions.reach)
         config, width_px = config.padded(padded.share), padded.width_px
@@ -65,7 +69,7 @@ class _Iteration:
         rings = limited(most, width_px * particles.pixel_size_A, config)
         finest = min(math.ceil(1.25 * rings) + 3, most)
         harmonics = harmonics_for(box_for(finest, width_px), finest, config, device)
-        return cls(config, padded, (len(particles) + 1) // 2, rings, harmonics)
+        return cls(config, padded, math.ceil(len(particles) / (2 * members)), rings, harmonics)
 
     @cached_property
     def levels(self) -> list[Level]:
@@ -153,12 +157,12 @@ class _Iteration:
         return known + 2 * (whole + spectra + points + search + 3 * self.equations_bytes)
 
 
-def memory_plan(config: LikelihoodConfig, particles: Particles) -> MemoryPlan:
+def memory_plan(config: LikelihoodConfig, particles: Particles, members: int) -> MemoryPlan:
     """See `objectives.memory.MeasuresMemory`."""
     device = torch.device("cpu")
-    run = _Iteration.of(config, particles, device)
+    run = _Iteration.of(config, particles, device, members)
     one = of_one_structure(config.assumptions)
-    alone = _Iteration.of(replace(config, assumptions=one), particles, device)
+    alone = _Iteration.of(replace(config, assumptions=one), particles, device, members)
     options = {"--box (or a coarser --resolution)": 2 * alone.most_bytes / 1e9}
     if run.basis_volumes > 1:
         discrete = config.assumptions.latent == "discrete"
@@ -177,10 +181,10 @@ def memory_plan(config: LikelihoodConfig, particles: Particles) -> MemoryPlan:
 
 
 def memory_trial(
-    config: LikelihoodConfig, particles: Particles, size: int, device: torch.device
+    config: LikelihoodConfig, particles: Particles, size: int, members: int, device: torch.device
 ) -> None:
     """See `objectives.memory.MeasuresMemory`."""
-    run = _Iteration.of(config, particles, device)
+    run = _Iteration.of(config, particles, device, members)
     half = HalfSet.of(noise_particles(particles, 512), None, run.padded)
     half = replace(half, particles=run.padded.pad_particles(particles))
 

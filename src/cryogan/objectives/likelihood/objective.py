@@ -55,12 +55,12 @@ class Likelihood:
         latent_grid_of(self.config, self.config.assumptions.volumes)
 
     def memory_plan(self, particles: Particles, members: int) -> MemoryPlan:
-        return memory.memory_plan(self.config.imposing("C1"), particles)
+        return memory.memory_plan(self.config.imposing("C1"), particles, members)
 
     def memory_trial(
         self, particles: Particles, size: int, members: int, device: torch.device
     ) -> None:
-        memory.memory_trial(self.config.imposing("C1"), particles, size, device)
+        memory.memory_trial(self.config.imposing("C1"), particles, size, members, device)
 
     def iterate(
         self, task: Task, checkpoint: Mapping[str, Any] | None, group: ProcessGroup
@@ -78,6 +78,7 @@ class Likelihood:
             maps=None if task.maps is None else padded.pad(task.maps),
             populations=task.populations,
             state=None if checkpoint is None else EMState(**checkpoint),
+            group=group,
         )
 
     def outcome(self, step: Step, task: Task) -> dict[str, Arrays]:

@@ -19,6 +19,9 @@ from cryogan.objectives.likelihood.observations import Observations, moved_to
 from cryogan.objectives.likelihood.orientation_grid import asymmetric_directions
 from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles
 
+SEARCHED_TOGETHER = 16
+"""Images at a time: how many poses are searched of one depends on the others."""
+
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
@@ -99,7 +102,7 @@ def search(
     observations: Observations,
     references: Sequence[Reference],
     levels: Sequence[Level],
-    chunk: int = 16,
+    chunk: int = SEARCHED_TOGETHER,
     start: Cells | None = None,
 ) -> Cells:
     """The cells of the finest level that descend from those kept, with their scores.
@@ -180,7 +183,7 @@ def log_likelihood_by_view(
     references: Sequence[Reference],
     levels: Sequence[Level],
     contrast_sd: float = 0.0,
-    chunk: int = 16,
+    chunk: int = SEARCHED_TOGETHER,
 ) -> Tensor:
     """(n, 12 nside²) log of the mean likelihood over in-plane angles, for each viewing direction.
 

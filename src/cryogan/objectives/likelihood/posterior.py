@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.objectives.likelihood.central_slices import (
     Reference,
     reference,
@@ -31,12 +32,17 @@ from cryogan.objectives.likelihood.image_model import (
 from cryogan.objectives.likelihood.normal_equations import pairs
 from cryogan.objectives.likelihood.observations import Observations, moved
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
-from cryogan.objectives.likelihood.pose_search import Cells, joined, log_marginal_likelihood, search
+from cryogan.objectives.likelihood.pose_search import (
+    SEARCHED_TOGETHER,
+    Cells,
+    joined,
+    log_marginal_likelihood,
+    search,
+)
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.projection import volume_spectrum
 
-_CHUNK = 16
 _PADDING = 2.0
 _MOST = 32  # cells of an image that are scored in all conformations
 
@@ -252,6 +258,7 @@ def posterior_of(
     max_log_likelihood: float = math.inf,
     image_model: ImageModel = ALIKE,
     start: Cells | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Posterior:
     """Search poses with a few conformations, and score those found in all conformations.
 
@@ -264,12 +271,13 @@ def posterior_of(
             of the average image is no more than this.
         image_model: contrast, and images without a particle.
         start: of one structure: cells of the last level but one, if it was searched before.
+        group: the processes whose images are annealed alike; all call this.
     """
     if references.slices is None:
         cells = search(observations, references.references[0], references.levels, start=start)
         mean = square = torch.ones_like(cells.score)
         if image_model.contrast_sd > 0.0:
-            parts = torch.split(torch.arange(len(observations)), _CHUNK)
+            parts = torch.split(torch.arange(len(observations)), SEARCHED_TOGETHER)
             finest = references.references[0][-1]
             power = [finest.power_of(cells.direction[i], observations.b[i]) for i in parts]
             prior = references.levels[-1].log_prior(cells.direction, cells.shift_px)
@@ -278,7 +286,7 @@ def posterior_of(
             )
             cells = replace(cells, score=score + prior)
         weight = torch.softmax(
-            _inverse_temperature(cells.score, max_log_likelihood) * cells.score, dim=1
+            _inverse_temperature(cells.score, max_log_likelihood, group) * cells.score, dim=1
         )
         particle = _particle(observations, cells, references, image_model)
         counts = (particle if image_model.junk_share > 0.0 else torch.ones_like(particle))[:, None]
@@ -293,8 +301,8 @@ def posterior_of(
         )
     latent_grid = references.latent_grid
     scores, found = [], []
-    for begin in range(0, len(observations), _CHUNK):
-        part = observations[begin : begin + _CHUNK]
+    for begin in range(0, len(observations), SEARCHED_TOGETHER):
+        part = observations[begin : begin + SEARCHED_TOGETHER]
         searches = [
             search(part, each, references.levels).promising(_MOST) for each in references.references
         ]
@@ -308,7 +316,8 @@ def posterior_of(
     score = torch.where(cells.score[..., None] > -math.inf, score, -math.inf)
     pose_prior = references.levels[-1].log_prior(cells.direction, cells.shift_px)[..., None]
     log_prior = pose_prior + latent_grid.prior.to(score).clamp_min(1e-30).log()
-    annealed = _inverse_temperature(score.flatten(1), max_log_likelihood) * score + log_prior
+    inverse_temperature = _inverse_temperature(score.flatten(1), max_log_likelihood, group)
+    annealed = inverse_temperature * score + log_prior
     probability = torch.softmax(annealed.flatten(1), dim=1).view(score.shape)
     marginal = torch.logsumexp(score + log_prior, dim=2)
     cells = replace(cells, score=marginal)
@@ -337,8 +346,12 @@ def _particle(
     return particle_probability(found, junk, image_model.junk_share or SUPPOSED_JUNK)
 
 
-def _inverse_temperature(score: Tensor, max_log_likelihood: float) -> float:
-    best = float(score.amax(dim=1).mean())
+def _inverse_temperature(score: Tensor, max_log_likelihood: float, group: ProcessGroup) -> float:
+    if max_log_likelihood == math.inf:
+        return 1.0
+    tops = score.amax(dim=1)
+    total, count = group.sum(torch.stack((tops.sum(), tops.new_tensor(len(tops))))).tolist()
+    best = total / count
     return 1.0 if best <= max_log_likelihood else max_log_likelihood / best
 
 

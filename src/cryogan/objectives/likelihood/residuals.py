@@ -55,7 +55,7 @@ def residuals(
     posterior: Posterior,
     basis: Tensor,
     level: Level,
-    generator: torch.Generator,
+    draw: Tensor,
     image_model: ImageModel,
 ) -> Residuals:
     """Residuals of the images of `index`.
@@ -66,14 +66,14 @@ def residuals(
         posterior: of these images; poses are drawn as if it were not annealed.
         basis: (C, D, D, D) basis volumes that it is of, of the working box.
         level: the finest of the pose search; its rings are the band.
-        generator: CPU generator, for the choice of poses.
+        draw: (n,) random numbers of [0, 1), for the choice of poses.
         image_model: contrast of one structure.
     """
     device, size = basis.device, basis.shape[-1]
     stack = half.stack(size)
     window, noise = half.window(size).to(device), half.noise(size).to(device)
     rings = slice(1, level.rings + 1)
-    pose, coefficient = _drawn(posterior, level, stack.pixel_size_A, generator)
+    pose, coefficient = _drawn(posterior, level, stack.pixel_size_A, draw)
     spectrum = volume_spectrum(basis, _PADDING)
     found = []
     for part in torch.split(torch.arange(len(index)), _CHUNK):
@@ -106,12 +106,13 @@ def residuals(
 
 
 def _drawn(
-    posterior: Posterior, level: Level, pixel_size_A: float, generator: torch.Generator
+    posterior: Posterior, level: Level, pixel_size_A: float, draw: Tensor
 ) -> tuple[Pose, Tensor]:
     """A pose of every image, and the mean coefficients (n, C) there."""
     cells = posterior.cells
-    probability = torch.softmax(cells.score.double(), dim=1).cpu()
-    chosen = torch.multinomial(probability, 1, generator=generator).to(cells.score.device)
+    below = torch.softmax(cells.score.double(), dim=1).cumsum(dim=1)
+    place = draw.to(below)[:, None] * below[:, -1:]
+    chosen = torch.searchsorted(below, place, right=True).clamp_max(below.shape[1] - 1)
     direction, psi = cells.direction.gather(1, chosen)[:, 0], cells.psi.gather(1, chosen)[:, 0]
     shift_px = cells.shift_px.gather(1, chosen[..., None].expand(-1, -1, 2))[:, 0]
     frame = orientation_grid(level.nside, psi.device).frame[direction]
