@@ -293,6 +293,19 @@ def test_images_that_cannot_be_read_are_named(star: Path, good: Particles) -> No
     write_page(Path("page.html"), found, particles)
 
 
+@pytest.mark.parametrize("box_size", [1, 2, 3, 4, 5, 7])
+def test_boxes_of_a_few_pixels(box_size: int, generator: torch.Generator) -> None:
+    images = torch.randn(200, box_size, box_size, generator=generator)
+    particles = Particles(ArrayStack(images), CTFParams.constant(200, defocus_u_A=10000.0), PIXEL_A)
+    if box_size < 4:
+        with pytest.raises(cryogan.InputError, match=f"box of {box_size} px, .* at least 16 px"):
+            cryogan.check(particles)
+    else:
+        found = cryogan.check(particles)
+        assert not found.ready
+        assert any("at least 16 px" in words for words in found.problems)
+
+
 def test_refusals(star: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["no.star"], "There is no file no.star"),

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import cryogan
+from cryogan.errors import InputError
 from cryogan.io.contrast import MIN_Z, contrast_z
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
 from cryogan.io.relion import read_particles
@@ -281,6 +283,29 @@ def test_where_stacks_are_looked_for(tmp_path: Path, generator: torch.Generator)
         assert torch.equal(read.stack.read(everything), swapped)
     one = read_particles(elsewhere, datadir=project, index=torch.tensor([1]))
     assert torch.equal(one.stack.read(torch.tensor([0])), images[:1])
+
+
+def test_stacks_are_not_looked_for_above_the_working_folder(
+    tmp_path: Path, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file named by `..` has its own folders above it, not those that the name goes through."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder, n in ((mine, 3), (other, 2)):
+        (folder / "jobs/here").mkdir(parents=True)
+        write_stack(folder / "a.mrcs", torch.randn(n, 8, 8, generator=generator), 1.5)
+    monkeypatch.chdir(mine / "jobs/here")
+    star = Path("../../../other/jobs/here/p.star")
+    ctf = CTFParams.constant(2, defocus_u_A=10000.0)
+    names = ["1@a.mrcs", "2@a.mrcs"]
+    write_particles(star, image_names=names, ctf=ctf, pixel_size_A=1.5, box_size=8)
+    expected = MrcStack.open(other / "a.mrcs").read(torch.arange(2))
+    assert torch.equal(read_particles(star, sign="bright").stack.read(torch.arange(2)), expected)
+    cryogan.select(star, "../../../mine/chosen.star", first=1)
+    chosen = read_particles(mine / "chosen.star", sign="bright")
+    assert torch.equal(chosen.stack.read(torch.tensor([0])), expected[:1])
+    (other / "a.mrcs").rename(other / "b.mrcs")
+    with pytest.raises(InputError, match=r"'a\.mrcs' named in row 1"):
+        read_particles(star)
 
 
 def test_pixel_size_is_the_users_then_the_stars_then_the_headers(

@@ -72,15 +72,16 @@ class Lookup:
                 f"{optics.where(row)}; remove or renumber one of the two."
             )
         wanted = table.numbers("rlnOpticsGroup")[rows]
-        matches = wanted[:, None] == known
-        lost = ~matches.any(axis=1)
+        order = np.argsort(known)
+        group = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+        lost = known[group] != wanted
         if lost.any():
             row = int(rows[lost.argmax()])
             raise InputError(
                 f"rlnOpticsGroup is {table.columns['rlnOpticsGroup'][row]} in {table.where(row)}, "
                 "which the optics table does not list; add the group or correct the row."
             )
-        return cls(table, rows, optics, matches.argmax(axis=1))
+        return cls(table, rows, optics, group)
 
     def group_names(self) -> list[str] | None:
         """(n,) optics groups as the file numbers them; None without any."""
