@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import cryogan
 from cryogan.cli import main
@@ -381,6 +382,14 @@ def test_cryosparc_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert main(["select", "p.cs", "-o", f"{number}.cs", *arguments]) == 0
         found = np.load(f"{number}.cs")
         assert found.tobytes() == records[expected].tobytes()
+        group = yaml.safe_load(Path(f"{number}.csg").read_text())
+        assert {
+            slot: (each["metafile"], each["num_items"]) for slot, each in group["results"].items()
+        } == {slot: (f">{number}.cs", len(expected)) for slot in ("alignments3D", "blob")}
+    Path("5.csg").write_text("mine")
+    with pytest.raises(InputError, match=r"5\.csg exists"):
+        cryogan.select("p.cs", "5.cs", half=1)
+    assert not Path("5.cs").exists()
     with pytest.raises(InputError, match="is not one value"):
         cryogan.select("p.cs", "o.cs", ["alignments3D/pose>0"])
     with pytest.raises(InputError, match="no field alignments2D/class"):

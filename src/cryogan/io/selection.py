@@ -11,10 +11,11 @@ import numpy as np
 
 from cryogan.errors import InputError
 from cryogan.io.cryosparc.joining import read_records_of
-from cryogan.io.cryosparc.records import Records
+from cryogan.io.cryosparc.records import Records, fields_of
 from cryogan.io.cryosparc.rewriting import save_chosen
 from cryogan.io.images import AS_STACK, find_stack
 from cryogan.io.relion_columns import Lookup, particle_table
+from cryogan.io.result_groups import write_group
 from cryogan.io.star import Table, read_star, write_star
 
 _Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -190,8 +191,19 @@ class CsFile:
         return condition.holds(values)
 
     def write(self, path: Path, rows: _Rows) -> None:
-        """Write the records of `rows`; a `blob/path` that would lead elsewhere becomes absolute."""
+        """Write the records of `rows`, and a group file beside them.
+
+        A `blob/path` that would lead elsewhere becomes absolute.
+        """
         save_chosen(path, self.path, self.records[rows])
+        slots = sorted({name.partition("/")[0] for name in fields_of(self.records) if "/" in name})
+        described = "Particles that cryogan has selected"
+        write_group(group_file(path), path, slots, len(rows), described)
+
+
+def group_file(path: Path) -> Path:
+    """The group file that is written beside a .cs file."""
+    return path.with_suffix(".csg")
 
 
 def open_particle_file(path: Path | str) -> StarFile | CsFile:
