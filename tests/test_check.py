@@ -126,6 +126,28 @@ def test_noise_alone_has_no_signal(good: Particles, generator: torch.Generator) 
     assert found.extent.diameter_A is None
 
 
+def test_images_without_ctfs_are_no_noise(generator: torch.Generator) -> None:
+    """Nothing can follow CTFs that do not vary; that there are particles the contrast tells."""
+    n = 300
+    no_ctf = CTFParams.constant(
+        n, defocus_u_A=0.0, amplitude_contrast=1.0, spherical_aberration_mm=0.0
+    )
+    made = simulate_particles(
+        phantom_map(BOX, PIXEL_A),
+        pixel_size_A=PIXEL_A,
+        n=n,
+        ctf=no_ctf,
+        poses=PoseDistribution(),
+        snr_dB=-10.0,
+        generator=generator,
+    ).particles
+    found = cryogan.check(made)
+    assert found.ready
+    assert any("without CTFs" in note for note in found.notes)
+    noise = replace(made, stack=ArrayStack(torch.randn(n, BOX, BOX, generator=generator)))
+    assert any("no signal" in words for words in cryogan.check(noise).problems)
+
+
 @pytest.mark.parametrize(
     ("spoil", "offset", "ramp"),
     [

@@ -98,6 +98,6 @@ def check(particles: Particles) -> ParticleCheck:
         notes=(
             *(line for line in summary if line.startswith("warning: ")),
             *(refusals if memory else ()),
-            *notes_of(particles, normalisation, extent, width_A),
+            *notes_of(particles, contrast, normalisation, extent, needed, width_A),
         ),
     )
