@@ -10,6 +10,7 @@ from cryogan.cli import main
 from cryogan.io.mrc import Map, write_map, write_stack
 from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import read_star
+from cryogan.particles import ArrayStack
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.rotations import angle_between
@@ -142,6 +143,7 @@ def test_maps_that_cannot_be_compared_are_refused(
     bytes_[40:52] = bytes(12)  # the box in Å
     path.write_bytes(bytes_)
     assert "no pixel size in its header" in refusal(capsys, with_map)
+    write_map(path, truth, PIXEL_SIZE_A)
     assert "one of them" in refusal(capsys, arguments)
     both = [*with_map, str(tmp_path)]
     assert "one of them" in refusal(capsys, [both[0], both[1], both[-1], *both[2:-1]])
@@ -149,6 +151,32 @@ def test_maps_that_cannot_be_compared_are_refused(
     run = ["assign", str(dataset / "particles.star"), str(tmp_path), *arguments[2:]]
     assert "--diameter goes with --reference" in refusal(capsys, [*run, "--diameter", "100"])
     assert not output.exists()
+
+
+@pytest.mark.parametrize("box_size", [1, 2, 5, 8, 15])
+def test_boxes_that_no_run_takes_are_refused(box_size: int) -> None:
+    images = torch.randn(200, box_size, box_size, generator=torch.Generator().manual_seed(1))
+    ctf = random_ctf(200, torch.Generator().manual_seed(2))
+    particles = cg.Particles(ArrayStack(images), ctf, PIXEL_SIZE_A)
+    truth = Map(cg.phantom_map(BOX, PIXEL_SIZE_A), PIXEL_SIZE_A)
+    with pytest.raises(cg.InputError, match=f"box of {box_size} px; give .* at least 16 px"):
+        cg.assign(particles, reference=truth, device="cpu")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_work(*_: object, **__: object) -> None:
+        raise AssertionError("particles were assigned")
+
+    monkeypatch.setattr(cg, "assign", no_work)
+    write_map(tmp_path / "map.mrc", cg.phantom_map(BOX, PIXEL_SIZE_A), PIXEL_SIZE_A)
+    arguments = ["assign", str(dataset / "particles.star"), "--device=cpu"]
+    arguments += ["--reference", str(tmp_path / "map.mrc"), "-o", "/proc/poses.star"]
+    assert "Cannot write /proc/poses.star" in refusal(capsys, arguments)
 
 
 def test_a_coarse_map_limits_the_band(dataset: Path) -> None:

@@ -203,6 +203,17 @@ def test_pixel_size_missing(star: Path, tmp_path: Path) -> None:
     assert read_particles(star, pixel_size_A=2.0).pixel_size_A == 2.0
 
 
+def test_pixels_that_are_not_square(star: Path, tmp_path: Path) -> None:
+    """A header that says so is no pixel size to go by."""
+    with_header(tmp_path / "a.mrcs", 1.5)
+    with mrcfile.open(tmp_path / "a.mrcs", mode="r+", permissive=True) as mrc:
+        mrc.header.cella.y /= 2
+    assert read_particles(star).pixel_size_A == 1.5
+    edit(star, "rlnImagePixelSize", "rlnX")
+    complaint(lambda: read_particles(star), "a.mrcs has pixels of 1.5 x 0.75 Å", "--apix")
+    assert read_particles(star, pixel_size_A=2.0).pixel_size_A == 2.0
+
+
 def test_a_pixel_size_of_one_that_cryogan_wrote_counts(star: Path, tmp_path: Path) -> None:
     edit(star, "rlnImagePixelSize", "rlnX")
     write_stack(tmp_path / "a.mrcs", torch.randn(N, 8, 8), 1.0)

@@ -5,6 +5,7 @@ test_bad_input.py, which need no such folder.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,23 @@ import torch
 
 import cryogan as cg
 from cryogan.api import settings_for
+from cryogan.data.normalisation import normalised
 from cryogan.io.relion_assigned import write_assigned
 from cryogan.io.star import read_star
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.particles import Particles, Pose
+from cryogan.physics.ctf import ctf
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 
 
 def summary(star: Path, **options: float) -> str:
-    source = cg.read_particles(star, **options).source
-    assert source is not None
-    return source.summary
+    return summary_of(cg.read_particles(star, **options))
+
+
+def summary_of(particles: Particles) -> str:
+    assert particles.source is not None
+    return particles.source.summary
 
 
 def refusal(action: Callable[[], object]) -> str:
@@ -63,6 +69,28 @@ def byte_order_mark(folder: Path, _: Path) -> None:
     assert len(cg.read_particles(folder / "q.star")) == 24
 
 
+def constant_images(folder: Path, _: Path) -> None:
+    particles, kept = normalised(cg.read_particles(folder / "p.star"))
+    assert kept.tolist() == [number for number in range(200) if number % 10]
+    assert "left out: 20 images (rows 0, 10, 20, " in summary_of(particles)
+
+
+def ctf_phase_flipped(folder: Path, _: Path) -> None:
+    particles = cg.read_particles(folder / "p.star")
+    assert bool((ctf(particles.ctf, 32, 6.0) >= 0).all())
+    assert "24 images with flipped phases: the transfer function is |CTF|" in summary_of(particles)
+
+
+def ctf_premultiplied(folder: Path, _: Path) -> None:
+    """Raw images times the CTF become images whose transfer function is |CTF|, or 10 CTF²."""
+    particles = cg.read_particles(folder / "p.star")
+    assert "24 images multiplied by the CTF" in summary_of(particles)
+    raw = replace(particles.ctf, correction=torch.zeros(24, dtype=torch.int64))
+    modulus = ctf(raw, 32, 6.0).abs()
+    expected = torch.where(modulus < 0.1, 10.0 * modulus.square(), modulus)
+    torch.testing.assert_close(ctf(particles.ctf, 32, 6.0), expected)
+
+
 def defocus_units(folder: Path, _: Path) -> None:
     for name, hint in (("um", "in µm?"), ("m", "in m?"), ("huge", "in pm?"), ("1e30", "1e+30")):
         assert hint in refusal(read(folder / f"{name}.star"))
@@ -89,12 +117,60 @@ def header_voxel_negative(folder: Path, _: Path) -> None:
     assert "header of p.mrcs) is -6" in refusal(read(folder / "p.star"))
 
 
+def imod_unsigned_bytes(folder: Path, _: Path) -> None:
+    images = cg.read_particles(folder / "p.star", sign="bright").stack.read(torch.arange(24))
+    assert (float(images.min()), float(images.max())) == (0.0, 255.0)
+
+
 def label_twice(folder: Path, _: Path) -> None:
     assert "Line 24 of" in refusal(read(folder / "p.star"))
 
 
+def magnification_matrix_beam_tilt(folder: Path, _: Path) -> None:
+    said = summary(folder / "p.star")
+    for words in (
+        "rlnBeamTiltX is not used: beam tilt (mrad), 2; phase error of up to 0.076 rad at Nyquist",
+        "rlnOddZernike is not used",
+        "rlnEvenZernike is not used: even aberrations, [0,0,0,0,0,0,0.5,0,0]; the largest term",
+        "anisotropic; moves the edge of a particle of 0.85 of the box by up to 0.41 px",
+    ):
+        assert words in said
+
+
 def magnification_zero(folder: Path, _: Path) -> None:
     assert "rlnMagnification is 0 in row 1 (line 15)" in refusal(read(folder / "p.star"))
+
+
+def noise_only(folder: Path, _: Path) -> None:
+    found = cg.check(cg.read_particles(folder / "p.star"))
+    assert not found.ready
+    assert found.images_needed == ()
+    assert any("no signal that follows the CTFs" in words for words in found.problems)
+
+
+def same_images_as_without(folder: Path, words: str) -> None:
+    """Every objective and `assign` begin with these images, so that maps cannot differ either."""
+    index = torch.arange(200)
+    plain, _ = normalised(cg.read_particles(folder.parent / "offset-none" / "p.star"))
+    spoilt, kept = normalised(cg.read_particles(folder / "p.star"))
+    assert torch.equal(kept, index)
+    expected, found = (each.stack.read(index) for each in (plain, spoilt))
+    torch.testing.assert_close(found / found.std(), expected / expected.std(), atol=1e-5, rtol=0)
+    assert words in summary_of(spoilt)
+
+
+def offset_none(folder: Path, _: Path) -> None:
+    same_images_as_without(folder, "background offset 0.019 σ and ramp 0.097 σ")
+
+
+def offset_10_sigma(folder: Path, _: Path) -> None:
+    same_images_as_without(folder, "background offset 12 σ and ramp 0.097 σ")
+    found = cg.check(cg.read_particles(folder / "p.star"))
+    assert any("images are not normalised" in note for note in found.notes)
+
+
+def ramp_20_sigma(folder: Path, _: Path) -> None:
+    same_images_as_without(folder, "background offset 0.65 σ and ramp 42 σ")
 
 
 def optics_group_twice(folder: Path, _: Path) -> None:
@@ -132,14 +208,23 @@ EXPECTED = {
     "amplitude-contrast": amplitude_contrast,
     "box-8": box_8,
     "byte-order-mark": byte_order_mark,
+    "constant-images": constant_images,
+    "ctf-phase-flipped": ctf_phase_flipped,
+    "ctf-premultiplied": ctf_premultiplied,
     "defocus-units": defocus_units,
     "duplicates": duplicates,
     "header-voxel-nan": header_voxel_nan,
     "header-voxel-negative": header_voxel_negative,
+    "imod-unsigned-bytes": imod_unsigned_bytes,
     "label-twice": label_twice,
+    "magnification-matrix-beam-tilt": magnification_matrix_beam_tilt,
     "magnification-zero": magnification_zero,
+    "noise-only": noise_only,
+    "offset-10-sigma": offset_10_sigma,
+    "offset-none": offset_none,
     "optics-group-twice": optics_group_twice,
     "pixel-size-star-against-header": pixel_size_star_against_header,
+    "ramp-20-sigma": ramp_20_sigma,
     "rlnPixelSize": rln_pixel_size,
     "tomo-2d-stacks": tomo_2d_stacks,
     "tomo-3d-subtomograms": tomo_3d_subtomograms,
@@ -153,6 +238,12 @@ def test_case(name: str, tmp_path: Path) -> None:
     if not folder.is_dir():
         pytest.skip(f"no cases at {CASES}")
     EXPECTED[name](folder, tmp_path)
+
+
+def test_every_case_is_here() -> None:
+    if not CASES.is_dir():
+        pytest.skip(f"no cases at {CASES}")
+    assert sorted(EXPECTED) == sorted(each.name for each in CASES.iterdir())
 
 
 def test_tilt_series_of_warp(shared_data: Path) -> None:

@@ -126,6 +126,28 @@ def test_noise_alone_has_no_signal(good: Particles, generator: torch.Generator) 
     assert found.extent.diameter_A is None
 
 
+def test_images_without_ctfs_are_no_noise(generator: torch.Generator) -> None:
+    """Nothing can follow CTFs that do not vary; that there are particles the contrast tells."""
+    n = 300
+    no_ctf = CTFParams.constant(
+        n, defocus_u_A=0.0, amplitude_contrast=1.0, spherical_aberration_mm=0.0
+    )
+    made = simulate_particles(
+        phantom_map(BOX, PIXEL_A),
+        pixel_size_A=PIXEL_A,
+        n=n,
+        ctf=no_ctf,
+        poses=PoseDistribution(),
+        snr_dB=-10.0,
+        generator=generator,
+    ).particles
+    found = cryogan.check(made)
+    assert found.ready
+    assert any("without CTFs" in note for note in found.notes)
+    noise = replace(made, stack=ArrayStack(torch.randn(n, BOX, BOX, generator=generator)))
+    assert any("no signal" in words for words in cryogan.check(noise).problems)
+
+
 @pytest.mark.parametrize(
     ("spoil", "offset", "ramp"),
     [
@@ -291,6 +313,19 @@ def test_images_that_cannot_be_read_are_named(star: Path, good: Particles) -> No
     assert [outlier.row for outlier in found.bad_images] == [6]
     assert "NaN" in found.bad_images[0].what
     write_page(Path("page.html"), found, particles)
+
+
+@pytest.mark.parametrize("box_size", [1, 2, 3, 4, 5, 7])
+def test_boxes_of_a_few_pixels(box_size: int, generator: torch.Generator) -> None:
+    images = torch.randn(200, box_size, box_size, generator=generator)
+    particles = Particles(ArrayStack(images), CTFParams.constant(200, defocus_u_A=10000.0), PIXEL_A)
+    if box_size < 4:
+        with pytest.raises(cryogan.InputError, match=f"box of {box_size} px, .* at least 16 px"):
+            cryogan.check(particles)
+    else:
+        found = cryogan.check(particles)
+        assert not found.ready
+        assert any("at least 16 px" in words for words in found.problems)
 
 
 def test_refusals(star: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,8 @@ def test_noise_keeps_its_variance_and_dark_images_stay_dark(
         (["-o", "small", "--box", "64"], "--box is 64"),
         (["-o", "small", "--box", "31"], "--box is 31"),
         (["-o", "small", "--new-apix", "3"], "new pixel size is 3 Å"),
+        (["-o", "small", "--new-apix", "40"], "makes a box of 4 px; give 12 Å or less"),
+        (["-o", "small", "--new-apix", "nan"], "--new-apix is 'nan'"),
         (["-o", "no/small", "--box", "32"], "folder above it does not exist"),
         (["-o", "full", "--box", "32"], "full/particles.star exists"),
         (["--box", "32"], "give it with -o"),

@@ -4,6 +4,7 @@ A mutant is its number: `mutant(valid, number)` gives the same bytes in every ru
 """
 
 import math
+import pickle
 import random
 import re
 import resource
@@ -23,6 +24,7 @@ from cryogan.io import cryosparc, relion_poses, relion_writing
 from cryogan.io.atoms import model_density, read_model
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
 from cryogan.io.particle_files import read_particles
+from cryogan.io.result_groups import write_group
 from cryogan.io.row_numbers import read_row_numbers
 from cryogan.particles import CTFParams, Particles, Pose
 from cryogan.physics.rotations import random_rotations
@@ -231,6 +233,14 @@ def use_rows(path: Path) -> None:
     assert rows.dtype == torch.bool or len(rows.unique()) == len(rows)
 
 
+def use_ctf_table(path: Path) -> None:
+    assert_particles_are_possible(read_particles(path.with_name("a.mrcs"), ctf_table=path))
+
+
+def use_list(path: Path) -> None:
+    assert_particles_are_possible(read_particles(path, no_ctf=True))
+
+
 def use_weights(path: Path) -> None:
     orientations = OrientationSettings("healpix", file=str(path))
     made = pose_distribution(orientations, ShiftSettings(), box_size=BOX, pixel_size_A=1.0)
@@ -357,6 +367,13 @@ def save_valid_files(folder: Path) -> None:
     (folder / "imod.mrcs").write_bytes(header + bytes(range(256)) * 3)
     np.save(folder / "rows.npy", np.array([4, 0, 2, 1]))
     np.save(folder / "weights.npy", np.linspace(0.0, 1.0, 48))
+    (folder / "rows.pkl").write_bytes(pickle.dumps(np.array([4, 0, 2, 1])))
+    (folder / "rows.txt").write_text("4\n0\n2\n1\n")
+    (folder / "list.txt").write_text("a.mrcs\ns.mrcs\n")
+    labels = "defocus_u_A,defocus_v_A,defocus_angle_deg,voltage_kV,spherical_aberration_mm,"
+    rows = "12000,11000,30.5,300,2.7,0.1\n" * N
+    (folder / "ctf.csv").write_text(f"{labels}amplitude_contrast\n{rows}")
+    write_group(folder / "p.csg", folder / "p.cs", ["blob", "ctf", "alignments3D"], N)
     (folder / "model.pdb").write_text(MODEL)
     (folder / "model.cif").write_text(MMCIF)
     (folder / "recipe.yaml").write_text(RECIPE)
@@ -373,6 +390,11 @@ KINDS = {
     "stack of IMOD": ("imod.mrcs", _BINARY, use_stack, 200),
     "stack of a star": ("a.mrcs", _BINARY, use_stack_of_star, 300),
     "rows": ("rows.npy", _HEADED, use_rows, 400),
+    "rows of a pickle": ("rows.pkl", _HEADED, use_rows, 300),
+    "rows as text": ("rows.txt", _TEXT, use_rows, 200),
+    "list of stacks": ("list.txt", _TEXT, use_list, 100),
+    "CTF table": ("ctf.csv", _TEXT, use_ctf_table, 200),
+    "group of cryoSPARC": ("p.csg", _TEXT, use_particles, 200),
     "weights": ("weights.npy", _HEADED, use_weights, 300),
     "PDB": ("model.pdb", _TEXT, use_model, 200),
     "mmCIF": ("model.cif", _TEXT, use_model, 200),

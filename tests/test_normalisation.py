@@ -116,6 +116,20 @@ def test_images_that_cannot_be_used_are_left_out_and_named(particles, change, re
     torch.testing.assert_close(images_of(found), images_of(alone), rtol=1e-3, atol=1e-3)
 
 
+def test_copies_in_other_stacks_are_said(tmp_path, generator):
+    """Files tell only that they are other files; so many images are looked at in several chunks."""
+    images = torch.randn(4100, BOX, BOX, generator=generator)
+    source = ParticleSource(tmp_path / "p.star", None, None, None, None, False, "particles")
+    for copied, said in ((torch.arange(0), False), (torch.arange(15, 70), True)):
+        stack = ArrayStack(torch.cat((images, images[copied])))
+        ctf_of_them = CTFParams.constant(len(stack), defocus_u_A=10000.0)
+        found, kept = normalised(Particles(stack, ctf_of_them, 6.0, source=source))
+        assert len(kept) == len(stack)
+        assert found.source is not None
+        words = "warning: 55 images are the same as another, pixel by pixel"
+        assert (words in found.source.summary) == said
+
+
 def test_a_set_of_constant_images_is_refused(particles):
     with pytest.raises(InputError, match="200 of the 200 images of the set are constant"):
         normalised(with_images(particles, torch.ones(COUNT, BOX, BOX)))

@@ -176,6 +176,45 @@ def test_passthrough_files_that_do_not_fit(job: tuple[Path, Tensor]) -> None:
     refused(lambda: cg.read_particles(star, passthrough=cs), "--passthrough goes with", "p.star")
 
 
+@pytest.mark.parametrize("kind", ["<f8", "S20", "<u4"])
+def test_uids_that_cannot_be_those_of_cryosparc(job: tuple[Path, Tensor], kind: str) -> None:
+    """Floating-point numbers hold 53 of their 64 bits, so that other particles could match."""
+    folder, _ = job
+    cs = write_cs(folder / "p.cs", BLOB)
+    records = np.load(write_cs(folder / "q.cs", CTF))
+    types = [(name, kind if name == "uid" else records.dtype[name]) for name in records.dtype.names]
+    with (folder / "q.cs").open("wb") as file:
+        np.save(file, records.astype(types))
+    other = folder / "q.cs"
+    refused(lambda: cg.read_particles(cs, passthrough=other), "field uid of", "q.cs is of type")
+
+
+def test_compressed_cs_files_are_named_as_such(tmp_path: Path) -> None:
+    """The other format of cryosparc-tools, as its `Dataset.save` begins it."""
+    path = tmp_path / "p.cs"
+    path.write_bytes(b"\x95CSDAT5\x08\x00\x00" + b'{"length": 60}' + bytes(100))
+    refused(lambda: cg.read_particles(path), "p.cs is in the compressed format", "NUMPY_FORMAT")
+
+
+@pytest.mark.parametrize(
+    "index", [[0, 1], torch.tensor([True] * N), torch.tensor([1.0]), torch.tensor([[1]])]
+)
+def test_an_index_that_is_no_row_numbers(job: tuple[Path, Tensor], index: Any) -> None:
+    """A mask would be read as rows 0 and 1."""
+    cs = write_cs(job[0] / "p.cs", BLOB, CTF)
+    refused(lambda: cg.read_particles(cs, index=index), "tensor of row numbers", "choose_rows")
+
+
+def test_a_pixel_size_given_is_written_where_there_was_none(
+    job: tuple[Path, Tensor], tmp_path: Path, generator: torch.Generator
+) -> None:
+    blob = {name: value for name, value in BLOB.items() if name != "blob/psize_A"}
+    cs = write_cs(job[0] / "p.cs", blob, CTF)
+    particles = cg.read_particles(cs, pixel_size_A=3.5)
+    for file in write_assigned(tmp_path / "o.cs", particles, some_pose(N, generator)):
+        assert cg.read_particles(file).pixel_size_A == 3.5
+
+
 def test_files_that_are_wrong(job: tuple[Path, Tensor]) -> None:
     folder, _ = job
 
@@ -203,6 +242,10 @@ def test_files_that_are_wrong(job: tuple[Path, Tensor]) -> None:
     complaint("blob/shape of particle 1", "square", blob__shape=[[16, 20]] * N)
     complaint("ctf/df1_A of particle 4", "finite", ctf__df1_A=[1, 1, 1, np.nan, 1])
     complaint("blob/sign of particle 5", blob__sign=[1, 1, 1, 1, 3])
+    for wrong in (-1.0, 0.5):
+        TYPES["blob/idx"] = "<f8"
+        complaint(f"blob/idx is {wrong:g} in particle 2 ", blob__idx=[2, wrong, 1, 1, 0])
+    TYPES["blob/idx"] = "<u4"
     cs = write_cs(folder / "p.cs", BLOB)
     refused(lambda: cg.read_particles(cs), "no field ctf/accel_kv", "--passthrough")
     refused(lambda: cg.read_particles(cs, ctf_table=cs), "--ctf-table goes with", "p.cs")
@@ -404,12 +447,14 @@ def test_lists_of_stacks_with_a_table(
     complaint("has 4 rows", "5 images", text=CSV + ROW * 4)
     complaint("no column rlnDefocusU", text="a,b\n1,2\n")
     complaint("no column rlnDefocusU", text="")
-    complaint("Row 3 of", "2 values for 7", text=CSV + ROW + "1,2\n" + ROW * 3)
+    complaint("Line 3 of", "2 values for 7", text=CSV + ROW + "1,2\n" + ROW * 3)
     complaint("twice", text=CSV.replace("micrograph", "defocus_u_A") + ROW * N)
     complaint(
         "rlnDefocusV", "'x'", "row 2 (line 3)", text=CSV + ROW + ROW.replace("9000", "x") + ROW * 3
     )
-    complaint("lacks the column rlnVoltage", text=CSV.replace("voltage_kV", "kV") + ROW * N)
+    complaint("Line 5 of", "2 values for 7", text=CSV + "\n" + ROW + "\n1,2\n")
+    complaint("bad.csv lacks the column rlnVoltage", text=CSV.replace("voltage_kV", "kV") + ROW * N)
+    complaint("bad.csv is 1 at most", "in µm?", text=(CSV + ROW * N).replace("1e4,9000", "1,1"))
     listed.write_text("a.mrc\nno.mrc\n")
     complaint("'no.mrc' in line 2", "--datadir")
     listed.write_text("# nothing\n")

@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import cryogan
+from cryogan.errors import InputError
 from cryogan.io.contrast import MIN_Z, contrast_z
 from cryogan.io.mrc import MrcStack, read_map, write_map, write_stack
 from cryogan.io.relion import read_particles
 from cryogan.io.relion_metadata import read_metadata
 from cryogan.io.relion_poses import read_poses
 from cryogan.io.relion_writing import write_particles
-from cryogan.io.star import read_star
+from cryogan.io.star import read_star, write_star
 from cryogan.particles import CTFParams, Pose
 from cryogan.physics import ctf as physics_ctf
 from cryogan.physics.imaging import simulate_images
@@ -239,6 +241,7 @@ def test_the_dialect_that_breaks_cif_parsers(tmp_path: Path) -> None:
         "5@a.mrcs '' 5e4\n"
         "# a comment\n"
         "6@a.mrcs 'odd 6e4\n"
+        "'#7@a.mrcs' #7.mrc 7e4\n"
         "\ndata_particles\n\nloop_\n_rlnOther\n7\n"
     )
     pairs, particles, other = read_star(star)
@@ -250,11 +253,17 @@ def test_the_dialect_that_breaks_cif_parsers(tmp_path: Path) -> None:
         "my mic.mrc",
         "",
         "'odd",
+        "#7.mrc",
     )
     assert particles.columns["rlnImageName"][2] == "3@it's.mrcs"
-    assert particles.numbers("rlnDefocusU").tolist() == [1e4, 2e4, 3e4, 4e4, 5e4, 6e4]
+    assert particles.numbers("rlnDefocusU").tolist() == [1e4, 2e4, 3e4, 4e4, 5e4, 6e4, 7e4]
+    assert particles.columns["rlnImageName"][6] == "#7@a.mrcs"
     assert particles.lines[2] == 17
     assert other.columns["rlnOther"] == ("7",)
+    write_star(tmp_path / "again.star", [(t.name, t.columns) for t in (pairs, particles, other)])
+    assert [t.columns for t in read_star(tmp_path / "again.star")] == [
+        t.columns for t in (pairs, particles, other)
+    ]
 
 
 def test_where_stacks_are_looked_for(tmp_path: Path, generator: torch.Generator) -> None:
@@ -283,6 +292,29 @@ def test_where_stacks_are_looked_for(tmp_path: Path, generator: torch.Generator)
     assert torch.equal(one.stack.read(torch.tensor([0])), images[:1])
 
 
+def test_stacks_are_not_looked_for_above_the_working_folder(
+    tmp_path: Path, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file named by `..` has its own folders above it, not those that the name goes through."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder, n in ((mine, 3), (other, 2)):
+        (folder / "jobs/here").mkdir(parents=True)
+        write_stack(folder / "a.mrcs", torch.randn(n, 8, 8, generator=generator), 1.5)
+    monkeypatch.chdir(mine / "jobs/here")
+    star = Path("../../../other/jobs/here/p.star")
+    ctf = CTFParams.constant(2, defocus_u_A=10000.0)
+    names = ["1@a.mrcs", "2@a.mrcs"]
+    write_particles(star, image_names=names, ctf=ctf, pixel_size_A=1.5, box_size=8)
+    expected = MrcStack.open(other / "a.mrcs").read(torch.arange(2))
+    assert torch.equal(read_particles(star, sign="bright").stack.read(torch.arange(2)), expected)
+    cryogan.select(star, "../../../mine/chosen.star", first=1)
+    chosen = read_particles(mine / "chosen.star", sign="bright")
+    assert torch.equal(chosen.stack.read(torch.tensor([0])), expected[:1])
+    (other / "a.mrcs").rename(other / "b.mrcs")
+    with pytest.raises(InputError, match=r"'a\.mrcs' named in row 1"):
+        read_particles(star)
+
+
 def test_pixel_size_is_the_users_then_the_stars_then_the_headers(
     tmp_path: Path, generator: torch.Generator
 ) -> None:
@@ -300,6 +332,16 @@ def test_pixel_size_is_the_users_then_the_stars_then_the_headers(
         mine = read_particles(star, pixel_size_A=3.0)
         assert mine.pixel_size_A == 3.0
         assert f"3 Å (from given; warning: {label} says 1.6 Å" in mine.source.summary
+    both = calibrated.replace("rlnImagePixelSize #6\n", "rlnPixelSize #6\n_rlnImagePixelSize #7\n")
+    star.write_text(both.replace("1.600000 8", "1.600000 1.61 8"))
+    assert "by rlnPixelSize" not in read_particles(star).source.summary
+    star.write_text(both.replace("1.600000 8", "1.600000 1.7 8"))
+    said = read_particles(star).source.summary
+    assert (
+        "warning: the pixel size is 1.6 Å by rlnPixelSize, but 1.7 Å by rlnImagePixelSize" in said
+    )
+    star.write_text(both.replace("1.600000 8", "0 1.7 8"))  # it does not count
+    assert "by rlnPixelSize" not in read_particles(star).source.summary
     star.write_text(calibrated.replace("rlnImagePixelSize", "rlnSomethingElse"))
     assert "1.5 Å (from header of a.mrcs)" in read_particles(star).source.summary
     assert read_particles(star, pixel_size_A=3.0).pixel_size_A == 3.0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import cryogan
 from cryogan.cli import main
@@ -303,6 +304,27 @@ def test_all_tables_and_columns_stay(star: Path) -> None:
     assert numbers_in(Path("elsewhere/o.star")) == [0, 1, 2]
 
 
+def test_optics_groups_are_numbers_and_must_be_listed(star: Path) -> None:
+    """As where they are read: 2.0 is group 2, and a group that is not there no other one."""
+    text = star.read_text()
+    star.write_text(text.replace("a.mrcs 2 ", "a.mrcs 2.0 "))
+    assert cryogan.read_particles(star).ctf.voltage_kV[1] == 300.0
+    cryogan.select(star, "o.star", ["rlnVoltage==300"])
+    assert numbers_in(Path("o.star")) == [1, 3, 5]
+    star.write_text(text.replace("000003@a.mrcs 1 ", "000003@a.mrcs 9 "))
+    with pytest.raises(InputError, match=r"rlnOpticsGroup is 9 in row 3 .* does not list"):
+        cryogan.select(star, "q.star", ["rlnVoltage==300"])
+
+
+def test_two_tables_of_particles_are_refused(star: Path) -> None:
+    """As where they are read: the second would be written as a whole."""
+    text = star.read_text()
+    particles = text[text.index("data_particles") : text.index("data_own")]
+    star.write_text(text + particles)
+    with pytest.raises(InputError, match=r"p\.star has two tables of particles"):
+        cryogan.select(star, "o.star", first=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -316,6 +338,8 @@ def test_all_tables_and_columns_stay(star: Path) -> None:
         (["-o", "o.star", "--where", "rlnClassNumber>x"], "no finite number"),
         (["-o", "o.star", "--where", "rlnNone>1"], "no column rlnNone"),
         (["-o", "o.star", "--where", "rlnMicrographName>1"], "rlnMicrographName is 'm 1.mrc'"),
+        (["-o", "o.star", "--where", "rlnClassNumber=<2"], "cannot be understood"),
+        (["-o", "o.star", "--where", "rlnClassNumber=>2"], "cannot be understood"),
         (["-o", "o.star", "--first", "0"], "--first is 0"),
         ([], "give it with -o"),
     ],
@@ -358,6 +382,14 @@ def test_cryosparc_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert main(["select", "p.cs", "-o", f"{number}.cs", *arguments]) == 0
         found = np.load(f"{number}.cs")
         assert found.tobytes() == records[expected].tobytes()
+        group = yaml.safe_load(Path(f"{number}.csg").read_text())
+        assert {
+            slot: (each["metafile"], each["num_items"]) for slot, each in group["results"].items()
+        } == {slot: (f">{number}.cs", len(expected)) for slot in ("alignments3D", "blob")}
+    Path("5.csg").write_text("mine")
+    with pytest.raises(InputError, match=r"5\.csg exists"):
+        cryogan.select("p.cs", "5.cs", half=1)
+    assert not Path("5.cs").exists()
     with pytest.raises(InputError, match="is not one value"):
         cryogan.select("p.cs", "o.cs", ["alignments3D/pose>0"])
     with pytest.raises(InputError, match="no field alignments2D/class"):

@@ -158,6 +158,74 @@ def test_a_pixel_size_given_is_carried_on(star: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(read_poses(out).shift_A, poses(N).shift_A)
 
 
+OLD = """
+data_
+
+loop_
+_rlnImageName
+_rlnDefocusU
+_rlnDefocusV
+_rlnDefocusAngle
+_rlnVoltage
+_rlnSphericalAberration
+_rlnAmplitudeContrast
+_rlnOriginX
+_rlnOriginY
+"""
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"rlnMagnification": "10000", "rlnDetectorPixelSize": "1.5"},
+        {"rlnMagnification": "0", "rlnDetectorPixelSize": "1.5"},
+        {"rlnMagnification": "unknown", "rlnDetectorPixelSize": "1.5"},
+        {"rlnMagnification": "10000"},
+        {"rlnPixelSize": "1.5"},
+        {"rlnPixelSize": "1.5", "rlnMagnification": "10000", "rlnDetectorPixelSize": "5"},
+    ],
+)
+def test_a_pixel_size_given_is_what_files_say_afterwards(
+    columns: dict[str, str], tmp_path: Path, generator: torch.Generator
+) -> None:
+    """Files of RELION 3.0, in which it stands in other columns, or in none."""
+    write_stack(tmp_path / "a.mrcs", torch.randn(N, 32, 32, generator=generator), 1.5)
+    star, out = tmp_path / "p.star", tmp_path / "out.star"
+    labels = "".join(f"_{label}\n" for label in columns)
+    rows = [
+        f"{i + 1}@a.mrcs 1e4 1e4 0 300 2.7 0.1 0 0 {' '.join(columns.values())}" for i in range(N)
+    ]
+    star.write_text(OLD + labels + "\n".join([*rows, ""]))
+    particles = cg.read_particles(star, pixel_size_A=3.0)
+    write_assigned(out, star, poses(N), pixel_size_A=3.0)
+    assert read_particles(out).pixel_size_A == 3.0
+    torch.testing.assert_close(read_poses(out).shift_A, poses(N).shift_A, atol=1e-5, rtol=0)
+    small = cg.downsample(particles, tmp_path / "small", box_size=16)
+    read = read_particles(small.star)
+    assert (read.pixel_size_A, read.box_size) == (6.0, 16)
+    assert read.source is not None
+    assert "header" not in read.source.summary
+
+
+def test_a_pixel_size_given_goes_into_the_optics_table(star: Path, tmp_path: Path) -> None:
+    edit(star, "rlnImagePixelSize", "rlnSomethingElse")
+    out = tmp_path / "out.star"
+    write_assigned(out, star, poses(N), pixel_size_A=3.0)
+    assert read_particles(out).pixel_size_A == 3.0
+    optics, particles = read_star(out)
+    assert optics.columns["rlnImagePixelSize"] == ("3.000000",)
+    assert "rlnMagnification" not in particles
+
+
+def test_optics_groups_in_any_order(star: Path) -> None:
+    edit(star, "1 opticsGroup1", "7 opticsGroup7 200 2.7 0.1 1.5 8 2\n1 opticsGroup1")
+    edit(star, "000002@a.mrcs 1", "000002@a.mrcs 7.0")
+    assert read_particles(star).ctf.voltage_kV.tolist() == [300.0, 200.0, *[300.0] * 4]
+    edit(star, "000003@a.mrcs 1", "000003@a.mrcs 8")
+    complaint(lambda: read_particles(star), "rlnOpticsGroup is 8 in row 3", "does not list")
+
+
 # Evaluation
 
 

@@ -47,6 +47,22 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(path: Path | str) -> None:
+    """Refuse a file that cannot be written, before the work that is to be written in it.
+
+    Raises:
+        InputError: its folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {path}: {error.strerror}; choose a folder that exists and that you "
+            "may write to."
+        ) from error
+
+
 def refuse_overwriting(output: Path, inputs: Iterable[Path], role: str) -> None:
     """Refuse to write a file over an input, or over a folder.
 

@@ -15,6 +15,7 @@ from cryogan.cli.options import (
 )
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
+from cryogan.files import require_writable
 from cryogan.objectives.assumptions import GivenAssumptions
 
 _MATTER = (
@@ -122,6 +123,7 @@ def run(arguments: Sequence[str]) -> int:
         require_file(options.noise_patches)
     device = require_device(options)
     require_file(options.particles)
+    require_writable(output)
 
     import numpy as np
 

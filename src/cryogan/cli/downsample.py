@@ -36,7 +36,7 @@ def make_parser() -> CommandParser:
         "--recenter",
         action="store_true",
         help="move images by their origins (rlnOriginXAngst ...) in whole old pixels, with "
-        "wrapping; the rest stays in the columns",
+        "wrapping; the rest stays in the columns, and coordinates on micrographs as they are",
     )
     add_star_options(parser)
     return parser

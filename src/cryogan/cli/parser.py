@@ -232,7 +232,8 @@ def _of_another_kind(found: re.Match[str]) -> str:
     choices = re.search(r"Literal\[(.*)\]", types)
     kinds = [_KINDS[kind] for kind in re.findall(r"\w+", types) if kind in _KINDS]
     wanted = f"one of {choices[1]}" if choices else " or ".join(kinds) or f"a {types}"
-    return f"--{name} is '{value}'; give {wanted}"
+    option = name if "." in name else name.replace("_", "-")
+    return f"--{option} is '{value}'; give {wanted}"
 
 
 def _no_choice(found: re.Match[str]) -> str:

@@ -16,10 +16,11 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "select",
         "Write the particles of a .star or .cs file that pass every condition, with all tables and "
-        "columns. Scores, latents and log-likelihoods are columns of the file that `cryogan "
-        "assign` writes: rlnLogLikeliContribution, cryoganCriticScore, cryoganLatent0 ... For "
-        "thresholds on cryoganFitPValue and cryoganParticleProbability it says how many good "
-        "particles they are expected to lose, of those that pass all else that is asked for.",
+        "columns; beside a .cs file its group file (.csg). Scores, latents and log-likelihoods are "
+        "columns of the file that `cryogan assign` writes: rlnLogLikeliContribution, "
+        "cryoganCriticScore, cryoganLatent0 ... For thresholds on cryoganFitPValue and "
+        "cryoganParticleProbability it says how many good particles they are expected to lose, of "
+        "those that pass all else that is asked for.",
         "cryogan select poses.star -o good.star --where 'cryoganLatent0>0.5' --half 1",
         _MATTER,
     )

@@ -230,12 +230,24 @@ def _words(
     hot = good & (seen.hot > 0)
     if bool(hot.any()):
         words.append(f"hot pixels set to zero in {_named(hot, particles)}")
+    copies = _copies(seen, good)
+    if copies:
+        words.append(
+            f"warning: {copies:,} image{'s are' if copies > 1 else ' is'} the same as another, "
+            "pixel by pixel: copies of a stack? The half-sets may share them"
+        )
     words += [
         f"left out: {_named(bad, particles)} {reason}"
         for reason, bad in reasons.items()
         if bool(bad.any())
     ]
     return words
+
+
+def _copies(seen: _Looks, good: Tensor) -> int:
+    """How many of the good images cannot be told from one before them."""
+    found = torch.cat((seen.plane, seen.deviation[:, None], seen.sides), dim=1)[good].float()
+    return len(found) - len(torch.unique(found, dim=0))
 
 
 def _named(chosen: Tensor, particles: Particles) -> str:

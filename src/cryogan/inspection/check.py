@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from cryogan.data.extent import measure_extent
+from cryogan.errors import InputError
 from cryogan.inspection.findings import ParticleCheck
 from cryogan.inspection.images import (
     bad_images,
@@ -21,6 +22,7 @@ from cryogan.inspection.spectra import group_spectra, measure_noise_directions, 
 from cryogan.particles import Particles
 from cryogan.run.memory import available_GB
 
+_LEAST_BOX = 4
 _FEWEST = 50  # images of an optics group whose spectra are worth measuring
 
 
@@ -28,7 +30,7 @@ def check(particles: Particles) -> ParticleCheck:
     """Look at a particle set: its columns, and up to 2,000 of its images.
 
     Raises:
-        InputError: no image can be read.
+        InputError: no image can be read, or the box is below 4 px.
 
     Example:
         >>> import tempfile, cryogan as cg
@@ -40,6 +42,11 @@ def check(particles: Particles) -> ParticleCheck:
         >>> found.particles, found.contrast.verdict, found.ready
         (200, 'bright', True)
     """
+    if particles.box_size < _LEAST_BOX:
+        raise InputError(
+            f"The particles have a box of {particles.box_size} px, in which nothing can be "
+            "measured; give particles of at least 16 px."
+        )
     source, width_A = particles.source, particles.box_size * particles.pixel_size_A
     rows = rows_of(particles)
     file = file_of(particles)
@@ -91,6 +98,6 @@ def check(particles: Particles) -> ParticleCheck:
         notes=(
             *(line for line in summary if line.startswith("warning: ")),
             *(refusals if memory else ()),
-            *notes_of(particles, normalisation, extent, width_A),
+            *notes_of(particles, contrast, normalisation, extent, needed, width_A),
         ),
     )

@@ -156,10 +156,11 @@ def optics_groups(
         optics = (ctf.voltage_kV, ctf.spherical_aberration_mm, ctf.amplitude_contrast)
         keys = torch.unique(torch.stack(optics), dim=1, return_inverse=True)[1]
         names = np.array([f"optics {number + 1}" for number in keys.tolist()])
-    return tuple(
-        (str(name), torch.from_numpy(np.flatnonzero(names == name)))
-        for name in dict.fromkeys(names.tolist())
+    found, first, group, counts = np.unique(
+        names, return_index=True, return_inverse=True, return_counts=True
     )
+    numbers = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
+    return tuple((str(found[i]), torch.from_numpy(numbers[i])) for i in np.argsort(first))
 
 
 def _optics_names(

@@ -3,7 +3,12 @@
 from cryogan.data.extent import Extent
 from cryogan.inspection.findings import Contrast, Normalisation
 from cryogan.inspection.images_needed import ImagesNeeded
-from cryogan.inspection.metadata import Outlier, metadata_notes, metadata_problems
+from cryogan.inspection.metadata import (
+    Outlier,
+    is_without_ctf,
+    metadata_notes,
+    metadata_problems,
+)
 from cryogan.particles import Particles
 
 
@@ -22,7 +27,7 @@ def problems_of(
             f"{len(bad):,} of the images looked at cannot be used as they are: rows {listed}"
             f"{more}; a run leaves out those that are constant or damaged"
         )
-    if not needed:
+    if not needed and not _has_contrast_without_ctf(particles, contrast):
         found.append(
             "no signal that follows the CTFs; check their columns, and that these are particles "
             "(or give more than these few)"
@@ -37,12 +42,19 @@ def problems_of(
 
 def notes_of(
     particles: Particles,
+    contrast: Contrast,
     normalisation: Normalisation,
     extent: Extent,
+    needed: tuple[ImagesNeeded, ...],
     width_A: float,
 ) -> tuple[str, ...]:
-    """What is worth knowing: of the grey scale, the metadata and the box."""
+    """What is worth knowing: of the signal, the grey scale, the metadata and the box."""
     found = []
+    if not needed and _has_contrast_without_ctf(particles, contrast):
+        found.append(
+            "without CTFs so weak a signal cannot be told from noise in spectra: no estimates of "
+            "signal, diameter, images and time"
+        )
     if not normalisation.normalised:
         found.append(
             "images are not normalised: background "
@@ -57,3 +69,8 @@ def notes_of(
             "1.5 to 2 diameters keep what the CTF spreads"
         )
     return tuple(found)
+
+
+def _has_contrast_without_ctf(particles: Particles, contrast: Contrast) -> bool:
+    """Whether there is a signal that has no CTFs to follow."""
+    return is_without_ctf(particles.ctf) and contrast.verdict != "too weak to tell"

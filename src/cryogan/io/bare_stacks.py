@@ -167,7 +167,8 @@ def _ctf_tables(path: Path) -> list[Table]:
         return read_star(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in file if line.strip()]
+            numbered = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
+        numbers, lines = [number for number, _ in numbered], [line for _, line in numbered]
         separator = next((mark for mark in ",;\t" if mark in lines[0]), " ") if lines else ","
         rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -177,15 +178,15 @@ def _ctf_tables(path: Path) -> list[Table]:
         ) from error
     labels = [name.strip().lstrip("_") for name in rows[0]] if rows else []
     labels = [_LABELS.get(name, name) for name in labels]
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in zip(numbers[1:], rows[1:], strict=False):
         if len(row) != len(labels):
             raise InputError(
-                f"Row {number} of {path} has {len(row)} values for {len(labels)} columns; correct "
-                "the row."
+                f"Line {number} of {path} has {len(row)} values for {len(labels)} columns; correct "
+                "the line."
             )
     if len(set(labels)) < len(labels):
         raise InputError(f"{path} has a column twice in its first line; keep one of them.")
     columns: dict[str, Sequence[str]] = {
         label: [row[number].strip() for row in rows[1:]] for number, label in enumerate(labels)
     }
-    return [Table(path, "", columns, range(2, len(rows) + 1))]
+    return [Table(path, "", columns, numbers[1 : len(rows)])]

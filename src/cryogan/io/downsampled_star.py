@@ -1,18 +1,18 @@
 """A star file whose images have been made smaller: what of its columns changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cryogan.errors import InputError
+from cryogan.io.relion_columns import Lookup
+from cryogan.io.relion_pixel_size import Columns, with_pixel_size
 from cryogan.io.star import Table, read_star
 
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
 _Rows = np.ndarray[Any, np.dtype[np.int64]]
-
-_PIXEL_SIZES = ("rlnImagePixelSize", "rlnPixelSize")
 
 
 def whole_pixel_origins(
@@ -49,7 +49,7 @@ def downsampled_tables(
     new_size: int,
     old_pixel_size_A: float,
     moved_px: np.ndarray[Any, np.dtype[np.int64]] | None = None,
-) -> list[tuple[str, Mapping[str, Sequence[str]]]]:
+) -> list[tuple[str, Columns]]:
     """Tables (name, columns) of `source` for the images of `stack`, which are its rows in order.
 
     Image names, box and pixel size change, origins in pixels are in new ones, and what images
@@ -70,6 +70,7 @@ def downsampled_tables(
         label: [values[row] for row in chosen.tolist()] for label, values in table.columns.items()
     }
     particles["rlnImageName"] = [f"{n:06d}@{stack}" for n in range(1, len(chosen) + 1)]
+    optics = Lookup.of(tables, table, chosen).optics
     scale = old_size / new_size
     for column, axis in enumerate("XY"):
         by = 0 if moved_px is None else moved_px[:, column]
@@ -79,34 +80,13 @@ def downsampled_tables(
                 particles[in_A] = _words(table.numbers(in_A)[chosen] - by * old_pixel_size_A)
             if in_pixels in table:
                 particles[in_pixels] = _words((table.numbers(in_pixels)[chosen] - by) / scale)
-    pixel_size_A = old_pixel_size_A * scale
-    optics = next((t for t in tables if t is not table and "rlnOpticsGroup" in t), None)
-    particles = _rescaled(particles, new_size, scale, pixel_size_A)
-    found = set(particles) | set(() if optics is None else optics.columns)
-    if not found & {*_PIXEL_SIZES, "rlnMagnification"}:
-        particles["rlnImagePixelSize"] = [f"{pixel_size_A:.6f}"] * len(chosen)
-    others = {} if optics is None else _rescaled(optics.columns, new_size, scale, pixel_size_A)
-    return [
-        (each.name, particles if each is table else others if each is optics else each.columns)
-        for each in tables
-    ]
-
-
-def _rescaled(
-    columns: Mapping[str, Sequence[str]], new_size: int, scale: float, pixel_size_A: float
-) -> dict[str, Sequence[str]]:
-    """Columns of images whose pixels are `scale` times larger, now of `pixel_size_A`."""
-    changed = dict(columns)
-    for name in _PIXEL_SIZES:
-        if name in columns:
-            changed[name] = [f"{pixel_size_A:.6f}"] * len(columns[name])
-    if "rlnMagnification" in columns:
-        changed["rlnMagnification"] = _words(
-            np.array(columns["rlnMagnification"], dtype=np.float64) / scale
-        )
-    if "rlnImageSize" in columns:
-        changed["rlnImageSize"] = [str(new_size)] * len(columns["rlnImageSize"])
-    return changed
+    written: list[tuple[str, Columns]] = []
+    for each in tables:
+        columns = dict(particles if each is table else each.columns)
+        if "rlnImageSize" in columns and (each is table or each is optics):
+            columns["rlnImageSize"] = [str(new_size)] * len(columns["rlnImageSize"])
+        written.append((each.name, columns))
+    return with_pixel_size(written, old_pixel_size_A * scale)
 
 
 def _particles(tables: list[Table], star: Path | str) -> Table:

@@ -158,8 +158,20 @@ def _places(
         name = name.removeprefix(strip_prefix).lstrip("/")
     if datadir is not None:
         return [Path(datadir)], name
-    folder = star.absolute().parent
+    folder = _folder_of(star)
     return [folder, *folder.parents], name
+
+
+def _folder_of(star: Path) -> Path:
+    """The folder of a file, whose `parents` are the folders above it: without `..`.
+
+    Links are followed only where `..` makes it necessary, so that one into a project leads to it.
+    """
+    folder = star.absolute().parent
+    if ".." not in folder.parts:
+        return folder
+    last = len(folder.parts) - folder.parts[::-1].index("..")
+    return Path(*folder.parts[:last]).resolve().joinpath(*folder.parts[last:])
 
 
 def settle_pixel_size(
@@ -188,6 +200,8 @@ def settle_pixel_size(
             f"{source} has no pixel size (rlnImagePixelSize, or rlnDetectorPixelSize with "
             "rlnMagnification) and nor has the header of its stacks; give it with --apix."
         )
+    if found is None and given_A is None:
+        _require_square_pixels(stack)
     size, origin = sizes[0]
     require_possible(
         "pixel_size_A",
@@ -197,6 +211,21 @@ def settle_pixel_size(
     )
     others = [(other, words) for other, words in sizes[1:] if contradict(size, other)]
     return size, origin + "".join(f"; warning: {w} says {o:.4g} Å" for o, w in others[:2])
+
+
+def _require_square_pixels(stack: MrcStack) -> None:
+    """Refuse headers whose pixels are not square.
+
+    Raises:
+        InputError: one says so.
+    """
+    for header in stack.files:
+        x, y, _ = header.voxel_size_A
+        if header.known_pixel_size_A is not None and y > 0 and contradict(x, y):
+            raise InputError(
+                f"{header.path} has pixels of {x:.4g} x {y:.4g} Å in its header, and the particle "
+                "file has no pixel size; give the right one with --apix."
+            )
 
 
 def make_bright(stack: _Signed, pixel_size_A: float, sign: Sign) -> tuple[_Signed, str]:

@@ -12,6 +12,7 @@ _UNPACKED_BY = {
     b"\x04\x22\x4d\x18": "unlz4",
     b"PK\x03\x04": "unzip",
 }
+_CSDAT = b"\x95CSDAT"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -24,6 +25,11 @@ def refuse_packed(path: Path | str, start: bytes) -> None:
     if start.startswith(_LFS_POINTER):
         raise InputError(
             f"{path} is a Git LFS pointer in place of the file itself; fetch it with git lfs pull."
+        )
+    if start.startswith(_CSDAT):
+        raise InputError(
+            f"{path} is in the compressed format CSDAT; save it with cryosparc-tools as NumPy "
+            "array (Dataset.save with format=NUMPY_FORMAT), or give the job's .cs file."
         )
     for magic, program in _UNPACKED_BY.items():
         if start.startswith(magic):

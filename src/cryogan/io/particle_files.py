@@ -72,6 +72,13 @@ def read_particles(
             f"{path} cannot be read: its suffix is '{path.suffix}'; give a file of "
             f"{', '.join(READERS)}, or a reader (--reader package.module:function)."
         )
+    if index is not None and not (
+        isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1
+    ):
+        raise InputError(
+            "The index has to be a tensor of row numbers, counted from 0 (one dimension, int64); "
+            "make it of a mask or list with cryogan.choose_rows or torch.tensor."
+        )
     given = {"passthrough": passthrough, "ctf_table": ctf_table, "no_ctf": no_ctf or None}
     own = {name: value for name, value in given.items() if value is not None}
     for name in own if reader is None else ():

@@ -11,12 +11,12 @@ from cryogan.errors import InputError
 from cryogan.io.images import AS_STACK, find_stack, open_stacks, parse_image_names
 from cryogan.io.relion_columns import (
     HALF_LABEL,
-    PIXEL_SIZE_LABELS,
     Lookup,
     Rows,
     chosen_rows,
     particle_table,
 )
+from cryogan.io.relion_pixel_size import Columns, with_pixel_size
 from cryogan.io.relion_poses import angle_columns, origin_columns, sizes_of_origins_A
 from cryogan.io.relion_writing import fixed_point
 from cryogan.io.star import Table, read_star, write_star
@@ -68,7 +68,7 @@ def write_assigned(
         log_likelihood: (n,) into `rlnLogLikeliContribution`.
         columns: further columns, label (no underscore) to n numbers or words.
         datadir, strip_prefix: where the images were found (see `read_particles`).
-        pixel_size_A: what the user gave: it takes the place of the source's.
+        pixel_size_A: what the user gave: the file says it in place of the source's.
         disk_pixel_sizes_A: (n,) of the images; for origins in pixels where nothing else says.
         tables: what `source` holds, where it is of another format.
 
@@ -116,7 +116,7 @@ def write_assigned(
         if len(values) != len(chosen):
             raise ValueError(f"{label} has {len(values)} values for {len(chosen)} particles")
         particles[label] = _words(label, values) if isinstance(values, Tensor) else list(values)
-    written = [
+    written: list[tuple[str, Columns]] = [
         (
             t.name,
             particles
@@ -125,11 +125,7 @@ def write_assigned(
         )
         for t in tables
     ]
-    for label in PIXEL_SIZE_LABELS if pixel_size_A is not None else ():
-        for _, columns in written:
-            if label in columns:
-                columns[label] = [f"{pixel_size_A:.6f}"] * len(columns[label])
-    write_star(path, written)
+    write_star(path, written if pixel_size_A is None else with_pixel_size(written, pixel_size_A))
 
 
 def _written(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cryogan.errors import InputError
-from cryogan.io.ranges import RANGES, first_impossible
+from cryogan.io.ranges import PIXEL_SIZE_TOLERANCE, RANGES, first_impossible
 from cryogan.io.star import Table
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -32,6 +32,8 @@ CTF_LABELS = {
 CTF_DEFAULTS = {"phase_shift_deg": 0.0, "b_factor_A2": 0.0, "scale": 1.0}
 OPTICS_FIELDS = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast")
 PIXEL_SIZE_LABELS = ("rlnImagePixelSize", "rlnPixelSize")
+_MAGNIFIED = "rlnDetectorPixelSize and rlnMagnification"
+_PIXEL_SIZE_ORIGINS = (*PIXEL_SIZE_LABELS, _MAGNIFIED)
 EULER_LABELS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 HALF_LABEL = "rlnRandomSubset"
 
@@ -72,15 +74,16 @@ class Lookup:
                 f"{optics.where(row)}; remove or renumber one of the two."
             )
         wanted = table.numbers("rlnOpticsGroup")[rows]
-        matches = wanted[:, None] == known
-        lost = ~matches.any(axis=1)
+        order = np.argsort(known)
+        group = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+        lost = known[group] != wanted
         if lost.any():
             row = int(rows[lost.argmax()])
             raise InputError(
                 f"rlnOpticsGroup is {table.columns['rlnOpticsGroup'][row]} in {table.where(row)}, "
                 "which the optics table does not list; add the group or correct the row."
             )
-        return cls(table, rows, optics, matches.argmax(axis=1))
+        return cls(table, rows, optics, group)
 
     def group_names(self) -> list[str] | None:
         """(n,) optics groups as the file numbers them; None without any."""
@@ -130,21 +133,49 @@ class Lookup:
         Raises:
             InputError: one is not possible.
         """
-        for label in PIXEL_SIZE_LABELS:
-            sizes = self.numbers(label)
+        for origin in _PIXEL_SIZE_ORIGINS:
+            sizes = self._pixel_sizes_of(origin)
             if sizes is not None:
-                self.require_possible(label, "pixel_size_A", sizes)
-                return sizes, label
+                return sizes, origin
+        return None, ""
+
+    def other_pixel_sizes(self) -> list[str]:
+        """What says another pixel size than the columns that count, in words."""
+        sizes, counts = self.pixel_sizes_A()
+        found = []
+        for origin in _PIXEL_SIZE_ORIGINS if sizes is not None else ():
+            try:
+                others = self._pixel_sizes_of(origin)
+            except InputError:  # it does not count
+                others = None
+            if sizes is None or others is None:
+                continue
+            wrong = np.abs(others - sizes) > PIXEL_SIZE_TOLERANCE * np.maximum(others, sizes)
+            if wrong.any():
+                row = int(wrong.argmax())
+                where = self.table.where(int(self.rows[row]))
+                found.append(
+                    f"the pixel size is {others[row]:.4g} Å by {origin}, but {sizes[row]:.4g} Å by "
+                    f"{counts}, which counts, in {where}"
+                )
+        return found
+
+    def _pixel_sizes_of(self, origin: str) -> Numbers | None:
+        """(n,) pixel sizes that one of `_PIXEL_SIZE_ORIGINS` says."""
+        if origin != _MAGNIFIED:
+            sizes = self.numbers(origin)
+            if sizes is not None:
+                self.require_possible(origin, "pixel_size_A", sizes)
+            return sizes
         detector_um = self.numbers("rlnDetectorPixelSize")
         magnification = self.numbers("rlnMagnification")
         if detector_um is None or magnification is None:
-            return None, ""
+            return None
         self.require_possible("rlnMagnification", "magnification", magnification)
         self.require_possible("rlnDetectorPixelSize", "detector_pixel_size_um", detector_um)
         sizes = detector_um * 1e4 / magnification
-        origin = "rlnDetectorPixelSize and rlnMagnification"
         self.require_possible(f"The pixel size of {origin}", "pixel_size_A", sizes)
-        return sizes, origin
+        return sizes
 
 
 def _optics_table(tables: list[Table], particles: Table) -> Table | None:

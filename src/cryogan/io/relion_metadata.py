@@ -119,7 +119,7 @@ def read_metadata(
     missing = [CTF_LABELS[field] for field in values if field not in ctf]
     if missing:
         raise InputError(
-            f"{star} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} in its "
+            f"{table.path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} in its "
             "particle and optics tables; add what is missing or export the particles again with "
             "their CTF."
         )
@@ -128,10 +128,11 @@ def read_metadata(
             lookup.require_possible(CTF_LABELS[field], field, column)
     try:
         pixel_sizes_A, origin = lookup.pixel_sizes_A()
+        others = lookup.other_pixel_sizes()
     except InputError:
         if pixel_size_A is None:
             raise
-        pixel_sizes_A, origin = None, ""
+        pixel_sizes_A, origin, others = None, "", []
     image_sizes = lookup.numbers("rlnImageSize")
     params = CTFParams(**ctf, filter=None)
     return Metadata(
@@ -146,7 +147,7 @@ def read_metadata(
         group_names=lookup.group_names(),
         half=_halves(table, rows),
         micrograph_pixel_A=lookup.numbers("rlnMicrographPixelSize"),
-        warnings=(*_warnings_of_defocus(params, star), *_warnings_of_end(table)),
+        warnings=(*others, *_warnings_of_defocus(params, table.path), *_warnings_of_end(table)),
         aberrations={label: words for label in LABELS if (words := lookup.words(label))},
     )
 
@@ -171,7 +172,7 @@ def _halves(table: Table, rows: Rows) -> Tensor | None:
     return torch.tensor([int(word) for word in words])
 
 
-def _warnings_of_defocus(ctf: CTFParams, star: Path | str) -> list[str]:
+def _warnings_of_defocus(ctf: CTFParams, star: Path) -> list[str]:
     """What is strange about the defoci of a set.
 
     Raises:

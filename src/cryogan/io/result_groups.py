@@ -58,8 +58,21 @@ def read_group(path: Path | str) -> dict[str, Path]:
     return found
 
 
-def write_group(path: Path | str, records: Path, slots: list[str], count: int) -> None:
+def write_group(
+    path: Path | str,
+    records: Path,
+    slots: list[str],
+    count: int,
+    description: str = "Particles with the poses that cryogan has assigned",
+) -> None:
     """Write the group file of a .cs file beside it, atomically.
+
+    Args:
+        path: the group file.
+        records: the .cs file.
+        slots: first parts of its fields: "blob", "ctf" ...
+        count: its number of records.
+        description: of the group, without quotes and colons.
 
     Raises:
         InputError: the file cannot be written.
@@ -67,7 +80,7 @@ def write_group(path: Path | str, records: Path, slots: list[str], count: int) -
     lines = [
         f"created: {datetime.now():%Y-%m-%d %H:%M:%S.%f}",
         "group:",
-        "  description: Particles with the poses that cryogan has assigned",
+        f"  description: {description}",
         "  name: particles",
         "  title: Particles",
         "  type: particle",

@@ -11,9 +11,11 @@ import numpy as np
 
 from cryogan.errors import InputError
 from cryogan.io.cryosparc.joining import read_records_of
-from cryogan.io.cryosparc.records import Records
+from cryogan.io.cryosparc.records import Records, fields_of
 from cryogan.io.cryosparc.rewriting import save_chosen
 from cryogan.io.images import AS_STACK, find_stack
+from cryogan.io.relion_columns import Lookup, particle_table
+from cryogan.io.result_groups import write_group
 from cryogan.io.star import Table, read_star, write_star
 
 _Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -28,7 +30,7 @@ _COMPARISONS = {
     "<": operator.lt,
     "=": operator.eq,
 }
-_CONDITION = re.compile(r"\s*_?([\w/.]+?)\s*(>=|<=|==|!=|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_CONDITION = re.compile(r"\s*_?([\w/.]+?)\s*(>=|<=|==|!=|=(?![<>])|>|<)\s*(.*?)\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,15 @@ class StarFile:
         """(n,) which particles pass; a column of the optics table counts for its particles.
 
         Raises:
-            InputError: there is no such column, or a value of it is no number.
+            InputError: there is no such column, a value of it is no number, or a particle's optics
+                group is not listed.
         """
         table, label = self.particles, condition.column
         rows = np.arange(len(table))
-        optics = next((t for t in self.tables if t is not table and label in t), None)
-        if label not in table and optics is not None and "rlnOpticsGroup" in optics:
-            groups = {name: row for row, name in enumerate(optics.columns["rlnOpticsGroup"])}
-            own = table.columns.get("rlnOpticsGroup", [next(iter(groups))] * len(table))
-            rows = np.array([groups.get(name, 0) for name in own])
-            table = optics
+        if label not in table:
+            lookup = Lookup.of(list(self.tables), table, rows)
+            if lookup.optics is not None and label in lookup.optics:
+                table, rows = lookup.optics, lookup.group
         if label not in table:
             raise InputError(
                 f"{self.path} has no column {label}; it has {', '.join(self.particles.columns)}."
@@ -190,25 +191,32 @@ class CsFile:
         return condition.holds(values)
 
     def write(self, path: Path, rows: _Rows) -> None:
-        """Write the records of `rows`; a `blob/path` that would lead elsewhere becomes absolute."""
+        """Write the records of `rows`, and a group file beside them.
+
+        A `blob/path` that would lead elsewhere becomes absolute.
+        """
         save_chosen(path, self.path, self.records[rows])
+        slots = sorted({name.partition("/")[0] for name in fields_of(self.records) if "/" in name})
+        described = "Particles that cryogan has selected"
+        write_group(group_file(path), path, slots, len(rows), described)
+
+
+def group_file(path: Path) -> Path:
+    """The group file that is written beside a .cs file."""
+    return path.with_suffix(".csg")
 
 
 def open_particle_file(path: Path | str) -> StarFile | CsFile:
     """A particle file, with nothing of its images.
 
     Raises:
-        InputError: it is neither a star file of particles nor a .cs file.
+        InputError: it is neither a star file of particles nor a .cs file, or has two tables of
+            particles.
     """
     path = Path(path)
     if path.suffix == ".star":
         tables = read_star(path)
-        for table in tables:
-            if "rlnImageName" in table and len(table) > 0:
-                return StarFile(path, tables, table)
-        raise InputError(
-            f"{path} has no table with rows and a column rlnImageName; give a RELION particle file."
-        )
+        return StarFile(path, tables, particle_table(tables, path))
     if path.suffix != ".cs":
         raise InputError(f"{path} is neither a .star nor a .cs file; give one of these.")
     return CsFile(path, read_records_of(path))

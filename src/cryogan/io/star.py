@@ -164,11 +164,11 @@ def _decoded(path: Path, raw: bytes) -> str:
 
 
 def _tokens(line: str) -> list[str]:
+    if line.lstrip().startswith("#"):
+        return []
     if '"' in line or "'" in line:
-        tokens = [match[match.lastindex or 0] for match in _TOKEN.finditer(line)]
-    else:
-        tokens = line.split()
-    return [] if tokens and tokens[0].startswith("#") else tokens
+        return [match[match.lastindex or 0] for match in _TOKEN.finditer(line)]
+    return line.split()
 
 
 def write_star(path: Path | str, tables: Sequence[tuple[str, Mapping[str, Sequence[str]]]]) -> None:
@@ -196,6 +196,6 @@ def write_star(path: Path | str, tables: Sequence[tuple[str, Mapping[str, Sequen
 
 
 def _quoted(value: str) -> str:
-    if value and not any(c.isspace() for c in value):
+    if value and value[0] != "#" and not any(c.isspace() for c in value):
         return value
     return f"'{value}'" if '"' in value else f'"{value}"'

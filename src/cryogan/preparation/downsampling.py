@@ -17,6 +17,7 @@ from cryogan.io.mrc import MrcStack, StackWriter
 from cryogan.io.star import write_star
 from cryogan.particles import DerivedStack, ImageStack, Particles
 
+_LEAST_BOX = 16
 _PIXELS_AT_ONCE = 2**24
 
 
@@ -110,6 +111,12 @@ def downsample(
                 f"{particles.pixel_size_A:.4g} Å."
             )
         box_size = 2 * round(particles.box_size * particles.pixel_size_A / pixel_size_A / 2)
+        if box_size < _LEAST_BOX:
+            width_A = particles.box_size * particles.pixel_size_A
+            raise InputError(
+                f"The new pixel size is {pixel_size_A:g} Å, which makes a box of {box_size} px; "
+                f"give {width_A / _LEAST_BOX:.4g} Å or less, for {_LEAST_BOX} px."
+            )
     star, stack = folder / "particles.star", folder / "particles.mrcs"
     for path in (star, stack):
         if path.exists():

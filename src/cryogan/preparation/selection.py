@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.io.particle_files import count_rows
-from cryogan.io.selection import Condition, CsFile, StarFile, open_particle_file
+from cryogan.io.selection import Condition, CsFile, StarFile, group_file, open_particle_file
 
 _Flags = NDArray[np.bool_]
 FIT, PARTICLE = "cryoganFitPValue", "cryoganParticleProbability"
@@ -75,7 +75,7 @@ def select(
 
     Args:
         source: .star or .cs file.
-        output: file of the same kind to write.
+        output: file of the same kind to write; beside a .cs file its group file (.csg).
         conditions: "COLUMN>=VALUE" and the like.
         classes: class numbers, as the file counts them (RELION from 1, cryoSPARC from 0).
         half: half-set, 1 or 2.
@@ -103,8 +103,9 @@ def select(
             f"{output} is of another kind than {source}; give an output that ends in "
             f"{source.suffix}."
         )
-    if output.exists():
-        raise InputError(f"{output} exists and is not overwritten; give another name.")
+    for file_to_write in (output, group_file(output)) if output.suffix == ".cs" else (output,):
+        if file_to_write.exists():
+            raise InputError(f"{file_to_write} exists and is not overwritten; give another name.")
     file = open_particle_file(source)
     rows = chosen_rows(source, len(file), index, None).numpy()
     if rows.max() >= len(file):

@@ -13,6 +13,7 @@ from cryogan.objectives.masks import volume_mask
 from cryogan.particles import Particles
 from cryogan.run.standard_orientation import require_symmetric
 
+_LEAST_BOX = 16  # of particles, as of a run
 _NARROWEST = 0.5  # of the particles' field of view
 _DARKEST = -1.0  # skewness: molecules are few voxels far above the rest
 _FARTHEST = 0.1  # of the width, from the origin to the centre of the map's power
@@ -22,7 +23,8 @@ def read_reference(reference: Map | Path | str, particles: Particles) -> Map:
     """The map, if particles can be compared with it.
 
     Raises:
-        InputError: it cannot be read, does not say its pixel size, shows less than half of the
+        InputError: the particles' box is below 16 px, the map cannot be read, does not say its
+            pixel size, shows less than half of the
             particles' box, is constant, has a dark molecule, or has it far from the origin.
     """
     name = "The reference" if isinstance(reference, Map) else str(reference)
@@ -35,6 +37,11 @@ def read_reference(reference: Map | Path | str, particles: Particles) -> Map:
                 "set; write the true one into its header."
             )
         known = read_map(reference)
+    if particles.box_size < _LEAST_BOX:
+        raise InputError(
+            f"The particles have a box of {particles.box_size} px; give particles of at least "
+            f"{_LEAST_BOX} px."
+        )
     own_A = known.volume.shape[-1] * known.pixel_size_A
     wanted_A = particles.box_size * particles.pixel_size_A
     if own_A < _NARROWEST * wanted_A:

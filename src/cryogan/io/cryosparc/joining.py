@@ -126,6 +126,11 @@ def _joined(
                 f"{named} has no field uid, on which passthrough files are joined; give a .cs "
                 "file as cryoSPARC writes it."
             )
+        if each["uid"].dtype.kind not in "iu" or each["uid"].dtype.itemsize != 8:
+            raise InputError(
+                f"The field uid of {named} is of type {each['uid'].dtype}, which cannot hold what "
+                "cryoSPARC counts particles by; give a .cs file as cryoSPARC writes it."
+            )
         _unique_uids(each, named)
     order = np.argsort(more["uid"])
     place = np.searchsorted(more["uid"], records["uid"], sorter=order).clip(max=len(more) - 1)

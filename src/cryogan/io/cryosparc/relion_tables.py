@@ -117,7 +117,15 @@ def _column(records: Records, field: str, path: Path) -> np.ndarray[Any, np.dtyp
 
 
 def _image_names(records: Records, path: Path) -> list[str]:
-    numbers = field_numbers(records, "blob/idx", path).long().tolist()
+    counted = field_numbers(records, "blob/idx", path)
+    wrong = (counted < 0) | (counted != counted.round())
+    if wrong.any():
+        particle = int(wrong.int().argmax())
+        raise InputError(
+            f"blob/idx is {counted[particle]:g} in particle {particle + 1} of {path}, but images "
+            "of a stack are counted from 0; correct or remove the particle."
+        )
+    numbers = counted.long().tolist()
     stacks = field_texts(records, "blob/path", path)
     names = []
     for row, (number, stack) in enumerate(zip(numbers, stacks, strict=True)):

@@ -77,11 +77,14 @@ def write_assigned(
     }
     encoded = [stack.encode(errors="surrogateescape") for stack in stacks]
     types["blob/path"] = f"S{max(map(len, encoded))}"
+    if given_A is not None:
+        types.setdefault("blob/psize_A", "<f4")
     result: Records = np.zeros(len(records), dtype=list((types | ALIGNMENT_FIELDS).items()))
     for name in types:
-        result[name] = encoded if name == "blob/path" else records[name]
+        if name in fields_of(records):
+            result[name] = encoded if name == "blob/path" else records[name]
     values = alignment_fields(pose, half, pixel_sizes_A, class_number, class_posterior)
-    if given_A is not None and "blob/psize_A" in types:
+    if given_A is not None:
         values["blob/psize_A"] = given_A
     for name, value in values.items():
         result[name] = value.numpy() if isinstance(value, Tensor) else value
