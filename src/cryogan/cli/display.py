@@ -1,5 +1,6 @@
-"""Progress of a run on the terminal: a bar, and lines for what is worth keeping."""
+"""Progress of a run: a bar on a terminal, time-stamped lines in a file; lines of what stays."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,8 +18,12 @@ def console(quiet: bool = False) -> Console:
 def bar(out: Console, what: str) -> Iterator[Callable[[str, float | None], None]]:
     """A progress bar; the function yielded sets its text and the fraction done, if known.
 
-    The bar appears when that function is first called: not before a refusal.
+    The bar appears when that function is first called: not before a refusal. Where there is no
+    terminal, a line a minute says the same (`minutely`).
     """
+    if not out.is_terminal:
+        yield minutely(out, what)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -39,6 +44,57 @@ def bar(out: Console, what: str) -> Iterator[Callable[[str, float | None], None]
     finally:
         if progress.live.is_started:
             progress.stop()
+
+
+def minutely(
+    out: Console,
+    what: str,
+    *,
+    every_s: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[str, float | None], None]:
+    """What prints a line of progress, with date, time and the time left, once in `every_s` at most.
+
+    The first comes after `every_s`: shorter work needs none.
+
+    Args:
+        out: where it prints.
+        what: name of the work.
+        every_s: seconds between lines.
+        clock: seconds.
+
+    Example:
+        >>> from cryogan.cli.display import console, minutely
+        >>> times = iter([0.0, 30.0, 90.0])
+        >>> show = minutely(console(), "half-sets", clock=lambda: next(times))
+        >>> show("step 100", 0.25)  # too early
+        >>> show("step 300", 0.75)  # doctest: +ELLIPSIS
+        20... half-sets: step 300, 75 %, 0:01:30 elapsed, 0:00:30 left
+    """
+    began = clock()
+    said = began
+
+    def show(numbers: str, fraction: float | None) -> None:
+        nonlocal said
+        now = clock()
+        if now - said < every_s:
+            return
+        said, elapsed_s = now, now - began
+        parts = [numbers] if numbers else []
+        if fraction is not None:
+            parts.append(f"{100.0 * fraction:.0f} %")
+        parts.append(f"{_duration(elapsed_s)} elapsed")
+        if fraction:
+            parts.append(f"{_duration(elapsed_s * (1.0 - fraction) / fraction)} left")
+        out.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {what}: {', '.join(parts)}")
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 class RunDisplay(NamedTuple):

@@ -24,6 +24,7 @@ from cryogan.physics.noise import NoiseModel
 from cryogan.randomness import seed_for
 from cryogan.run.log import LogFollower
 from cryogan.run.processes import needs_script, pickled, script_left_out, unpickled
+from cryogan.run.threads import threads_of_each
 from cryogan.run.worker import Job, optimise
 
 Show = Callable[[list[list[dict[str, Any]]]], None]
@@ -56,7 +57,7 @@ def make_jobs(
         halves: name of the half-sets that the particles came with, to keep them.
     """
     half_sets = [particles.subset(index) for index in halves_of(particles, seed, halves)]
-    threads = max(1, (os.cpu_count() or 2) // (2 if placement is None else placement.local_size))
+    threads = threads_of_each(None if placement is None else placement.local_size)
     if objective.together:
         own = torch.device(device if placement is None else placement.device)
         task = Task(tuple(half_sets), noise, seed, own, maps, populations)

@@ -5,7 +5,6 @@ sizes of arrays, fits, nothing is measured.
 """
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cryogan.objectives.base import Objective
 from cryogan.objectives.data_parallel import Launch
 from cryogan.objectives.memory import MeasuresMemory, MemoryPlan, noise_particles
 from cryogan.particles import Particles
+from cryogan.run.threads import threads_of_each
 from cryogan.run.trials import NotMeasured, TooMuch, TrialProcess, Trials, can_be_measured
 
 PROCESS_GB = 0.3
@@ -122,13 +122,12 @@ def estimate_memory(
     if bound is not None and available_GB is not None and bound <= available_GB:
         return None
     share_GB = math.inf if available_GB is None else available_GB / processes
-    sharing = 2 if launch is None else launch.local_size
     trials = Trials(
         objective,
         noise_particles(particles),
         members,
         device,
-        threads=max(1, (os.cpu_count() or 2) // sharing),
+        threads=threads_of_each(None if launch is None else launch.local_size),
         limit_GB=share_GB,
     )
     try:

@@ -1,0 +1,42 @@
+"""Progress where there is no terminal: a line a minute."""
+
+import io
+import re
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from cryogan.cli.display import bar, minutely
+
+
+def clock_of(*times: float) -> Iterator[float]:
+    yield from times
+
+
+def test_a_line_a_minute_says_how_far_it_is_and_what_is_left() -> None:
+    out = Console(file=io.StringIO(), width=200)
+    times = clock_of(0.0, 59.0, 60.0, 61.0, 119.0, 7320.0)
+    show = minutely(out, "half-sets", clock=lambda: next(times))
+    for numbers, fraction in (
+        ("a", 0.01),
+        ("b", None),
+        ("c", 0.02),
+        ("d", 0.03),
+        ("e, f", 2 / 3),
+    ):
+        show(numbers, fraction)
+    assert isinstance(out.file, io.StringIO)
+    lines = out.file.getvalue().splitlines()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d half-sets: "
+    assert len(lines) == 2
+    assert re.fullmatch(stamp + "b, 0:01:00 elapsed", lines[0])
+    assert re.fullmatch(stamp + "e, f, 67 %, 2:02:00 elapsed, 1:01:00 left", lines[1])
+
+
+def test_short_work_writes_nothing_into_a_file_and_a_bar_on_a_terminal() -> None:
+    for terminal in (False, True):
+        file = io.StringIO()
+        out = Console(file=file, force_terminal=terminal, width=100)
+        with bar(out, "simulation") as show:
+            show("noise", 0.5)
+        assert ("simulation" in file.getvalue()) is terminal
