@@ -49,7 +49,10 @@ def clean_phantom_images(
 def known_half_set(
     particles: Particles, noise_sigma: float, volume: Tensor
 ) -> tuple[HalfSet, Tensor, LikelihoodConfig]:
-    """Centred images as the likelihood has them, with known noise: and the map in their units."""
+    """Centred images as the likelihood has them, with known noise: and the map in their units.
+
+    `volume` is a map, or basis volumes (C, D, D, D).
+    """
     assumptions = Assumptions(max_shift_percent=0.0)
     padded = PaddedBox.of(particles.box_size, assumptions.reach)
     half = HalfSet.of(particles, None, padded)
@@ -58,4 +61,5 @@ def known_half_set(
     spectra = PowerSpectra(measured.spectra.signal, flat)
     half = replace(half, measurement=replace(measured, spectra=spectra))
     config = LikelihoodConfig(assumptions=assumptions).padded(padded.share)
-    return half, padded.pad(volume[None] * gain), config
+    basis = volume if volume.ndim == 4 else volume[None]
+    return half, padded.pad(basis * gain), config

@@ -129,7 +129,7 @@ def test_the_variance_of_noise_is_that_of_windowed_images() -> None:
         ({"noise": 1.1}, "below the noise"),
         ({"junk": 0.2}, "of the images show less of the map"),
         ({"defocus_A": 1e4}, "of the images show less of the map"),
-        ({"b_factor_A2": 600.0}, " from "),
+        ({"b_factor_A2": 600.0}, " 24.0 "),
         ({"scale": 1.0 / 1.2}, "times its contrast"),
         ({"scale": 1.2}, "times its contrast"),
     ],

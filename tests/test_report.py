@@ -1,6 +1,7 @@
 """The report page: self-contained, complete, escaped; the meshes and pictures in it true."""
 
 import base64
+import csv
 import io
 import json
 import math
@@ -29,6 +30,7 @@ from cryogan.report.isosurface import (
 )
 from cryogan.report.page import write_report
 from cryogan.run.contents import read_run_contents
+from cryogan.run.folder import command_line
 
 BOX, PIXEL_SIZE_A = 32, 4.0
 SECTIONS = (
@@ -140,6 +142,9 @@ def make_run_folder(folder: Path, truth: Tensor, pixel_size_A: float, seed: int 
         "ctf": ctf,
         "noisy": ctf + 3 * rng.normal(size=clean.shape),
         "real": ctf + 3 * rng.normal(size=clean.shape),
+        "real_power": np.linspace(9.0, 1.0, box_size // 2 + 1),
+        "noisy_power": np.linspace(8.0, 2.0, box_size // 2 + 1),
+        "power_images": np.array([1500]),
     }
     np.savez(folder / "half1" / "examples.npz", **images)
     centre = box_size // 2
@@ -216,7 +221,8 @@ def test_page_is_whole_and_self_contained(run_folder: Path) -> None:
     assert page.headings == list(SECTIONS)
     assert "Left out" not in page.text
     assert page.addresses
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    kinds = ("data:image/png;base64,", "data:text/csv;base64,")
+    assert all(address.startswith(kinds) for address in page.addresses)
     assert not {"link", "iframe", "object", "embed"} & set(page.tags)
     assert "@import" not in page.source.split("<script>")[0]
     assert page.source.count("plotly.js v") == 1
@@ -225,6 +231,51 @@ def test_page_is_whole_and_self_contained(run_folder: Path) -> None:
     assert page.source.count('"showSendToCloud": false') == 4
     assert path.stat().st_size < 12e6
     assert [file.name for file in run_folder.glob(".report*")] == []
+
+
+def numbers_below(page: Page, figure: str) -> list[dict[str, str]]:
+    """The table that is linked below a figure."""
+    after = page.source.split(f'download="{figure}.csv" href="data:text/csv;base64,')[1]
+    table = base64.b64decode(after.split('"')[0]).decode()
+    return list(csv.DictReader(io.StringIO(table)))
+
+
+def test_numbers_of_curves_are_in_the_page(run_folder: Path) -> None:
+    page = Page(write_report(run_folder))
+    run = read_run_contents(run_folder)
+    assert run.fsc is not None
+    rows = [row for row in numbers_below(page, "fsc") if row["curve"] == "half-map, masked"]
+    x, y = (np.array([float(row[name]) for row in rows]) for name in ("x", "y"))
+    np.testing.assert_allclose(x, run.fsc.spatial_frequency_per_A[1:], rtol=1e-6)
+    np.testing.assert_allclose(y, run.fsc.curves["half_map_masked"][1:], rtol=1e-6)
+    assert {row["x_axis"] for row in rows} == {"spatial frequency (1/Å)"}
+    assert {row["y_axis"] for row in rows} == {"Fourier shell correlation"}
+    assert {row["y_axis"] for row in numbers_below(page, "training")} >= {"distance", "loss"}
+    assert 'download="isosurface.csv"' not in page.source
+
+
+def test_spectra_are_those_of_many_images(run_folder: Path) -> None:
+    page = Page(write_report(run_folder))
+    assert "Power spectra of 1,500 images of either kind" in page.text
+    real = [float(row["y"]) for row in numbers_below(page, "power") if row["curve"] == "real"]
+    np.testing.assert_allclose(real, np.linspace(9.0, 1.0, BOX // 2 + 1)[1:-1], rtol=1e-6)
+
+
+def test_what_never_changes_is_not_drawn(run_folder: Path) -> None:
+    curves = {row["curve"] for row in numbers_below(Page(write_report(run_folder)), "training")}
+    assert "half1, contrast" in curves
+    assert "half1, noise scale" not in curves
+
+
+def test_the_command_can_be_pasted(run_folder: Path) -> None:
+    words = ["/home/me/bin/cryogan", "reconstruct", "my set.star", "--sym", "D2"]
+    assert command_line(words) == "cryogan reconstruct 'my set.star' --sym D2"
+    assert command_line(["study.py", "a;b"]) == "python study.py 'a;b'"
+    config = json.loads((run_folder / "config.json").read_text())
+    (run_folder / "config.json").write_text(json.dumps(config | {"command": command_line(words)}))
+    page = Page(write_report(run_folder))
+    assert "cryogan reconstruct 'my set.star' --sym D2" in page.text
+    assert '<pre class="command">' in page.source
 
 
 def test_numbers_of_the_summary_appear_with_their_definitions(run_folder: Path) -> None:

@@ -65,8 +65,11 @@ def test_page_is_whole_and_self_contained(pair: tuple[Path, Path], tmp_path: Pat
     page = Page(path)
     assert page.headings == HEADINGS
     assert page.addresses
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert len(page.addresses) == 6  # three sections of two maps
+    tables = [a for a in page.addresses if a.startswith("data:text/csv;base64,")]
+    pictures = [a for a in page.addresses if a.startswith("data:image/png;base64,")]
+    assert len(tables) == 2
+    assert len(pictures) == 6  # three sections of two maps
+    assert len(page.addresses) == 8
     assert not {"link", "iframe", "object", "embed"} & set(page.tags)
     assert page.source.count("plotly.js v") == 1
     assert {file: file.read_bytes() for file in before} == before
@@ -163,7 +166,7 @@ def test_three_runs(pair: tuple[Path, Path], tmp_path: Path) -> None:
     third = make_run(tmp_path / "third one", moved(moved(chiral())))
     page = Page(write_comparison((*pair, third), tmp_path / "page.html"))
     assert "one, second and third one" in page.text
-    assert len(page.addresses) == 9
+    assert len(page.addresses) == 9 + 2  # and two tables
     for label in ("second", "third one"):
         for where in ("no mask", "soft mask"):
             assert f'"name":"{label} and one, {where}"' in page.source

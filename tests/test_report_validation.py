@@ -100,6 +100,17 @@ def test_goodness_of_fit_is_shown_and_misfits_named(
     assert read_run_contents(run_folder).fit_p_values["images"].sum() == n
 
 
+def test_one_ring_that_does_not_fit_is_named_by_its_resolution() -> None:
+    """Ring 2 of a box of 128 Å."""
+    rings = 4
+    one, error = torch.ones(rings), torch.full((rings,), 0.01)
+    variance = torch.tensor([1.0, 1.3, 1.0, 1.0])
+    found = GoodnessOfFit(
+        torch.full((100,), 0.5), torch.zeros(100), variance, one, error, 1.0, 0.01, one, error
+    )
+    assert "residuals are 30 % above the noise at 64.0 Å" in found.misfits(128.0)
+
+
 @pytest.mark.parametrize(("cfar", "warned"), [(0.49, True), (0.5, False)])
 def test_low_ratios_are_warned_of(run_folder: Path, cfar: float, warned: bool) -> None:
     changed(run_folder, "directions", cfar=cfar)

@@ -22,7 +22,7 @@ from cryogan.evaluation.alignment import align
 from cryogan.models.volume import initial_blob
 from cryogan.objectives.adversarial import losses
 from cryogan.objectives.adversarial.config import PAPER, PRESETS, AdversarialConfig, Stage
-from cryogan.objectives.adversarial.examples import example_images
+from cryogan.objectives.adversarial.examples import example_images, mean_power
 from cryogan.objectives.adversarial.loop import train
 from cryogan.objectives.adversarial.schedules import measure_convergence
 from cryogan.objectives.adversarial.simulated_images import (
@@ -581,14 +581,28 @@ def test_learnt_scales_multiply_signal_and_noise(particles):
     torch.testing.assert_close(images(True), 2.0 * clean + 3.0 * noise, atol=1e-4, rtol=1e-4)
 
 
+def test_white_noise_has_a_level_spectrum(generator):
+    """Its power is the variance of a pixel, in every shell and whatever the batches."""
+    images = 1.5 * torch.randn(600, 16, 16, generator=generator)
+    power = mean_power(images.split(250))
+    assert power.shape == (9,)
+    torch.testing.assert_close(power[1:], torch.full((8,), 2.25), rtol=0.06, atol=0.0)
+
+
 def test_example_images_show_both_streams(particles):
     """`noisy` is `ctf` and noise; `clean` has no CTF."""
     config = replace(TINY, power_limit=None, normalise=False)
     *_, last = train(particles, config, seed=1, device=CPU)
     examples = example_images(last, config)
-    assert {name: tuple(a.shape) for name, a in examples.items()} == dict.fromkeys(
-        ("real", "clean", "ctf", "noisy"), (8, 24, 24)
-    )
+    shapes = dict.fromkeys(("real", "clean", "ctf", "noisy"), (8, 24, 24))
+    shapes |= dict.fromkeys(("real_power", "noisy_power"), (13,))
+    assert {name: tuple(a.shape) for name, a in examples.items()} == shapes | {"power_images": (1,)}
+    count = len(last.data)
+    assert int(examples["power_images"]) == count
+    everything = mean_power([last.data.images.read(torch.arange(count))])
+    torch.testing.assert_close(examples["real_power"], everything, rtol=1e-4, atol=1e-6)
+    ratio = examples["noisy_power"][6:12] / everything[6:12]  # noise, mostly
+    assert 0.5 < float(ratio.mean()) < 2.0
     torch.testing.assert_close(examples["real"], last.data.images.read(torch.arange(8)))
     noise = examples["noisy"] - examples["ctf"]
     assert 0.6 < float(noise.std()) < 1.2

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryogan.cli.options import require_run
+from cryogan.cli.options import require_file, require_run
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
 _OUTPUT = "comparison.html"
+_MATTER = ("--output", "--poses")
 
 
 def make_parser() -> CommandParser:
@@ -17,9 +18,11 @@ def make_parser() -> CommandParser:
         "Write the report of a run folder again. Given two finished runs or more, write one page "
         "that compares them: results and settings side by side, half-map FSC curves in one figure, "
         "map sections, and the FSC between the maps, aligned over rotation, shift and hand to that "
-        "of the first run.",
+        "of the first run. With --poses the report of one run has a section about its particles: "
+        "histograms of spreads, log-likelihoods, p-values and probabilities, what thresholds on "
+        "them cost, and images beside the map at their poses.",
         "cryogan report run other -o comparison.html",
-        ("--output",),
+        _MATTER,
     )
     add = parser.add_argument
     add("run", type=str, nargs="+", help="run folder; of several, the first is compared with")
@@ -29,6 +32,12 @@ def make_parser() -> CommandParser:
         type=str,
         metavar="FILE",
         help=f"page that compares runs (default: {_OUTPUT}); one run has report.html in its folder",
+    )
+    add(
+        "--poses",
+        type=str,
+        metavar="FILE",
+        help="of one run: .star file that cryogan assign has written of its particles",
     )
     return parser
 
@@ -43,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
             f"The report of one run is {folders[0] / 'report.html'}; leave out --output, or give "
             "another run to compare with."
         )
+    poses = None if options.get("poses") is None else require_file(options.poses)
+    if poses is not None and len(folders) > 1:
+        raise InputError("--poses goes with the report of one run; leave out the others.")
     path = Path(_OUTPUT if output is None else output)
     if not path.parent.is_dir():
         raise InputError(f"Cannot write {path}: its folder does not exist; make it.")
@@ -50,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.report import write_comparison, write_report
 
     if len(folders) == 1:
-        print(f"report: {write_report(folders[0])}")
+        print(f"report: {write_report(folders[0], poses)}")
     else:
         print(f"comparison: {write_comparison(folders, path)}")
     return 0

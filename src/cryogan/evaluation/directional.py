@@ -1,4 +1,4 @@
-"""Resolution by direction: conical FSC and its area ratio; sampling of Fourier space by the views.
+"""Resolution by direction: the area ratio of conical FSC; sampling of Fourier space by the views.
 
 Directions are unit vectors (x, y, z); a direction and its opposite are the same, because maps are
 real.
@@ -10,19 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryogan import fourier
 from cryogan.errors import InputError
+from cryogan.evaluation.conical_fsc import conical_fsc, corrected_conical_fsc
 from cryogan.symmetry import symmetry_matrices
 
 CONE_AXES = 256
-CONE_HALF_ANGLE_DEG = 20.0
 ANISOTROPIC_CFAR = 0.5
 """A conical FSC area ratio below this points to preferred orientation (cryoSPARC's guide)."""
 
 POOR_SCF_STAR = 0.81
 """An SCF* below this, that of side views, is poor (Baldwin & Lyumkis 2020)."""
 
-_FEWEST_COEFFICIENTS = 10
 _SCF_DIRECTIONS = 4096
 _PRODUCTS = 1 << 24  # in memory at once
 
@@ -36,72 +34,13 @@ def fibonacci_hemisphere(count: int) -> Tensor:
     return torch.stack((radius * longitude.cos(), radius * longitude.sin(), z), dim=-1).float()
 
 
-def conical_fsc(
-    half1: Tensor,
-    half2: Tensor,
-    axes: Tensor,
-    *,
-    mask: Tensor | None = None,
-    half_angle_deg: float = CONE_HALF_ANGLE_DEG,
-) -> Tensor:
-    """FSC inside double cones in Fourier space (Tan et al., Nat. Methods 14, 2017).
-
-    Where a cone holds fewer than ten independent coefficients of a shell (of 20°, up to shell 5),
-    whose correlation means little, it has the FSC of the whole shell.
-
-    Args:
-        half1: (D, D, D).
-        half2: (D, D, D), in the frame of `half1`.
-        axes: (n, 3) unit vectors.
-        mask: (D, D, D) that multiplies both maps first, or None.
-        half_angle_deg: between the axis and the side of a cone.
-
-    Returns:
-        (n, D // 2 + 1) correlations of shells 0 ... D // 2; 0 where a map has no power.
-
-    Raises:
-        InputError: the maps are not cubes of one box size.
-    """
-    if half1.shape != half2.shape or half1.ndim != 3 or len(set(half1.shape)) != 1:
-        raise InputError(
-            f"Two maps of {tuple(half1.shape)} and {tuple(half2.shape)} voxels cannot be "
-            "compared; give cubes of one box size."
-        )
-    if mask is not None:
-        half1, half2 = half1 * mask, half2 * mask
-    size, axes = half1.shape[-1], axes.to(half1)
-    a, b = fourier.rfft(half1, 3), fourier.rfft(half2, 3)
-    weight = fourier.half_weights(size, half1.device)
-    power_a, power_b = a.abs().square(), b.abs().square()
-    parts = torch.stack(((a * b.conj()).real, power_a, power_b, torch.full_like(power_a, 0.5)))
-    parts = (parts * weight).flatten(1)
-    shells, order = fourier.shell_index(size, 3, half1.device).flatten().sort()
-    frequency = fourier.frequency_grid(size, 3, half1.device).reshape(-1, 3)
-    ends = torch.searchsorted(shells, torch.arange(size // 2 + 1, device=shells.device), right=True)
-    smallest_cosine = math.cos(math.radians(half_angle_deg))
-    curves = half1.new_zeros(len(axes), size // 2 + 1)
-    start = 0
-    for shell, end in enumerate(ends.tolist()):
-        sums = half1.new_zeros(4, len(axes))
-        for chosen in torch.split(order[start:end], max(_PRODUCTS // len(axes), 1)):
-            direction = torch.nn.functional.normalize(frequency[chosen], dim=-1)
-            inside = (direction @ axes.T).abs() >= smallest_cosine
-            sums += parts[:, chosen] @ inside.to(parts.dtype)
-        whole = parts[:, order[start:end]].sum(1, keepdim=True)
-        cross, power1, power2, _ = torch.where(sums[3] >= _FEWEST_COEFFICIENTS, sums, whole)
-        norm = (power1 * power2).sqrt()
-        curves[:, shell] = torch.where(norm > 0, cross / norm.clamp_min(1e-30), 0.0)
-        start = end
-    return curves
-
-
 @dataclass(frozen=True)
 class DirectionalFSC:
     """Conical FSC curves of two half-maps.
 
     Attributes:
         axes: (n, 3) of the cones.
-        curves: (n, D // 2 + 1), NaN beyond the band of the maps.
+        curves: (n, D // 2 + 1), NaN beyond the band of the maps; corrected if inside a mask.
     """
 
     axes: Tensor
@@ -138,6 +77,9 @@ def directional_fsc(
 ) -> DirectionalFSC:
     """Conical FSC about 256 axes spread over the hemisphere, cones of half-angle 20°.
 
+    Inside a mask it is corrected, cone by cone, for the correlation that the mask brings
+    (`corrected_conical_fsc`).
+
     Args:
         half1: (D, D, D), without filter.
         half2: (D, D, D), in the frame of `half1`.
@@ -148,7 +90,10 @@ def directional_fsc(
         InputError: the maps are not cubes of one box size.
     """
     axes = fibonacci_hemisphere(CONE_AXES).to(half1)
-    curves = conical_fsc(half1, half2, axes, mask=mask)
+    if mask is None:
+        curves = conical_fsc(half1, half2, axes)
+    else:
+        curves = corrected_conical_fsc(half1, half2, axes, mask)
     if last_shell is not None:
         curves[:, last_shell + 1 :] = math.nan
     return DirectionalFSC(axes, curves)

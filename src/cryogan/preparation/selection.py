@@ -1,6 +1,7 @@
 """Selection: particles of a file by row, column, class or half-set."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -168,14 +169,41 @@ def expected_losses(
     return found
 
 
+@dataclass(frozen=True)
+class ExpectedLoss:
+    """What a choice among particles is expected to cost.
+
+    Attributes:
+        kept, left_out: numbers of particles.
+        wanted_left_out: how many of those left out are expected to be wanted ones.
+        unwanted_kept: how many of those kept are expected not to be.
+    """
+
+    kept: int
+    left_out: int
+    wanted_left_out: float
+    unwanted_kept: float
+
+
+def expected_loss(wanted: NDArray[np.float64], kept: _Flags) -> ExpectedLoss:
+    """Of n particles, from the probability (n,) that each is wanted, and which are kept (n,).
+
+    Example:
+        >>> import numpy as np
+        >>> expected_loss(np.array([0.25, 0.75, 1.0]), np.array([False, True, True]))
+        ExpectedLoss(kept=2, left_out=1, wanted_left_out=0.25, unwanted_kept=0.25)
+    """
+    lost, junk = float(wanted[~kept].sum()), float((1.0 - wanted[kept]).sum())
+    return ExpectedLoss(int(kept.sum()), int((~kept).sum()), lost, junk)
+
+
 def _expected(probability: NDArray[np.float64], kept: _Flags, above: bool) -> str:
     """How many of those left out by a threshold on (n,) probabilities were wanted."""
-    wanted = probability if above else 1.0 - probability
+    loss = expected_loss(probability if above else 1.0 - probability, kept)
     do, do_not = ("a particle", "do not") if above else ("no particle", "do")
     return (
-        f"expected by {PARTICLE}: {wanted[~kept].sum():,.0f} of the {(~kept).sum():,} that this "
-        f"leaves out show {do}, {(1.0 - wanted[kept]).sum():,.0f} of the {kept.sum():,} others "
-        f"{do_not}"
+        f"expected by {PARTICLE}: {loss.wanted_left_out:,.0f} of the {loss.left_out:,} that this "
+        f"leaves out show {do}, {loss.unwanted_kept:,.0f} of the {loss.kept:,} others {do_not}"
     )
 
 

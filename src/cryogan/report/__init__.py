@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: Path, poses: Path | None = None) -> Path:
     """Write `report.html` into a run folder and return its path (see `report.page`)."""
     from cryogan.report import page
 
-    return page.write_report(run_folder)
+    return page.write_report(run_folder, poses)
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> Path:

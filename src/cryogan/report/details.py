@@ -1,6 +1,7 @@
 """Where the run came from: particles, assumptions, command, versions, time and settings."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,7 +88,7 @@ def setting_rows(run: RunContents) -> list[tuple[str, str]]:
 
 def _command(command: object) -> str | None:
     if isinstance(command, list):
-        return " ".join(map(str, command))
+        return shlex.join(map(str, command))
     return None if command is None else str(command)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-import torch
 from markupsafe import Markup
 
-from cryogan import fourier
+from cryogan.report.figure_data import csv_address, figure_csv
 from cryogan.run.contents import FloatArray, FSCTable, Record
 
 INK = "#1c2733"
@@ -33,6 +32,7 @@ def to_html(figure: go.Figure, div_id: str) -> Markup:
     """The figure as a fragment of HTML that expects plotly's JavaScript in the page.
 
     Plotly's button that uploads a figure to its makers is taken out: data may be unpublished.
+    Below curves and bars is a link to their numbers (`figure_data`).
     """
     fragment = figure.to_html(
         full_html=False,
@@ -46,7 +46,11 @@ def to_html(figure: go.Figure, div_id: str) -> Markup:
             "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "tableRotation"],
         },
     )
-    return Markup(fragment)
+    table = figure_csv(figure)
+    if table is None:
+        return Markup(fragment)
+    link = Markup('<p class="data"><a download="{}.csv" href="{}">these numbers (CSV)</a></p>')
+    return Markup(fragment) + link.format(div_id, csv_address(table))
 
 
 def curve_label(name: str) -> str:
@@ -169,6 +173,7 @@ def fsc_axes(figure: go.Figure, *tables: FSCTable) -> None:
         ticktext=[f"{t:g}" for t in ticks],
         unifiedhovertitle={"text": ""},
     )
+    figure.update_layout(meta={"x": "spatial frequency (1/Å)"})  # for `figure_csv`
     figure.update_yaxes(
         title_text="Fourier shell correlation",
         range=[max(-0.3, min(-0.05, *map(_lowest, tables))), 1.03],
@@ -184,15 +189,16 @@ def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
     """Rotationally averaged power spectra of the real and the simulated (noisy) images.
 
     The mean and the Nyquist shell, which preprocessing may remove, are left out.
+
+    Args:
+        examples: `real_power` and `noisy_power` of `RunContents.examples`, (d // 2 + 1,) each.
     """
     figure = go.Figure()
     for (name, label), colour in zip(
-        (("real", "real"), ("noisy", "simulated")), COLOURS, strict=False
+        (("real_power", "real"), ("noisy_power", "simulated")), COLOURS, strict=False
     ):
-        images = torch.from_numpy(examples[name])
-        box_size = images.shape[-1]
-        power = fourier.rfft(images).abs().square() / box_size**2
-        spectrum = fourier.shell_mean(power, box_size).mean(0).numpy()[1 : (box_size + 1) // 2]
+        box_size = 2 * (len(examples[name]) - 1)
+        spectrum = examples[name][1:-1]
         figure.add_scatter(
             x=np.arange(1, len(spectrum) + 1) / box_size,
             y=np.where(spectrum > 1e-8, spectrum, np.nan),
@@ -201,7 +207,7 @@ def power_figure(examples: dict[str, FloatArray]) -> go.Figure:
             line={"color": colour, "width": 2},
             hovertemplate="%{y:.3g}",
         )
-    style(figure, 300, hovermode="x unified", legend={"x": 1, "xanchor": "right", "y": 0.98})
+    style(figure, 300, hovermode="x unified", legend=LEGEND_ABOVE)
     figure.update_xaxes(title_text="spatial frequency (cycles per pixel of the critic's images)")
     figure.update_yaxes(title_text="mean power", type="log", dtick="D2")
     return figure
@@ -221,7 +227,8 @@ _NO_CURVES = frozenset(("step", "images_seen", "box_size", "wall_s", "cpu_s", "s
 def training_figure(logs: dict[str, list[Record]]) -> go.Figure | None:
     """Curves of every log over the images seen: distance, losses, penalty and learnt scales.
 
-    Where there are none of these, whatever numbers the records hold.
+    Where there are none of these, whatever numbers the records hold. What never changes is left
+    out.
 
     Args:
         logs: name of a task ("" if there is only one) → its records.
@@ -234,9 +241,10 @@ def training_figure(logs: dict[str, list[Record]]) -> go.Figure | None:
         for key, value in record.items()
         if is_number(value)
     }
-    present = [(title, keys) for title, keys in _PANELS if any(key in recorded for key in keys)]
-    if not present:
-        present = [(key.replace("_", " "), (key,)) for key in recorded if key not in _NO_CURVES]
+    changing = [key for key in recorded if any(varies(log, key) for log in logs.values())]
+    present = [(title, keys) for title, keys in _PANELS if any(key in changing for key in keys)]
+    if not any(key in recorded for _, keys in _PANELS for key in keys):
+        present = [(key.replace("_", " "), (key,)) for key in changing if key not in _NO_CURVES]
     if not present:
         return None
     figure = go.Figure()
@@ -245,7 +253,7 @@ def training_figure(logs: dict[str, list[Record]]) -> go.Figure | None:
         for run, (name, records) in enumerate(logs.items()):
             for dash, key in zip(("solid", "dot"), keys, strict=False):
                 x, y = _column(records, key)
-                if len(x) == 0:
+                if len(x) == 0 or key not in changing:
                     continue
                 parts = [name] if len(keys) == 1 else [name, key.replace("_", " ")]
                 label = html.escape(", ".join(filter(None, parts)))
@@ -281,6 +289,12 @@ def training_figure(logs: dict[str, list[Record]]) -> go.Figure | None:
     style(figure, 60 + 190 * len(present), hovermode="x unified")
     figure.update_xaxes(title_text="images seen", anchor="free", position=0.0, rangemode="tozero")
     return figure
+
+
+def varies(records: Iterable[Record], key: str) -> bool:
+    """Whether a number of a log changes, or stands there once."""
+    values = [record[key] for record in records if is_number(record.get(key))]
+    return len(set(values)) > 1 or len(values) == 1
 
 
 def is_number(value: object) -> bool:

@@ -15,3 +15,8 @@ def duration(seconds: float) -> str:
 def angstrom(value: float, digits: int = 1) -> str:
     """A length in Å; an infinite resolution was not reached."""
     return f"{value:.{digits}f} Å" if math.isfinite(value) else "not reached"
+
+
+def significant(value: float) -> str:
+    """Two digits or all before the point: 0.05, 3.4, 128."""
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"

@@ -5,7 +5,7 @@ from markupsafe import Markup
 from plotly.subplots import make_subplots
 
 from cryogan.report import figures
-from cryogan.report.figures import COLOURS, is_number, style
+from cryogan.report.figures import COLOURS, is_number, style, varies
 from cryogan.report.formats import duration
 from cryogan.report.template import missing, render
 from cryogan.run.contents import Record
@@ -91,14 +91,12 @@ def with_images(records: list[Record]) -> list[Record]:
 def iteration_figure(records: list[Record]) -> go.Figure:
     """Resolution, log-likelihood, rings and images over CPU seconds, a curve a phase.
 
+    What never changes is left out.
+
     Args:
         records: from `with_images`.
     """
-    panels = [
-        (key, title)
-        for key, title in _PANELS
-        if any(is_number(record.get(key)) for record in records)
-    ]
+    panels = [(key, title) for key, title in _PANELS if varies(records, key)]
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.04)
     named = set()
     for row, (key, title) in enumerate(panels, start=1):

@@ -11,6 +11,7 @@ from cryogan.report.conformation_section import conformation_section
 from cryogan.report.details import details
 from cryogan.report.header import header
 from cryogan.report.iterations import iterations
+from cryogan.report.particles import ParticleColumns, particles, read_particle_columns
 from cryogan.report.resolution import resolution
 from cryogan.report.strips import (
     molecule_appearing,
@@ -23,24 +24,29 @@ from cryogan.report.validation import validation
 from cryogan.run.contents import Record, RunContents, read_run_contents
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: Path, poses: Path | None = None) -> Path:
     """Write `report.html` into a run folder and return its path.
 
     The page needs no network and no file beside it: pictures, curves, surfaces and plotly's
     JavaScript are inside. What a run of any objective holds is shown; what it lacks is left out,
     with a line saying so.
 
+    Args:
+        run_folder: of the run.
+        poses: star file of `cryogan assign`, for a section about its particles.
+
     Raises:
-        InputError: the folder is not a run folder, or a file in it cannot be understood.
+        InputError: the folder is not a run folder, or a file cannot be understood.
     """
     run = read_run_contents(run_folder)
+    columns = None if poses is None else read_particle_columns(poses)
     scripts = ["structure.js"] if run.conformations is None else ["structure.js", "viewer.js"]
     page = render(
         "page",
         title=f"{run.path.resolve().name}: cryogan report",
         plotly=Markup(get_plotlyjs()),
         header=header(run),
-        sections=_sections(run),
+        sections=_sections(run, columns),
         scripts=scripts,
     )
     path = run_folder / "report.html"
@@ -48,7 +54,7 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def _sections(run: RunContents) -> list[tuple[str, Markup]]:
+def _sections(run: RunContents, columns: ParticleColumns | None) -> list[tuple[str, Markup]]:
     """Headings and bodies; which there are follows from what the run has logged."""
     steps = {name: records for name, records in run.logs.items() if not _has(records, "phase")}
     phases = [record for records in run.logs.values() for record in records if "phase" in record]
@@ -61,6 +67,8 @@ def _sections(run: RunContents) -> list[tuple[str, Markup]]:
         sections.append(("Conformations", conformation_section(run)))
     sections.append(("Resolution", resolution(run)))
     sections += validation(run)
+    if columns is not None:
+        sections.append(("Particles", particles(run, columns)))
     if phases:
         sections.append(("Iterations", iterations(phases)))
     if adversarial or run.examples:

@@ -108,9 +108,15 @@ def real_and_simulated(run: RunContents) -> Markup:
         for kind in present
     ]
     power = None
-    if "noisy" in images and "real" in images:
-        power = figures.to_html(figures.power_figure(images), "power")
-    return render("examples", heads=[""] * shown, rows=rows, power=power)
+    if {"real_power", "noisy_power", "power_images"} <= run.examples.keys():
+        power = figures.to_html(figures.power_figure(run.examples), "power")
+    return render(
+        "examples",
+        heads=[""] * shown,
+        rows=rows,
+        power=power,
+        images=f"{run.examples['power_images'].sum():,.0f}" if power else "",
+    )
 
 
 def molecule_appearing(run: RunContents) -> Markup:

@@ -223,8 +223,14 @@ class RunContents:
 
     @cached_property
     def examples(self) -> dict[str, FloatArray]:
-        """Arrays (n, d, d) of the first `examples.npz`: real, clean, ctf, noisy."""
-        return self._first_arrays("examples.npz", {"real": 3, "clean": 3, "ctf": 3, "noisy": 3})
+        """Arrays of the first `examples.npz`: (n, d, d) real, clean, ctf and noisy images.
+
+        Of many more real and noisy ones real_power and noisy_power (d // 2 + 1,) by shell, and
+        power_images (1,), how many.
+        """
+        names = {"real": 3, "clean": 3, "ctf": 3, "noisy": 3}
+        names |= {"real_power": 1, "noisy_power": 1, "power_images": 1}
+        return self._first_arrays("examples.npz", names)
 
     @cached_property
     def progress(self) -> dict[str, FloatArray]:

@@ -3,8 +3,9 @@
 import json
 import os
 import platform
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,10 +83,23 @@ def open_run_folder(
         "torch_version": torch.__version__,
         "python_version": platform.python_version(),
         "device": _device_name(device),
-        "command": " ".join(sys.argv),
+        "command": command_line(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_text(path, json.dumps(about | identity | {"sources": dict(sources)}, indent=2))
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command as it can be pasted into a shell: quoted, the program by its name.
+
+    Example:
+        >>> command_line(["/usr/bin/cryogan", "check", "my particles.star"])
+        "cryogan check 'my particles.star'"
+    """
+    program = Path(arguments[0])
+    if program.name in ("cryogan", "__main__.py"):
+        return shlex.join(["cryogan", *arguments[1:]])
+    return shlex.join(["python", *arguments] if program.suffix == ".py" else arguments)
 
 
 def _told_apart(value: Any) -> Any:

@@ -48,7 +48,7 @@ def write_validation(folder: Path, maps: Maps, *, structure: bool) -> dict[str, 
 
 
 def _directions(folder: Path, maps: Maps) -> dict[str, Any]:
-    """Conical FSC inside the mask: its range as a table, and the area ratio."""
+    """Conical FSC inside the mask, corrected for it: its range as a table, and the area ratio."""
     found = directional_fsc(maps.half1, maps.half2, maps.mask, last_shell=_last_shell(maps))
     curves = {"lowest": found.lowest, "mean": found.mean, "highest": found.highest}
     size = maps.mask.shape[-1]

@@ -152,7 +152,7 @@ class GoodnessOfFit:
         clear = (ratio.abs() > _NOISE) & (ratio.abs() > _SIGNIFICANT * self.error / bound)
         return [
             f"residuals are {100 * abs(more):.0f} % {'above' if more > 0 else 'below'} the noise "
-            f"from {first_A:.1f} to {last_A:.1f} Å"
+            + _range(first_A, last_A)
             for more, first_A, last_A in _runs(ratio, clear, width_A)
         ]
 
@@ -161,10 +161,17 @@ class GoodnessOfFit:
         off = self.ring_contrast - 1.0
         clear = (off.abs() > _RING_CONTRAST) & (off.abs() > _SIGNIFICANT * self.ring_contrast_error)
         return [
-            f"the images show the map at {1.0 + mean:.2f} times its contrast from {first_A:.1f} to "
-            f"{last_A:.1f} Å"
+            f"the images show the map at {1.0 + mean:.2f} times its contrast "
+            + _range(first_A, last_A)
             for mean, first_A, last_A in _runs(off, clear, width_A)
         ]
+
+
+def _range(first_A: float, last_A: float) -> str:
+    """Rings in words."""
+    if first_A == last_A:
+        return f"at {first_A:.1f} Å"
+    return f"from {first_A:.1f} to {last_A:.1f} Å"
 
 
 def _runs(values: Tensor, clear: Tensor, width_A: float) -> list[tuple[float, float, float]]:

@@ -44,7 +44,9 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.projection import volume_spectrum
 
 _PADDING = 2.0
-_MOST = 32  # cells of an image that are scored in all conformations
+_MOST = 32  # cells of an image that are scored in all conformations, for a map
+_KEPT_BYTES = 2e9  # of slices of basis volumes
+_HELD_BYTES = 256e6  # of slices that images are compared with at a time
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,11 @@ class SeriesSlices:
 
     @classmethod
     def of(
-        cls, spectra: Tensor, harmonics: CircularHarmonics, level: Level, most_bytes: float = 2e9
+        cls,
+        spectra: Tensor,
+        harmonics: CircularHarmonics,
+        level: Level,
+        most_bytes: float = _KEPT_BYTES,
     ) -> "SeriesSlices":
         """Slices; made on demand if all together take over `most_bytes`."""
         directions, band = (
@@ -177,19 +183,36 @@ class References:
         latent_grid: the conformations.
         levels: of the search for poses.
         references: for every anchor of the latent_grid, slices of its map at every level.
-        slices: of the basis volumes at the finest level; None for one structure.
+        slices: of the basis volumes at the finest level, and at others where posteriors may be
+            taken; None at the rest. Empty for one structure.
     """
 
     latent_grid: LatentGrid
     levels: Sequence[Level]
     references: Sequence[Sequence[Reference]]
-    slices: SeriesSlices | None
+    slices: Sequence[SeriesSlices | None]
+
+    @property
+    def is_series(self) -> bool:
+        """Whether images are compared with conformations, not with one structure."""
+        return len(self.slices) > 0
+
+    @property
+    def ends_anywhere(self) -> bool:
+        """Whether posteriors can be taken at every level that is `complete`.
+
+        Searches with several conformations can only be joined at the finest one.
+        """
+        return not self.is_series or len(self.references) == 1
 
     def until(self, number: int) -> "References":
-        """For a search that ends at a level; of one structure."""
+        """For a search that ends at a level, if it `ends_anywhere`."""
         end = number + 1
         return replace(
-            self, levels=self.levels[:end], references=[each[:end] for each in self.references]
+            self,
+            levels=self.levels[:end],
+            references=[each[:end] for each in self.references],
+            slices=self.slices[:end],
         )
 
 
@@ -200,7 +223,13 @@ def references_of(
     spectra = volume_spectrum(maps, _PADDING)
     anchors = torch.einsum("ac,czyx->azyx", latent_grid.anchors.to(spectra), spectra)
     references = [[reference(anchor, harmonics, level) for level in levels] for anchor in anchors]
-    slices = SeriesSlices.of(spectra, harmonics, levels[-1]) if len(maps) > 1 else None
+    if len(maps) == 1:
+        return References(latent_grid, levels, references, ())
+    wanted = [level.complete and len(anchors) == 1 for level in levels[:-1]] + [True]
+    slices = [
+        SeriesSlices.of(spectra, harmonics, level, _KEPT_BYTES / sum(wanted)) if needed else None
+        for level, needed in zip(levels, wanted, strict=True)
+    ]
     return References(latent_grid, levels, references, slices)
 
 
@@ -262,7 +291,9 @@ def posterior_of(
 ) -> Posterior:
     """Search poses with a few conformations, and score those found in all conformations.
 
-    Contrast is that of one structure only: conformations differ in it.
+    At a level that is `complete`, all poses are that the search has kept: of the few that are
+    best for the mean map, those of a conformation far from it may be none, and its probability
+    would come out too small. Contrast is that of one structure only: conformations differ in it.
 
     Args:
         observations: n images.
@@ -270,10 +301,11 @@ def posterior_of(
         max_log_likelihood: posteriors are annealed such that the log-likelihood of the best pose
             of the average image is no more than this.
         image_model: contrast, and images without a particle.
-        start: of one structure: cells of the last level but one, if it was searched before.
+        start: cells of the last level but one, if it was searched before, and `references`
+            `ends_anywhere`.
         group: the processes whose images are annealed alike; all call this.
     """
-    if references.slices is None:
+    if not references.is_series:
         cells = search(observations, references.references[0], references.levels, start=start)
         mean = square = torch.ones_like(cells.score)
         if image_model.contrast_sd > 0.0:
@@ -299,16 +331,28 @@ def posterior_of(
             (weight * mean).sum(dim=1),
             (weight * square).sum(dim=1),
         )
-    latent_grid = references.latent_grid
+    latent_grid, level, slices = (
+        references.latent_grid,
+        references.levels[-1],
+        references.slices[-1],
+    )
+    assert slices is not None
+    keep = level.most if level.complete and references.ends_anywhere else _MOST
     scores, found = [], []
     for begin in range(0, len(observations), SEARCHED_TOGETHER):
-        part = observations[begin : begin + SEARCHED_TOGETHER]
+        chunk = slice(begin, begin + SEARCHED_TOGETHER)
+        part, from_ = observations[chunk], None if start is None else start[chunk]
         searches = [
-            search(part, each, references.levels).promising(_MOST) for each in references.references
+            search(part, each, references.levels, start=from_).promising(keep)
+            for each in references.references
         ]
-        cells = distinct(searches).promising(_MOST)
+        cells = distinct(searches).promising(keep)
         found.append(cells)
-        scores.append(score_over_latents(part, cells, references.slices, latent_grid))
+        image_bytes = 8 * cells.score.shape[1] * len(slices.band.order) * len(slices.spectra)
+        at_once = max(1, int(_HELD_BYTES / image_bytes))
+        few = [slice(k, k + at_once) for k in range(0, len(part), at_once)]
+        each_score = [score_over_latents(part[k], cells[k], slices, latent_grid) for k in few]
+        scores.append(torch.cat(each_score))
     most = max(cells.score.shape[1] for cells in found)
     cells = joined([cells.padded(most) for cells in found], 0)
     pad = torch.nn.functional.pad

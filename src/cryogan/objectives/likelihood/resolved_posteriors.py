@@ -19,6 +19,7 @@ from cryogan.objectives.likelihood.search_levels import Level
 
 _RESOLVED = 16.0  # effective poses: as many as a Gaussian of half a step along five axes has
 _MOST = 2048  # cells of an image that a level keeps
+_SERIES_AT_ONCE = 64  # images that are compared with conformations
 
 
 def complete(levels: Sequence[Level]) -> list[Level]:
@@ -34,21 +35,27 @@ def resolved_posteriors(
 ) -> Iterator[tuple[Tensor, Level, Posterior]]:
     """Posteriors of n images in groups: their rows, the level of the poses, and the posteriors.
 
-    Only levels of the whole band count. Those of conformations are on the finest level.
+    Only levels of the whole band count. Posteriors over classes are on the finest level: each class
+    has searched its own poses.
 
     Args:
         observations: n images.
         references: of levels from `complete`.
         image_model: contrast, and images without a particle.
     """
-    levels, row = references.levels, torch.arange(len(observations))
+    every = torch.arange(len(observations))
+    for row in torch.split(every, _SERIES_AT_ONCE) if references.is_series else [every]:
+        yield from _by_level(observations, row, references, image_model)
+
+
+def _by_level(
+    observations: Observations, row: Tensor, references: References, image_model: ImageModel
+) -> Iterator[tuple[Tensor, Level, Posterior]]:
+    """Of the images of some rows."""
+    levels, start = references.levels, None
     last = len(levels) - 1
-    if references.slices is not None:
-        yield row, levels[last], posterior_of(observations, references, image_model=image_model)
-        return
-    start = None
     for number, level in enumerate(levels):
-        if level.rings < levels[last].rings:
+        if level.rings < levels[last].rings or (number < last and not references.ends_anywhere):
             continue
         found = posterior_of(
             observations[row], references.until(number), image_model=image_model, start=start

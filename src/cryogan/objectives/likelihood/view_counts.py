@@ -62,7 +62,7 @@ class ViewCounts:
             particle: (n,) probabilities that they show a particle.
         """
         grid, levels = references.latent_grid, references.levels
-        contrast_sd = image_model.contrast_sd if references.slices is None else 0.0
+        contrast_sd = 0.0 if references.is_series else image_model.contrast_sd
         parts = [
             log_likelihood_by_view(observations, each, levels, contrast_sd)
             for each in references.references
