@@ -5,8 +5,8 @@
 Noise alone (white; coloured; like measured background, with ramps and a spectrum of its own) should
 never give "structure found"; a molecule at ten SNRs should, where its map agrees with the truth
 (FSC 0.5) to better than four times Nyquist. Runs go through `cryogan.reconstruct` with its default
-settings, which take 190 to 300 CPU seconds a run of noise; with `--short`, of fewer initialisations
-and iterations and without shifts, 17. Rows are added to `verdict_calibration.csv` or, of short
+settings, which take 190 to 300 CPU seconds a run of noise; with `--short`, of fewer initialisations,
+attempts and iterations and without shifts, about 25. Rows are added to `verdict_calibration.csv` or, of short
 runs, `verdict_calibration_short.csv` one by one; runs that are in it are not made again; `--limit`
 makes no more than so many. The false and missed verdicts are counted last.
 """
@@ -35,7 +35,8 @@ FOUND, NOTHING = "structure found", "no structure"
 SHORT = {
     "max_shift": "0",
     "settings": {
-        "initialisations": 2,
+        "initialisations": 1,
+        "initial_attempts": 2,
         "initial_batches": 4,
         "initial_batch_size": 150,
         "initial_rings": (5, 7),
