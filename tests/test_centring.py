@@ -105,6 +105,11 @@ def test_junk_does_not_widen_the_displacements() -> None:
     assert found.remaining_sd_A == pytest.approx(clean.remaining_sd_A, rel=0.2)
     assert float(found.particle[: 2 * count].mean()) < 0.1
     assert float(found.particle[2 * count :].mean()) > 0.9
+    after, _ = centred(particles)
+    half = HalfSet.of(after.subset(torch.arange(1, len(after), 2)))
+    shows = half.likely[half.likely >= count]  # half of 2 count images are junk
+    assert len(half.likely) - len(shows) < 0.1 * count
+    assert len(shows) > 0.9 * (len(half) - count)
 
 
 def test_centred_particles_stay_where_they_are() -> None:

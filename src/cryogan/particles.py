@@ -282,6 +282,7 @@ class Particles:
         pixel_size_A: the pixel size of the images.
         source: the file that they were read from; None for images in memory.
         half: (n,) int64, the half-set that each was in before, 1 or 2; None if unknown.
+        shown: (n,) probability that each image shows a particle; None if unknown.
     """
 
     stack: ImageStack
@@ -289,6 +290,7 @@ class Particles:
     pixel_size_A: float
     source: ParticleSource | None = None
     half: Tensor | None = None
+    shown: Tensor | None = None
 
     @property
     def box_size(self) -> int:
@@ -299,6 +301,6 @@ class Particles:
 
     def subset(self, index: Tensor) -> "Particles":
         """The particles of `index` ((n,) int64), still lazily read."""
-        half = None if self.half is None else self.half[index]
+        half, shown = (None if each is None else each[index] for each in (self.half, self.shown))
         stack, ctf = SubsetStack(self.stack, index), self.ctf[index]
-        return replace(self, stack=stack, ctf=ctf, source=None, half=half)
+        return replace(self, stack=stack, ctf=ctf, source=None, half=half, shown=shown)

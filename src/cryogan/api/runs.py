@@ -165,8 +165,7 @@ def reconstruct(
     objective, views = opened_views(objective)
     particles = with_metadata_notes(particles)
     noise, noise_name = opened_noise(noise, particles)
-    if launch is None or not objective.together:  # else refused for another reason
-        _check(objective, cropped(particles, box_size, resolution_A))
+    _check(objective, cropped(particles, box_size, resolution_A))
     whole, _ = normalised(particles)
     assumed = objective.config.assumptions
     ready = prepared_images(

@@ -80,7 +80,8 @@ class CentredStack(DerivedStack):
 def centred(particles: Particles) -> tuple[Particles, Displacements]:
     """The particles (normalised) with centred images, and where they were.
 
-    What was found is added to the summary of the particles' source.
+    What was found is added to the summary of the particles' source, and kept as
+    `Particles.shown`.
 
     Raises:
         InputError: an image cannot be read.
@@ -105,7 +106,7 @@ def centred(particles: Particles) -> tuple[Particles, Displacements]:
                 f"their diameter is about {found.diameter_A:.0f} Å"
             )
         source = replace(source, summary=f"{source.summary}\n{words}")
-    return replace(after, source=source), found
+    return replace(after, source=source, shown=found.particle), found
 
 
 def measure_displacements(particles: Particles, measured: Measurement) -> Displacements:

@@ -29,7 +29,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.symmetry import symmetry_matrices
 
 _CHUNK = 2048
-_FEW = 500  # images by whose residuals noise is measured before it is needed
+_FEW = 300  # images by whose residuals noise is measured
 _HELD_BYTES = 500_000_000  # of coefficients, before they are put into equations
 _CHANGE = 0.3  # expected power of a change of shape, in units of the molecule's
 _SATURATION = 4.0  # cycles per box: the motion of a part leaves the lowest shells as they are
@@ -49,8 +49,8 @@ class EStep:
         shifts: moments of the shifts; None where they are not searched.
         images: moments of contrast, and how many images show a particle.
         views: posterior mass by viewing direction; None unless it was asked for.
-        left: (2, R) mean residual of the images in each ring, and their mean power, in units of
-            the noise; None unless it was asked for.
+        left: (2, R) mean residual of up to 300 images in each ring, and their mean power, in units
+            of the noise; None unless it was asked for.
     """
 
     log_likelihood: float
@@ -131,7 +131,10 @@ def e_step(
     device, counted = maps.device, torch.zeros(len(index), dtype=torch.bool)
     if view_images > 0:
         counted[torch.randperm(len(index), generator=generator)[:view_images]] = True
-    draw = torch.rand(len(index) if generator is not None else 0, generator=generator)
+    draw = torch.full((len(index),), -1.0)  # for residuals, of a few
+    if generator is not None:
+        few = torch.randperm(len(index), generator=generator)[:_FEW]
+        draw[few] = torch.rand(len(few), generator=generator)
     count, group = len(index), half.group
     parts = math.ceil(group.largest_share(count, SEARCHED_TOGETHER) / _CHUNK)
     index, counted, draw = (group.share(each, SEARCHED_TOGETHER) for each in (index, counted, draw))
@@ -142,7 +145,7 @@ def e_step(
     shifts: ShiftMoments | None = None
     images = ImageMoments()
     views: ViewCounts | None = None
-    left = []
+    left = torch.zeros(3, levels[-1].rings)
     latent = torch.zeros(len(latent_grid.prior), device=device)
     many = chunk * max(1, _HELD_BYTES // (8 * len(harmonics.order) * chunk))
     rows = torch.arange(len(index))
@@ -163,9 +166,12 @@ def e_step(
                 some, shown = seen[-1][viewed.to(device)], found.particle[viewed.to(device)]
                 more = ViewCounts.of(some, references, image_model, shown)
                 views = more if views is None else views + more
-            if generator is not None:
-                rest = residuals(half, part, found, maps, levels[-1], draw[row], image_model)
-                left.append(_sum_by_ring(rest, found.particle, image_model))
+            few = (draw[row] >= 0.0).nonzero()[:, 0]
+            if len(few):
+                at = found[few.to(device)]
+                drawn = draw[row[few]]
+                rest = residuals(half, part[few], at, maps, levels[-1], drawn, image_model)
+                left += _sum_by_ring(rest, at.particle, image_model)
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
         equations = normal_equations(
             Observations.joined(seen),
@@ -187,7 +193,7 @@ def e_step(
         group.total(shifts),
         group.total(images) or images,
         group.total(views),
-        _mean_by_ring(group.sum(torch.stack(left).sum(0))) if left else None,
+        None if generator is None else _mean_by_ring(group.sum(left)),
     )
 
 
@@ -216,7 +222,7 @@ def with_residual_noise(
     image_model: ImageModel,
     generator: torch.Generator,
 ) -> HalfSet:
-    """A half-set whose noise is what `maps` leave of up to 500 of its images; as for `e_step`."""
+    """A half-set whose noise is what `maps` leave of up to 300 of its images; as for `e_step`."""
     index = torch.randperm(len(half), generator=generator)[:_FEW].sort().values
     maps = _within(maps, levels[-1].rings)
     references = references_of(maps, latent_grid, harmonics, levels)

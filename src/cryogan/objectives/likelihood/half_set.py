@@ -108,6 +108,15 @@ class HalfSet:
     split: PowerSplit | None = None
     group: ProcessGroup = SINGLE_PROCESS
 
+    @property
+    def likely(self) -> Tensor:
+        """(m,) int64 images that show a particle more likely than not; all if most would not."""
+        every = torch.arange(len(self))
+        if self.particles.shown is None:
+            return every
+        likely = every[self.particles.shown >= 0.5]
+        return likely if 2 * len(likely) >= len(every) else every
+
     @classmethod
     def of(
         cls,

@@ -64,6 +64,8 @@ def initial_model(
 ) -> Iterator[InitialStep]:
     """A coarse map of a half-set by frequency marching, from random numbers or from a poor map.
 
+    Of images that are likely to show no particle (`HalfSet.likely`) none is used.
+
     Several random initialisations see the same batches; the one of the highest log-likelihood in
     the middle band continues. The log-likelihood is that of the map before the batch, so that
     fitted noise hardly counts.
@@ -89,6 +91,7 @@ def initial_model(
     else:
         starts = [rescale_volume(start.to(device), size)]
     volumes = [volume[None] * mask for volume in starts]
+    likely = half.group.from_first(lambda: half.likely)
     poses = torch.Generator()  # of its own, so that batches do not depend on what is tried
     poses.manual_seed(int(torch.randint(2**62, (), generator=generator)))
     for rings in range(max(first, start_rings), last + 1):
@@ -100,11 +103,11 @@ def initial_model(
         max_log_likelihood = low * (high / low) ** min(1.0, (rings - first) / 5)
         compared = torch.zeros(len(volumes))
         for number in range(config.initial_batches):
-            index = torch.randperm(len(half), generator=generator)[: config.initial_batch_size]
+            index = torch.randperm(len(likely), generator=generator)[: config.initial_batch_size]
             found = [
                 e_step(
                     half,
-                    index,
+                    likely[index],
                     volume,
                     SINGLE_STRUCTURE,
                     levels,
