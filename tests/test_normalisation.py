@@ -64,6 +64,19 @@ def test_images_of_one_scale_keep_it_and_others_are_brought_to_it(particles, gen
     assert float(gain.log().mean()) == pytest.approx(float(factor.log().mean()), abs=0.02)
 
 
+def test_what_chance_leaves_of_scales_is_known(generator):
+    """Images of one scale keep it: nothing is left. Others differ by the error of their scale."""
+    volume = phantom_map(BOX, 6.0)[None]
+    particles = centred_particles(volume, 6.0, 1000, -5.0, generator).particles
+    images = images_of(particles)
+    assert normalised(particles)[0].scale_sd < 0.005
+    factor = 10.0 ** (2.0 * torch.rand(1000, 1, 1, generator=generator) - 1.0)
+    found, _ = normalised(with_images(particles, images * factor))
+    gain = images_of(found).square().mean((1, 2)) / level(images).square().mean((1, 2))
+    assert found.scale_sd == pytest.approx(0.5 * float(gain.log().std()), rel=0.15)
+    assert found.subset(torch.arange(10)).scale_sd == found.scale_sd
+
+
 def test_hot_pixels_are_set_to_zero_and_only_they(particles):
     images = images_of(particles)
     plain = images_of(normalised(particles)[0])

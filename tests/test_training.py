@@ -28,6 +28,7 @@ from cryogan.objectives.adversarial.schedules import measure_convergence
 from cryogan.objectives.adversarial.simulated_images import (
     draw_conditions,
     draw_noise,
+    draw_scales,
     render,
     simulate_batch,
 )
@@ -35,6 +36,7 @@ from cryogan.objectives.adversarial.stage import limited_to, prepare_stage, prep
 from cryogan.objectives.adversarial.state import begin_stage
 from cryogan.objectives.adversarial.step import adversarial_step, in_bfloat16, scores_of
 from cryogan.objectives.assumptions import Assumptions
+from cryogan.objectives.data_parallel import ProcessGroup
 from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.ctf import ctf
@@ -579,6 +581,25 @@ def test_learnt_scales_multiply_signal_and_noise(particles):
         state.log_scales.copy_(torch.tensor([2.0, 3.0]).log())
     torch.testing.assert_close(images(False), 2.0 * clean)
     torch.testing.assert_close(images(True), 2.0 * clean + 3.0 * noise, atol=1e-4, rtol=1e-4)
+
+
+def test_simulated_images_differ_in_scale_as_particles_do(particles):
+    """By chance, drawn for a whole batch, of which members of a group take their parts."""
+    state, data, _ = begun(particles, TINY)
+    config, data = (
+        replace(TINY, batch_size=1024, stages=(Stage(16, 1024),)),
+        replace(data, scale_sd=0.3),
+    )
+    start = state.generator.get_state()
+    scales = draw_scales(state, config, data)
+    assert scales.shape == (1024, 1, 1)
+    assert float(scales.log().std()) == pytest.approx(0.3, rel=0.1)
+    assert float(scales.log().mean()) == pytest.approx(0.0, abs=0.04)
+    parts = []
+    for rank in (0, 1):
+        state.generator.set_state(start)
+        parts.append(draw_scales(state, config, data, ProcessGroup(rank, 2)))
+    assert torch.equal(torch.cat(parts), scales)
 
 
 def test_white_noise_has_a_level_spectrum(generator):

@@ -283,6 +283,8 @@ class Particles:
         source: the file that they were read from; None for images in memory.
         half: (n,) int64, the half-set that each was in before, 1 or 2; None if unknown.
         shown: (n,) probability that each image shows a particle; None if unknown.
+        scale_sd: standard deviation of the logarithm of the images' scales, as far as it is left by
+            normalisation.
     """
 
     stack: ImageStack
@@ -291,6 +293,7 @@ class Particles:
     source: ParticleSource | None = None
     half: Tensor | None = None
     shown: Tensor | None = None
+    scale_sd: float = 0.0
 
     @property
     def box_size(self) -> int:

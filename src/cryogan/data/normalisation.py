@@ -4,6 +4,7 @@ All images are looked at once, before anything is measured on them. A nuisance m
 map, so that it is removed from every set alike, whatever the set says of itself.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -109,7 +110,8 @@ def normalised(particles: Particles) -> tuple[Particles, Tensor]:
     Pixels beyond eight standard deviations, or beyond twice what is usual in the set, are set to
     zero. The scale of an image is the standard deviation of its background, drawn towards the
     set's mean by the share of its variation that is chance: what differs in the same way left and
-    right of the particle is real (an intraclass correlation). The set keeps its mean scale.
+    right of the particle is real (an intraclass correlation). The set keeps its mean scale. What
+    images differ in afterwards, by chance, is `Particles.scale_sd`.
 
     Images are left out that are constant, or whose standard deviation is 30 times that of the set's
     median or a thirtieth of it, or of whose pixels more than 1 % are hot.
@@ -143,11 +145,12 @@ def normalised(particles: Particles) -> tuple[Particles, Tensor]:
         )
     good = ~bad
     scale = torch.ones(len(bad), dtype=torch.float64)
-    scale[good] = _scales(seen.sides[good], seen.deviation[good])
+    scale[good], scale_sd = _scales(seen.sides[good], seen.deviation[good])
     peak = _peak_limit(stack) * seen.deviation
     clean = NormalisedStack(stack, seen.plane, peak.float(), scale.float())
     words = _words(seen, scale, good, reasons, particles)
-    result = replace(particles, stack=clean)
+    # rounded, so that a run resumed with other threads is the same run
+    result = replace(particles, stack=clean, scale_sd=round(scale_sd, 4))
     if bool(bad.any()):
         result = result.subset(good.nonzero()[:, 0])
     return replace(result, source=_source(particles, good, words)), good.nonzero()[:, 0]
@@ -203,17 +206,23 @@ def _look_at(images: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor, Tens
     return plane, rms, torch.stack(sides, dim=1), (~used).sum(dim=(-2, -1))
 
 
-def _scales(sides: Tensor, deviation: Tensor) -> Tensor:
-    """(n,) scale of every image relative to the set's, as far as it is not chance."""
+def _scales(sides: Tensor, deviation: Tensor) -> tuple[Tensor, float]:
+    """(n,) scale of every image relative to the set's, as far as it is not chance; and its error.
+
+    The error is the standard deviation of its logarithm: of chance that counts as real, and of what
+    is real and counts as chance.
+    """
     logs = 0.5 * (sides.square() + _TOTAL * deviation.square()[:, None]).log()
     logs = logs - logs.mean()
     if len(logs) < 2:
-        return torch.ones(len(logs), dtype=logs.dtype)
+        return torch.ones(len(logs), dtype=logs.dtype), 0.0
     mine = logs.mean(dim=1)
     left, right = logs.T
-    real = ((left - left.mean()) * (right - right.mean())).mean()
-    share = float((real / mine.var(correction=0).clamp_min(1e-300)).clamp(0.0, 1.0))
-    return (share * mine).exp()
+    real = max(float(((left - left.mean()) * (right - right.mean())).mean()), 0.0)
+    chance = 0.25 * float((left - right).var(correction=0))
+    share = min(real / max(float(mine.var(correction=0)), 1e-300), 1.0)
+    error = math.sqrt(share**2 * chance + (1.0 - share) ** 2 * real)
+    return (share * mine).exp(), error
 
 
 def _words(

@@ -37,6 +37,8 @@ def simulate_batch(
     transfer = ctf_of(ctf_params, data.box_size, data.pixel_size_A)
     noise = draw_noise(state, config, data, group)
     images = render(state, config, data, spectrum, pose, transfer, noise, mixture.coefficients)
+    if data.scale_sd > 0.0:
+        images = images * draw_scales(state, config, data, group)
     return preprocess(images, settings, transfer)
 
 
@@ -69,6 +71,17 @@ def draw_noise(
     """Noise images, from the stage's noise model."""
     noise = data.noise.draw(config.batch_size, state.generator)
     return data.noise.finish(group.mine(noise).to(data.images.device))
+
+
+def draw_scales(
+    state: AdversarialState,
+    config: AdversarialConfig,
+    data: StageData,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> Tensor:
+    """(n, 1, 1) scales of images: those of particles are estimated, and differ by chance."""
+    logs = data.scale_sd * torch.randn(config.batch_size, generator=state.generator)
+    return group.mine(logs).exp()[:, None, None].to(data.images.device)
 
 
 def render(

@@ -71,6 +71,7 @@ class StageData:
         spectra: signal and noise power at the stage's box, in units of the noise.
         noise: what noise is drawn from, at the stage's box and in the same units.
         orientations: what those of simulated images are drawn from.
+        scale_sd: standard deviation of the logarithm of the images' scales.
     """
 
     images: RealImages
@@ -79,6 +80,7 @@ class StageData:
     spectra: PowerSpectra
     noise: NoiseModel
     orientations: Orientations
+    scale_sd: float = 0.0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -110,6 +112,7 @@ def prepare_stage(
         spectra,
         _noise_at(size, config, spectra.noise, measurement.noise_gain, noise),
         orientations,
+        particles.scale_sd,
     )
 
 
