@@ -25,6 +25,7 @@ from cryogan.objectives.likelihood.em_step import (
     signal_prior_of,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.image_model import FIRST
 from cryogan.objectives.likelihood.normal_equations import solve
 from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, latent_grid_of
 from cryogan.objectives.likelihood.side_by_side import SideBySide
@@ -64,7 +65,8 @@ def initial_model(
 ) -> Iterator[InitialStep]:
     """A coarse map of a half-set by frequency marching, from random numbers or from a poor map.
 
-    Of images that are likely to show no particle (`HalfSet.likely`) none is used.
+    Of images that are likely to show no particle (`HalfSet.likely`) none is used; contrast varies as
+    it does in refinement before it is estimated.
 
     Several random initialisations see the same batches; the one of the highest log-likelihood in
     the middle band continues. The log-likelihood is that of the map before the batch, so that
@@ -114,7 +116,8 @@ def initial_model(
                     rings,
                     harmonics,
                     max_log_likelihood,
-                    generator=poses,
+                    FIRST,
+                    poses,
                 )
                 for volume in volumes
             ]
