@@ -65,8 +65,8 @@ def initial_model(
 ) -> Iterator[InitialStep]:
     """A coarse map of a half-set by frequency marching, from random numbers or from a poor map.
 
-    Of images that are likely to show no particle (`HalfSet.likely`) none is used; contrast varies as
-    it does in refinement before it is estimated.
+    Of images that are likely to show no particle (`HalfSet.likely`) none is used. Contrast varies
+    as it does in refinement before it is estimated.
 
     Several random initialisations see the same batches; the one of the highest log-likelihood in
     the middle band continues. The log-likelihood is that of the map before the batch, so that
