@@ -310,6 +310,20 @@ def test_a_wrong_number_of_processes_is_refused_once(dataset, tmp_path, monkeypa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("count", "size", "together"), [(500, 4, 16), (61, 2, 16), (40, 3, 16)])
+def test_every_image_is_in_one_share_and_none_is_empty(count, size, together):
+    """Shares are of whole runs, but for the last, where there is a run for each process."""
+    shares = [ProcessGroup(rank, size).share(torch.arange(count), together) for rank in range(size)]
+    assert torch.cat(shares).tolist() == list(range(count))
+    lengths = [len(share) for share in shares]
+    assert min(lengths) > 0
+    assert max(lengths) == ProcessGroup(0, size).largest_share(count, together)
+    if count >= size * together:
+        assert all(length % together == 0 for length in lengths[:-1])
+    else:
+        assert max(lengths) - min(lengths) <= 1
+
+
 def test_every_process_needs_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     Launch(0, 4, 0, 2).check(8, "cuda")

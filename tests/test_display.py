@@ -15,14 +15,14 @@ def clock_of(*times: float) -> Iterator[float]:
 
 def test_a_line_a_minute_says_how_far_it_is_and_what_is_left() -> None:
     out = Console(file=io.StringIO(), width=200)
-    times = clock_of(0.0, 59.0, 60.0, 61.0, 119.0, 7320.0)
+    times = clock_of(0.0, 20.0, 60.0, 61.0, 119.0, 7220.0)
     show = minutely(out, "half-sets", clock=lambda: next(times))
     for numbers, fraction in (
-        ("a", 0.01),
+        ("a", 0.5),  # of a run that is resumed
         ("b", None),
-        ("c", 0.02),
-        ("d", 0.03),
-        ("e, f", 2 / 3),
+        ("c", 0.51),
+        ("d", 0.52),
+        ("e, f", 0.9),
     ):
         show(numbers, fraction)
     assert isinstance(out.file, io.StringIO)
@@ -30,7 +30,7 @@ def test_a_line_a_minute_says_how_far_it_is_and_what_is_left() -> None:
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d half-sets: "
     assert len(lines) == 2
     assert re.fullmatch(stamp + "b, 0:01:00 elapsed", lines[0])
-    assert re.fullmatch(stamp + "e, f, 67 %, 2:02:00 elapsed, 1:01:00 left", lines[1])
+    assert re.fullmatch(stamp + "e, f, 90 %, 2:00:20 elapsed, 0:30:00 left", lines[1])
 
 
 def test_short_work_writes_nothing_into_a_file_and_a_bar_on_a_terminal() -> None:

@@ -218,6 +218,12 @@ def test_a_pixel_size_given_goes_into_the_optics_table(star: Path, tmp_path: Pat
     assert "rlnMagnification" not in particles
 
 
+def test_a_table_of_optics_groups_without_rows(star: Path) -> None:
+    lines = star.read_text().splitlines(keepends=True)
+    star.write_text("".join(line for line in lines if "opticsGroup1" not in line))
+    complaint(lambda: read_particles(star), f"optics groups of {star} has no rows")
+
+
 def test_optics_groups_in_any_order(star: Path) -> None:
     edit(star, "1 opticsGroup1", "7 opticsGroup7 200 2.7 0.1 1.5 8 2\n1 opticsGroup1")
     edit(star, "000002@a.mrcs 1", "000002@a.mrcs 7.0")

@@ -65,18 +65,21 @@ def minutely(
 
     Example:
         >>> from cryogan.cli.display import console, minutely
-        >>> times = iter([0.0, 30.0, 90.0])
+        >>> times = iter([0.0, 0.0, 90.0])
         >>> show = minutely(console(), "half-sets", clock=lambda: next(times))
-        >>> show("step 100", 0.25)  # too early
+        >>> show("step 0", 0.0)  # too early
         >>> show("step 300", 0.75)  # doctest: +ELLIPSIS
         20... half-sets: step 300, 75 %, 0:01:30 elapsed, 0:00:30 left
     """
     began = clock()
     said = began
+    first: tuple[float, float] | None = None  # a resumed run begins with what was done before
 
     def show(numbers: str, fraction: float | None) -> None:
-        nonlocal said
+        nonlocal said, first
         now = clock()
+        if first is None and fraction is not None:
+            first = now, fraction
         if now - said < every_s:
             return
         said, elapsed_s = now, now - began
@@ -84,8 +87,9 @@ def minutely(
         if fraction is not None:
             parts.append(f"{100.0 * fraction:.0f} %")
         parts.append(f"{_duration(elapsed_s)} elapsed")
-        if fraction:
-            parts.append(f"{_duration(elapsed_s * (1.0 - fraction) / fraction)} left")
+        if first is not None and fraction is not None and fraction > first[1]:
+            left_s = (now - first[0]) * (1.0 - fraction) / (fraction - first[1])
+            parts.append(f"{_duration(left_s)} left")
         out.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {what}: {', '.join(parts)}")
 
     return show

@@ -66,6 +66,10 @@ class Lookup:
                 "says which particle is in which; add it."
             )
         known = optics.numbers("rlnOpticsGroup")
+        if len(known) == 0:
+            raise InputError(
+                f"The table of optics groups of {table.path} has no rows; add them or remove it."
+            )
         _, first = np.unique(known, return_index=True)
         if len(first) < len(known):
             row = min(set(range(len(known))) - set(first.tolist()))

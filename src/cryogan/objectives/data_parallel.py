@@ -73,7 +73,10 @@ class ProcessGroup:
         return batch[self.rank * share : (self.rank + 1) * share]
 
     def share(self, values: Tensor, together: int = 1) -> Tensor:
-        """This process's part of (n, ...) values: whole runs of `together`, but for the last."""
+        """This process's part of (n, ...) values: whole runs of `together`, but for the last.
+
+        Of less than one run for each process, parts that differ by one at most.
+        """
         ends = self._ends(len(values), together)
         return values[ends[self.rank] : ends[self.rank + 1]]
 
@@ -83,6 +86,8 @@ class ProcessGroup:
         return max(end - begin for begin, end in pairwise(ends))
 
     def _ends(self, count: int, together: int) -> list[int]:
+        if count < self.size * together:
+            together = 1
         ends = [count * k // (self.size * together) * together for k in range(self.size)]
         return [*ends, count]
 

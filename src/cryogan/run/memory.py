@@ -168,8 +168,10 @@ def _measured(plan: MemoryPlan, trials: Trials, enough_GB: float) -> tuple[float
     return total(step), False
 
 
-def _processes(objective: Objective, device: str, launch: Launch | None) -> int:
-    """How many share the device's memory."""
+def _processes(objective: Objective, device: str, launch: Launch | None) -> float:
+    """How many share the device's memory; one that works on one half-set of two counts half."""
+    if launch is not None and objective.together:
+        return (1 if device == "cuda" else launch.local_size) / 2
     if device == "cuda" and (launch is not None or torch.cuda.device_count() >= 2):
         return 1  # each has a GPU of its own
     if launch is not None:

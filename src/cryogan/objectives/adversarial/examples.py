@@ -8,7 +8,12 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.objectives.adversarial.config import AdversarialConfig
 from cryogan.objectives.adversarial.loop import Progress
-from cryogan.objectives.adversarial.simulated_images import draw_conditions, draw_noise, render
+from cryogan.objectives.adversarial.simulated_images import (
+    draw_conditions,
+    draw_noise,
+    draw_scales,
+    render,
+)
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import preprocess
 from cryogan.physics.projection import volume_spectrum
@@ -34,6 +39,7 @@ def example_images(progress: Progress, config: AdversarialConfig) -> dict[str, T
     seen = transfer.abs() if config.phase_flip else transfer
     noise = draw_noise(state, config, data)
     noisy = render(state, config, data, spectrum, pose, transfer, noise, mixture)
+    noisy = noisy * draw_scales(state, config, data)
     count = min(_SPECTRUM, len(data))
     chosen = torch.randperm(len(data), generator=state.generator)[:count]
     real_power = mean_power(
@@ -76,4 +82,5 @@ def _noisy(
         transfer = ctf(ctf_params, data.box_size, data.pixel_size_A)
         noise = draw_noise(state, config, data)
         images = render(state, config, data, spectrum, pose, transfer, noise, mixture)
+        images = images * draw_scales(state, config, data)
         yield preprocess(images, progress.settings, transfer)[: count - begin]

@@ -37,9 +37,7 @@ def simulate_batch(
     transfer = ctf_of(ctf_params, data.box_size, data.pixel_size_A)
     noise = draw_noise(state, config, data, group)
     images = render(state, config, data, spectrum, pose, transfer, noise, mixture.coefficients)
-    if data.scale_sd > 0.0:
-        images = images * draw_scales(state, config, data, group)
-    return preprocess(images, settings, transfer)
+    return preprocess(images * draw_scales(state, config, data, group), settings, transfer)
 
 
 def member_of(mixture: Mixture, group: ProcessGroup) -> Mixture:
@@ -79,7 +77,12 @@ def draw_scales(
     data: StageData,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Tensor:
-    """(n, 1, 1) scales of images: those of particles are estimated, and differ by chance."""
+    """(n, 1, 1) scales of images: those of particles are estimated, and differ by chance.
+
+    1 where they do not.
+    """
+    if data.scale_sd == 0.0:
+        return torch.ones((), device=data.images.device)
     logs = data.scale_sd * torch.randn(config.batch_size, generator=state.generator)
     return group.mine(logs).exp()[:, None, None].to(data.images.device)
 

@@ -69,7 +69,7 @@ def agreeing_initial_models(
     pair = best.pair
     if given is not None:  # whose frame they are to have
         reference = rescale_volume(given[0, 0].to(device), pair.shape[-1])
-        alignment = align(pair[0], reference, pixel_size_A)
+        alignment = sides.once(partial(align, pair[0], reference, pixel_size_A))
         pair = torch.stack([apply_alignment(each, alignment, pixel_size_A) for each in pair])
     both = zip(halves, pair, strict=True)
     return torch.stack([half.basis_scaled_to_images(own[None]) for half, own in both]), seen

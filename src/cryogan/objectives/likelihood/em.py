@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cryogan.errors import InputError
 from cryogan.evaluation.fsc import resolution_A
 from cryogan.evaluation.resampling import translated
 from cryogan.objectives.base import Step
@@ -114,6 +115,14 @@ def expectation_maximisation(
     settings, config = config, config.imposing("C1" if state is None else state.symmetry)
     wanted = config.assumptions.volumes
     if group.half is not None:
+        smallest = min(config.initial_batch_size, *map(len, halves))
+        if wanted > 1:
+            smallest = min(smallest, config.conformation_batch_size)
+        if smallest < group.half.size:
+            raise InputError(
+                f"{group.half.size} processes of a half-set cannot share {smallest} images; start "
+                "fewer."
+            )
         halves = replace(halves[0], group=group.half), replace(halves[1], group=group.half)
     with side_by_side(group) as sides:
         if state is None:
