@@ -5,10 +5,11 @@
 Noise alone (white; coloured; like measured background, with ramps and a spectrum of its own) should
 never give "structure found"; a molecule at ten SNRs should, where its map agrees with the truth
 (FSC 0.5) to better than four times Nyquist. Runs go through `cryogan.reconstruct` with its default
-settings, which take 190 to 300 CPU seconds a run of noise; with `--short`, of fewer initialisations,
-attempts and iterations and without shifts, about 25. Rows are added to `verdict_calibration.csv` or, of short
-runs, `verdict_calibration_short.csv` one by one; runs that are in it are not made again; `--limit`
-makes no more than so many. The false and missed verdicts are counted last.
+settings, which take 190 to 300 CPU seconds a run of noise; with `--short`, of fewer
+initialisations, attempts and iterations and without shifts, about 25. Rows are added to
+`verdict_calibration.csv` or, of short runs, `verdict_calibration_short.csv` one by one; runs that
+are in it are not made again; `--limit` makes no more than so many. The false and missed verdicts
+are counted last.
 """
 
 import argparse
