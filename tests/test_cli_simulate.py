@@ -12,10 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from rich.progress import Progress
 
 import cryogan
-from cryogan.cli import main
+from cryogan.cli import display, main
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack, write_map, write_stack
 from cryogan.io.relion_metadata import read_metadata
@@ -230,13 +229,13 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on(folder, capsys, monkeypatch
     whole = folder / "whole"
     assert simulate(*SMALL, "-o", whole) == 0
 
-    def update(self, task, *, numbers, **others):
+    def show(numbers, fraction):
         if numbers == "noise":
             raise KeyboardInterrupt
 
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr(Progress, "update", update)
+        patched.setattr(display, "minutely", lambda out, what: show)
         assert simulate(*SMALL, "-o", "set") == 130
     assert capsys.readouterr().err == "cryogan: interrupted; the same command can be run again\n"
     assert set(bytes_of(folder / "set")) == {"simulation.yaml", "truth/map.mrc"}
@@ -246,17 +245,16 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on(folder, capsys, monkeypatch
 
 KILLED = """
 import os, signal, sys
-from rich.progress import Progress
-from cryogan.cli import main
+from cryogan.cli import display, main
 from cryogan.simulation import dataset
 
 dataset.CHUNK_PIXELS = 16 * 16**2
 
-def update(self, task, *, numbers, completed, **others):
-    if numbers == "noise" and completed > 0.8:
+def show(numbers, fraction):
+    if numbers == "noise" and fraction > 0.8:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Progress.update = update
+display.minutely = lambda out, what: show
 main(["simulate", *sys.argv[1:]])
 """
 

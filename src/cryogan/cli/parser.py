@@ -166,7 +166,14 @@ class CommandParser(ArgumentParser):
         unknown = re.match(r"(?:Group '([\w.]+)' does not accept o|O)ption '([\w.]+)'", text)
         if unknown:  # in a configuration file
             self._refuse_unknown("--" + ".".join(filter(None, unknown.groups())))
-        return f"{_gist(text).rstrip('.')}; see {self.prog} --help."
+        return f"{self._as_declared(_gist(text)).rstrip('.')}; see {self.prog} --help."
+
+    def _as_declared(self, gist: str) -> str:
+        """With the option that it begins with as the help has it: not --new_apix for --new-apix."""
+        name = re.match(r"--([\w.]+)", gist)
+        options = {action.dest: action.option_strings for action in self._actions}
+        declared = options.get(name[1]) if name else None
+        return gist if name is None or not declared else declared[-1] + gist[name.end() :]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -232,8 +239,7 @@ def _of_another_kind(found: re.Match[str]) -> str:
     choices = re.search(r"Literal\[(.*)\]", types)
     kinds = [_KINDS[kind] for kind in re.findall(r"\w+", types) if kind in _KINDS]
     wanted = f"one of {choices[1]}" if choices else " or ".join(kinds) or f"a {types}"
-    option = name if "." in name else name.replace("_", "-")
-    return f"--{option} is '{value}'; give {wanted}"
+    return f"--{name} is '{value}'; give {wanted}"
 
 
 def _no_choice(found: re.Match[str]) -> str:
