@@ -229,13 +229,13 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on(folder, capsys, monkeypatch
     whole = folder / "whole"
     assert simulate(*SMALL, "-o", whole) == 0
 
-    def show(numbers, fraction):
+    def show(self, numbers, fraction):
         if numbers == "noise":
             raise KeyboardInterrupt
 
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr(display, "minutely", lambda out, what: show)
+        patched.setattr(display.ProgressLines, "show", show)
         assert simulate(*SMALL, "-o", "set") == 130
     assert capsys.readouterr().err == "cryogan: interrupted; the same command can be run again\n"
     assert set(bytes_of(folder / "set")) == {"simulation.yaml", "truth/map.mrc"}
@@ -250,11 +250,11 @@ from cryogan.simulation import dataset
 
 dataset.CHUNK_PIXELS = 16 * 16**2
 
-def show(numbers, fraction):
+def show(self, numbers, fraction):
     if numbers == "noise" and fraction > 0.8:
         os.kill(os.getpid(), signal.SIGKILL)
 
-display.minutely = lambda out, what: show
+display.ProgressLines.show = show
 main(["simulate", *sys.argv[1:]])
 """
 

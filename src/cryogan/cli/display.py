@@ -19,10 +19,14 @@ def bar(out: Console, what: str) -> Iterator[Callable[[str, float | None], None]
     """A progress bar; the function yielded sets its text and the fraction done, if known.
 
     The bar appears when that function is first called: not before a refusal. Where there is no
-    terminal, a line a minute says the same (`minutely`).
+    terminal, a line a minute says the same (`ProgressLines`).
     """
     if not out.is_terminal:
-        yield minutely(out, what)
+        lines = ProgressLines(out, what)
+        try:
+            yield lines.show
+        finally:
+            lines.close()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -46,53 +50,63 @@ def bar(out: Console, what: str) -> Iterator[Callable[[str, float | None], None]
             progress.stop()
 
 
-def minutely(
-    out: Console,
-    what: str,
-    *,
-    every_s: float = 60.0,
-    clock: Callable[[], float] = time.monotonic,
-) -> Callable[[str, float | None], None]:
-    """What prints a line of progress, with date, time and the time left, once in `every_s` at most.
-
-    The first comes after `every_s`: shorter work needs none.
+class ProgressLines:
+    """Lines of progress, with date, time and the time left: one in `every_s` at most, and the last.
 
     Args:
-        out: where it prints.
+        out: where they are printed.
         what: name of the work.
         every_s: seconds between lines.
         clock: seconds.
 
     Example:
-        >>> from cryogan.cli.display import console, minutely
+        >>> from cryogan.cli.display import ProgressLines, console
         >>> times = iter([0.0, 0.0, 90.0])
-        >>> show = minutely(console(), "half-sets", clock=lambda: next(times))
-        >>> show("step 0", 0.0)  # too early
-        >>> show("step 300", 0.75)  # doctest: +ELLIPSIS
+        >>> lines = ProgressLines(console(), "half-sets", clock=lambda: next(times))
+        >>> lines.show("step 0", 0.0)  # too early
+        >>> lines.show("step 300", 0.75)  # doctest: +ELLIPSIS
         20... half-sets: step 300, 75 %, 0:01:30 elapsed, 0:00:30 left
     """
-    began = clock()
-    said = began
-    first: tuple[float, float] | None = None  # a resumed run begins with what was done before
 
-    def show(numbers: str, fraction: float | None) -> None:
-        nonlocal said, first
-        now = clock()
-        if first is None and fraction is not None:
-            first = now, fraction
-        if now - said < every_s:
-            return
-        said, elapsed_s = now, now - began
+    def __init__(
+        self,
+        out: Console,
+        what: str,
+        *,
+        every_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._out, self._what, self._every_s, self._clock = out, what, every_s, clock
+        self._began = self._said = clock()
+        self._first: tuple[float, float] | None = None  # a resumed run begins with what was done
+        self._waiting: tuple[str, float | None] | None = None
+
+    def show(self, numbers: str, fraction: float | None) -> None:
+        """Text, and the fraction done, if known: printed if it is time."""
+        now = self._clock()
+        if self._first is None and fraction is not None:
+            self._first = now, fraction
+        self._waiting = numbers, fraction
+        if now - self._said >= self._every_s:
+            self._print(now)
+
+    def close(self) -> None:
+        """Print what was shown last, if it was not printed."""
+        if self._waiting is not None:
+            self._print(self._clock())
+
+    def _print(self, now: float) -> None:
+        assert self._waiting is not None
+        (numbers, fraction), self._waiting, self._said = self._waiting, None, now
         parts = [numbers] if numbers else []
         if fraction is not None:
             parts.append(f"{100.0 * fraction:.0f} %")
-        parts.append(f"{_duration(elapsed_s)} elapsed")
-        if first is not None and fraction is not None and fraction > first[1]:
-            left_s = (now - first[0]) * (1.0 - fraction) / (fraction - first[1])
-            parts.append(f"{_duration(left_s)} left")
-        out.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {what}: {', '.join(parts)}")
-
-    return show
+        parts.append(f"{_duration(now - self._began)} elapsed")
+        if self._first is not None and fraction is not None and fraction > self._first[1]:
+            rate = (fraction - self._first[1]) / max(now - self._first[0], 1e-9)
+            parts.append(f"{_duration((1.0 - fraction) / rate)} left")
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._out.print(f"{stamp} {self._what}: {', '.join(parts)}")
 
 
 def _duration(seconds: float) -> str:

@@ -171,9 +171,10 @@ class CommandParser(ArgumentParser):
     def _as_declared(self, gist: str) -> str:
         """With the option that it begins with as the help has it: not --new_apix for --new-apix."""
         name = re.match(r"--([\w.]+)", gist)
-        options = {action.dest: action.option_strings for action in self._actions}
-        declared = options.get(name[1]) if name else None
-        return gist if name is None or not declared else declared[-1] + gist[name.end() :]
+        if name is None:
+            return gist
+        alike = [o for o in self._options() if o[2:].replace("-", "_") == name[1]]
+        return alike[0] + gist[name.end() :] if len(alike) == 1 else gist
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
