@@ -121,7 +121,7 @@ def kept(particles: Particles, first: int) -> Particles:
 
 @pytest.mark.slow
 def test_half_sets_of_unequal_size_have_a_verdict(particles, tmp_path):
-    """As a .cs file can have them; of one in three images, too."""
+    """As a .cs file can have them; of one in three images, too: 100 may leave it doubtful."""
     found = cg.reconstruct(
         kept(particles, 100),
         objective="likelihood",
@@ -131,7 +131,7 @@ def test_half_sets_of_unequal_size_have_a_verdict(particles, tmp_path):
         folder=tmp_path / "run",
         device="cpu",
     )
-    assert found.verdict == "structure found"
+    assert found.verdict in ("structure found", "doubtful")
 
 
 def test_a_half_set_of_few_particles_tells_nothing():
