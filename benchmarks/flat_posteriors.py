@@ -21,9 +21,10 @@ from cryogan.objectives.likelihood.bands import box_for, harmonics_for, mask_for
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import signal_prior_of
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.normal_equations import normal_equations, solve, weighted_poses
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, posterior_of, references_of
+from cryogan.objectives.likelihood.posterior import posterior_of, references_of
 from cryogan.physics.imaging import rescale_volume
 from phantom_sets import phantom_set
 

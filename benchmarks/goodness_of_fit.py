@@ -24,7 +24,8 @@ from cryogan.objectives.likelihood.bands import harmonics_for
 from cryogan.objectives.likelihood.expected_residuals import Expectation, residuals_of_groups
 from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from cryogan.objectives.likelihood.image_model import ALIKE
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
+from cryogan.objectives.likelihood.posterior import references_of
 from cryogan.objectives.likelihood.resolved_posteriors import resolved_posteriors
 from cryogan.particles import ArrayStack, Particles
 from cryogan.phantom import phantom_map

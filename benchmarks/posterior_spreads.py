@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cryogan.objectives.likelihood.assignment import assign
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.physics.distributions import PoseDistribution, Triangular
 from cryogan.physics.rotations import angle_between
 from phantom_sets import known_half_set, phantom_images

@@ -31,7 +31,8 @@ from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_for
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
-from cryogan.objectives.likelihood.posterior import latent_grid_of, posterior_of, references_of
+from cryogan.objectives.likelihood.latent_grid import latent_grid_of
+from cryogan.objectives.likelihood.posterior import posterior_of, references_of
 from cryogan.particles import Particles
 from cryogan.physics.imaging import rescale_volume
 

@@ -7,8 +7,9 @@ from cryogan.objectives.likelihood.bands import box_for, harmonics_for, search_f
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ImageModel
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.normal_equations import weighted_poses
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, posterior_of, references_of
+from cryogan.objectives.likelihood.posterior import posterior_of, references_of
 from cryogan.phantom import phantom_map
 from cryogan.physics.imaging import rescale_volume
 from simulated_sets import centred_particles

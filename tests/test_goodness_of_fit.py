@@ -17,10 +17,8 @@ from cryogan.objectives.likelihood.goodness_of_fit import (
     goodness_of_fit,
 )
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
-from cryogan.objectives.likelihood.posterior import (
-    SINGLE_STRUCTURE,
-    references_of,
-)
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
+from cryogan.objectives.likelihood.posterior import references_of
 from cryogan.objectives.likelihood.residuals import Residuals
 from cryogan.objectives.likelihood.resolved_posteriors import resolved_posteriors
 from cryogan.particles import ArrayStack

@@ -7,7 +7,7 @@ import torch
 
 from cryogan.conformations.latent import Line
 from cryogan.objectives.likelihood.assignment import assign
-from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.phantom import phantom_map
 from simulated_sets import centred_particles, known_half_set
 

@@ -32,8 +32,8 @@ from cryogan.objectives.likelihood.assignment import Assignment, assign
 from cryogan.objectives.likelihood.bands import fsc_cutoff_shell
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.objectives.likelihood.objective import Likelihood
-from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.particles import Particles
 from cryogan.phantom import phantom_map
 from cryogan.physics.rotations import angle_between

@@ -27,8 +27,8 @@ from cryogan.objectives.likelihood.em import expectation_maximisation
 from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.initial_model import initial_model, random_volume
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE, LatentGrid, latent_grid_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, LatentGrid, latent_grid_of
 from cryogan.particles import ArrayStack, Pose
 from cryogan.phantom import Symmetry, phantom_map
 from cryogan.physics.distributions import PoseDistribution, Triangular

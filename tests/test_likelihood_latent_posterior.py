@@ -15,6 +15,7 @@ from cryogan.errors import InputError
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import EStep, parameter_expanded
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE, LatentGrid, latent_grid_of
 from cryogan.objectives.likelihood.normal_equations import (
     NormalEquations,
     normal_equations,
@@ -27,13 +28,10 @@ from cryogan.objectives.likelihood.observations import Observations, moved, obse
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import Cells, log_marginal_likelihood, search
 from cryogan.objectives.likelihood.posterior import (
-    SINGLE_STRUCTURE,
-    LatentGrid,
     Posterior,
     References,
     SeriesSlices,
     distinct,
-    latent_grid_of,
     posterior_of,
     references_of,
     score_over_latents,

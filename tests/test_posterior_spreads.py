@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cryogan.objectives.likelihood.assignment import assign
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.phantom import phantom_map
 from cryogan.physics.rotations import angle_between
 from simulated_sets import centred_particles, known_half_set

@@ -11,7 +11,7 @@ from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import e_step, with_residual_noise
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import ALIKE
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.phantom import phantom_map
 from cryogan.physics.imaging import rescale_volume
 from cryogan.physics.spectra import PowerSpectra

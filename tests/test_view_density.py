@@ -31,19 +31,14 @@ from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.em_step import e_step
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, FIRST, ImageModel
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE, LatentGrid
 from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import (
     log_likelihood_by_view,
     log_marginal_likelihood,
 )
-from cryogan.objectives.likelihood.posterior import (
-    SINGLE_STRUCTURE,
-    LatentGrid,
-    Posterior,
-    posterior_of,
-    references_of,
-)
+from cryogan.objectives.likelihood.posterior import Posterior, posterior_of, references_of
 from cryogan.objectives.likelihood.search_levels import Level, under_views
 from cryogan.objectives.likelihood.view_counts import ViewCounts
 from cryogan.objectives.likelihood.view_density import CELLS, NSIDE, UNIFORM, ViewDensity

@@ -26,14 +26,10 @@ from cryogan.objectives.likelihood.goodness_of_fit import (
 )
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel
+from cryogan.objectives.likelihood.latent_grid import LatentGrid, latent_grid_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood
-from cryogan.objectives.likelihood.posterior import (
-    LatentGrid,
-    Posterior,
-    latent_grid_of,
-    references_of,
-)
+from cryogan.objectives.likelihood.posterior import Posterior, references_of
 from cryogan.objectives.likelihood.resolved_posteriors import complete, resolved_posteriors
 from cryogan.objectives.likelihood.search_levels import Level, under_views
 from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity

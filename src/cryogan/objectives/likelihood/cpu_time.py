@@ -24,8 +24,8 @@ from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import e_step, signal_prior_of
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import FIRST
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.normal_equations import solve
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE
 from cryogan.objectives.memory import noise_particles
 from cryogan.particles import Particles
 

@@ -63,8 +63,8 @@ from cryogan.objectives.likelihood.image_model import ImageModel
 from cryogan.objectives.likelihood.initial_model import (
     initialise_conformations,
 )
+from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.objectives.likelihood.normal_equations import solve
-from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.objectives.likelihood.search_levels import under_views
 from cryogan.objectives.likelihood.shifts import shift_prior
 from cryogan.objectives.likelihood.side_by_side import SideBySide, side_by_side

@@ -11,6 +11,7 @@ from cryogan import fourier
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ALIKE, ImageModel, ImageMoments
+from cryogan.objectives.likelihood.latent_grid import LatentGrid
 from cryogan.objectives.likelihood.normal_equations import (
     NormalEquations,
     normal_equations,
@@ -20,7 +21,7 @@ from cryogan.objectives.likelihood.normal_equations import (
 from cryogan.objectives.likelihood.observations import Observations
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import SEARCHED_TOGETHER, log_marginal_likelihood
-from cryogan.objectives.likelihood.posterior import LatentGrid, posterior_of, references_of
+from cryogan.objectives.likelihood.posterior import posterior_of, references_of
 from cryogan.objectives.likelihood.residuals import Residuals, residuals
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.likelihood.shifts import ShiftMoments

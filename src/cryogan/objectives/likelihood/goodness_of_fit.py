@@ -20,7 +20,8 @@ from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.expected_residuals import Expectation, residuals_of_groups
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import ImageModel
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
+from cryogan.objectives.likelihood.posterior import references_of
 from cryogan.objectives.likelihood.residuals import Residuals
 from cryogan.objectives.likelihood.resolved_posteriors import complete, resolved_posteriors
 from cryogan.objectives.likelihood.search_levels import under_views

@@ -23,8 +23,9 @@ from cryogan.objectives.likelihood.bands import (
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood, search
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, references_of
+from cryogan.objectives.likelihood.posterior import references_of
 from cryogan.physics.imaging import rescale_volume
 
 

@@ -26,8 +26,8 @@ from cryogan.objectives.likelihood.em_step import (
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import FIRST
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE, latent_grid_of
 from cryogan.objectives.likelihood.normal_equations import solve
-from cryogan.objectives.likelihood.posterior import SINGLE_STRUCTURE, latent_grid_of
 from cryogan.objectives.likelihood.side_by_side import SideBySide
 from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices

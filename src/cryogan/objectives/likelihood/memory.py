@@ -22,8 +22,8 @@ from cryogan.objectives.likelihood.bands import (
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import e_step
 from cryogan.objectives.likelihood.half_set import HalfSet
+from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.objectives.likelihood.normal_equations import solve
-from cryogan.objectives.likelihood.posterior import latent_grid_of
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.memory import MemoryPlan, noise_particles, of_one_structure
 from cryogan.particles import Particles

@@ -22,7 +22,7 @@ from cryogan.objectives.likelihood.em import expectation_maximisation
 from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.found_symmetry import describe_search
 from cryogan.objectives.likelihood.half_set import HalfSet
-from cryogan.objectives.likelihood.posterior import latent_grid_of
+from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.objectives.memory import MemoryPlan
 from cryogan.particles import Particles
 from cryogan.randomness import generator_for
