@@ -103,8 +103,8 @@ def test_junk_does_not_widen_the_displacements() -> None:
     found = measure_displacements(particles, measure(particles))
     assert found.sd_A == pytest.approx(largest_A / math.sqrt(6.0), rel=0.1)
     assert found.remaining_sd_A == pytest.approx(clean.remaining_sd_A, rel=0.2)
-    assert float(found.particle[: 2 * count].mean()) < 0.1
-    assert float(found.particle[2 * count :].mean()) > 0.9
+    assert float(found.particle_probability[: 2 * count].mean()) < 0.1
+    assert float(found.particle_probability[2 * count :].mean()) > 0.9
     after, _ = centred(particles)
     half = HalfSet.of(after.subset(torch.arange(1, len(after), 2)))
     shows = half.likely[half.likely >= count]  # half of 2 count images are junk

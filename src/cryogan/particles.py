@@ -282,7 +282,7 @@ class Particles:
         pixel_size_A: the pixel size of the images.
         source: the file that they were read from; None for images in memory.
         half: (n,) int64, the half-set that each was in before, 1 or 2; None if unknown.
-        shown: (n,) probability that each image shows a particle; None if unknown.
+        particle_probability: (n,) that each image shows a particle; None if unknown.
         scale_sd: standard deviation of the logarithm of the images' scales, as far as it is left by
             normalisation.
     """
@@ -292,7 +292,7 @@ class Particles:
     pixel_size_A: float
     source: ParticleSource | None = None
     half: Tensor | None = None
-    shown: Tensor | None = None
+    particle_probability: Tensor | None = None
     scale_sd: float = 0.0
 
     @property
@@ -304,6 +304,10 @@ class Particles:
 
     def subset(self, index: Tensor) -> "Particles":
         """The particles of `index` ((n,) int64), still lazily read."""
-        half, shown = (None if each is None else each[index] for each in (self.half, self.shown))
+        known = {
+            name: values[index]
+            for name in ("half", "particle_probability")
+            if (values := getattr(self, name)) is not None
+        }
         stack, ctf = SubsetStack(self.stack, index), self.ctf[index]
-        return replace(self, stack=stack, ctf=ctf, source=None, half=half, shown=shown)
+        return replace(self, stack=stack, ctf=ctf, source=None, **known)

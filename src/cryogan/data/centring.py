@@ -47,7 +47,7 @@ class Displacements:
         sd_A: standard deviation of the displacements along an axis.
         remaining_sd_A: the same once images are centred: of the posteriors.
         diameter_A: of the particle in the centred images; None if their power has no bounds.
-        particle: (n,) probability that an image shows a particle, and not noise alone, or what is
+        particle_probability: (n,) that an image shows a particle, and not noise alone, or what is
             stronger or spread otherwise.
     """
 
@@ -55,7 +55,7 @@ class Displacements:
     sd_A: float
     remaining_sd_A: float
     diameter_A: float | None
-    particle: Tensor
+    particle_probability: Tensor
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def centred(particles: Particles) -> tuple[Particles, Displacements]:
     """The particles (normalised) with centred images, and where they were.
 
     What was found is added to the summary of the particles' source, and kept as
-    `Particles.shown`.
+    `Particles.particle_probability`.
 
     Raises:
         InputError: an image cannot be read.
@@ -106,7 +106,7 @@ def centred(particles: Particles) -> tuple[Particles, Displacements]:
                 f"their diameter is about {found.diameter_A:.0f} Å"
             )
         source = replace(source, summary=f"{source.summary}\n{words}")
-    return replace(after, source=source, shown=found.particle), found
+    return replace(after, source=source, particle_probability=found.particle_probability), found
 
 
 def measure_displacements(particles: Particles, measured: Measurement) -> Displacements:

@@ -112,9 +112,10 @@ class HalfSet:
     def likely(self) -> Tensor:
         """(m,) int64 images that show a particle more likely than not; all if most would not."""
         every = torch.arange(len(self))
-        if self.particles.shown is None:
+        probability = self.particles.particle_probability
+        if probability is None:
             return every
-        likely = every[self.particles.shown >= 0.5]
+        likely = every[probability >= 0.5]
         return likely if 2 * len(likely) >= len(every) else every
 
     @classmethod
