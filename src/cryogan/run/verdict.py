@@ -113,8 +113,9 @@ def weigh(first: HeldOut, second: HeldOut, width_A: float, agreed_A: float) -> V
     z_of_maps = first.z_of_maps, second.z_of_maps
     weakest = min(*z_of_images, *z_of_maps)
     agree = width_A / agreed_A > _FEWEST_SHELLS
+    least = float(f"{min(gain):.2g}")
     said = (
-        f"held-out images gain {float(f'{min(gain):.2g}'):,g} in log-likelihood by the map of the other half-set "
+        f"held-out images gain {least:,g} in log-likelihood by the map of the other half-set "
         "over noise alone, maps of random phases beyond its outline and its spherical average "
         f"({weakest:.1f} standard deviations)"
     )
