@@ -1,15 +1,16 @@
-"""How often the verdict is wrong: tiny likelihood reconstructions of noise and of a known molecule.
+"""How often the verdict is wrong: tiny reconstructions of noise and of a known molecule.
 
     python benchmarks/verdict_calibration.py -o benchmarks/results --noise-runs 200
 
 Noise alone (white; coloured; like measured background, with ramps and a spectrum of its own) should
 never give "structure found"; a molecule at ten SNRs should, where its map agrees with the truth
-(FSC 0.5) to better than four times Nyquist. Runs go through `cryogan.reconstruct` with its default
-settings, which take 190 to 300 CPU seconds a run of noise; with `--short`, of fewer
-initialisations, attempts and iterations and without shifts, about 25. Rows are added to
-`verdict_calibration.csv` or, of short runs, `verdict_calibration_short.csv` one by one; runs that
-are in it are not made again; `--limit` makes no more than so many. The false and missed verdicts
-are counted last.
+(FSC 0.5) to better than four times Nyquist. Runs go through `cryogan.reconstruct`: by default the
+likelihood, which takes 190 to 300 CPU seconds a run of noise; with `--short`, of fewer
+initialisations, attempts and iterations and without shifts, about 25; with `--adversarial`, by
+short adversarial training without shifts. Rows are added to `verdict_calibration.csv`,
+`verdict_calibration_short.csv` or `verdict_calibration_adversarial.csv` one by one; runs that are
+in it are not made again; `--limit` makes no more than so many. The false and missed verdicts are
+counted last.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from torch import Tensor
 
 import cryogan as cg
 from cryogan import fourier
+from cryogan.objectives.adversarial.config import Stage
 from cryogan.particles import ArrayStack, Particles
 from cryogan.run.contents import read_run_contents
 from cryogan.simulation.microscope import random_ctf
@@ -33,7 +35,9 @@ BOX, PIXEL_A, IMAGES = 16, 12.0, 300
 NOISES = ("white", "coloured", "background")
 SNRS_DB = (-26.0, -23.0, -20.0, -17.0, -14.0, -11.0, -8.0, -5.0, -2.0, 1.0)
 FOUND, NOTHING = "structure found", "no structure"
-SHORT = {
+DEFAULT: dict[str, Any] = {"objective": "likelihood"}
+SHORT: dict[str, Any] = {
+    "objective": "likelihood",
     "max_shift": "0",
     "settings": {
         "initialisations": 1,
@@ -43,6 +47,11 @@ SHORT = {
         "initial_rings": (5, 7),
         "iterations": 3,
     },
+}
+ADVERSARIAL: dict[str, Any] = {
+    "objective": "adversarial",
+    "max_shift": "0",
+    "settings": {"stages": (Stage(BOX, 25_600, 4.0),), "batch_size": 64},
 }
 GOOD_A = 4 * 2 * PIXEL_A
 Row = dict[str, str]
@@ -101,13 +110,11 @@ def cpu_s() -> float:
     return sum(each.ru_utime + each.ru_stime for each in spent)
 
 
-def measured(case: Case, changes: dict[str, Any]) -> Row:
-    """Reconstruct with the defaults but for the changes; the row of the table."""
+def measured(case: Case, options: dict[str, Any]) -> Row:
+    """Reconstruct with the options, defaults otherwise; the row of the table."""
     before = cpu_s()
     particles, truth = particles_of(case)
-    found = cg.reconstruct(
-        particles, objective="likelihood", seed=case.seed, device="cpu", **changes
-    )
+    found = cg.reconstruct(particles, seed=case.seed, device="cpu", **options)
     contents = read_run_contents(found.folder)
     evidence = contents.summary["verdict"]
     row = dict(zip(("kind", "snr_dB", "seed"), case.key, strict=True))
@@ -149,15 +156,22 @@ def main() -> None:
     parser.add_argument("--noise-runs", type=int, default=200, help="runs of noise (default: 200)")
     parser.add_argument("--seeds", type=int, default=10, help="of each SNR (default: 10)")
     parser.add_argument("--limit", type=int, help="runs made now, at most")
-    parser.add_argument("--short", action="store_true", help="short runs without shifts")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--short", action="store_true", help="short runs without shifts")
+    way.add_argument("--adversarial", action="store_true", help="short adversarial training")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    path = options.output / f"verdict_calibration{'_short' if options.short else ''}.csv"
+    name, runs = "", DEFAULT
+    if options.short:
+        name, runs = "_short", SHORT
+    elif options.adversarial:
+        name, runs = "_adversarial", ADVERSARIAL
+    path = options.output / f"verdict_calibration{name}.csv"
     rows: list[Row] = read_rows(path)
     done = {(row["kind"], row["snr_dB"], row["seed"]) for row in rows}
     todo = [case for case in cases(options.noise_runs, options.seeds) if case.key not in done]
     for case in todo[: options.limit]:
-        row = measured(case, SHORT if options.short else {})
+        row = measured(case, runs)
         rows.append(row)
         append_row(path, row)
         print(", ".join(f"{name} {value}" for name, value in row.items() if value), flush=True)

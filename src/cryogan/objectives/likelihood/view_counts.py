@@ -29,6 +29,7 @@ from cryogan.objectives.likelihood.view_density import CELLS, NSIDE, ViewDensity
 
 _WIDTHS_DEG = (math.inf, 60.0, 40.0, 27.0, 18.0, 12.0, 8.0)  # the last is a cell's
 _FOLDS = 5
+_NOTHING = 1e-5  # log-likelihood of an image: rounding
 _CPU = torch.device("cpu")
 
 
@@ -106,9 +107,9 @@ class ViewCounts:
             ratio = _smoothed(self.total - counts, width_deg, operators) / before.weight
             mean = (self.images * ratio[fold]).sum(dim=1) / particle.clamp_min(1e-30)
             gains.append(particle * mean.clamp_min(1e-30).log())
-        gain = torch.stack(gains)
+        gain = torch.stack(gains).double()
         apart = gain[gain.sum(dim=1).argmax()] - gain
-        error = apart.std(dim=1) * math.sqrt(gain.shape[1])
+        error = apart.std(dim=1) * math.sqrt(gain.shape[1]) + _NOTHING * gain.shape[1]
         return _WIDTHS_DEG[int((apart.sum(dim=1) <= error).nonzero()[0])]
 
 
