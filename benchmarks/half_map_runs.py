@@ -77,7 +77,7 @@ def measured(case: Case, datadir: Path) -> Row:
         )
         verdict = read_run_contents(found.folder).summary["verdict"]["word"]
         crossings_A = found.half_map_crossings_A
-        compared = cg.evaluate(found, truth=Path(folder) / "set" / "truth" / "map_000.mrc")
+        compared = cg.evaluate(found, truth=Path(folder) / "set" / "truth" / "map.mrc")
     row = dict(zip(("molecule", "snr_dB", "seed", "objective"), case.key, strict=True))
     row |= {"pixel_size_A": f"{PIXELS_A[case.molecule]:g}", "verdict": verdict}
     row |= {f"{name}_A": f"{value:.2f}" for name, value in crossings_A.items()}
