@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import cryogan as cg
+from cryogan.objectives.adversarial.config import Stage
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.held_out import HeldOut
@@ -93,17 +94,33 @@ def run(particles: Particles, folder: Path, max_shift: str | None = None) -> cg.
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("colour", ["white", "coloured"])
-def test_noise_has_no_structure(particles, colour, tmp_path):
+def noise_in_place_of(particles: Particles, colour: str) -> Particles:
     generator = torch.Generator().manual_seed(8)
     noise = torch.randn(300, BOX, BOX, generator=generator)
     if colour == "coloured":
         noise = noise + torch.nn.functional.avg_pool2d(noise, 3, 1, 1) * 3.0
-    found = run(replace(particles, stack=ArrayStack(noise)), tmp_path / "run")
+    return replace(particles, stack=ArrayStack(noise))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("colour", ["white", "coloured"])
+def test_noise_has_no_structure(particles, colour, tmp_path):
+    found = run(noise_in_place_of(particles, colour), tmp_path / "run")
     assert found.verdict == "no structure"
     summary = json.loads((found.folder / "summary.json").read_text())
     assert summary["verdict"]["word"] == "no structure"
+
+
+@pytest.mark.slow
+def test_noise_has_none_by_adversarial_training(particles, tmp_path):
+    found = cg.reconstruct(
+        noise_in_place_of(particles, "coloured"),
+        settings={"stages": (Stage(16, 3200, 3.0),), "batch_size": 64},
+        max_shift="0",
+        folder=tmp_path / "run",
+        device="cpu",
+    )
+    assert found.verdict == "no structure"
 
 
 @pytest.mark.slow
