@@ -27,7 +27,7 @@ PIXELS_A = {
     "5a1a.cif": 7.643,
     "1hzh.pdb": 7.5,
     "1gpa_dim.pdb": 6.0,
-    "ribosome_50S.mrc": 12.0,
+    "1ruz.pdb": 7.0,
 }
 """Of images of each molecule."""
 SNRS_DB = (-8.0, -14.0, -20.0, -26.0)
