@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         refine,
         select,
         simulate,
+        volumes,
         write_particles,
+        write_volumes,
     )
     from cryogan.errors import InputError
     from cryogan.evaluation.fsc import fourier_shell_correlation
@@ -56,8 +58,10 @@ _PLACES = {
     "refine": "cryogan.api",
     "select": "cryogan.api",
     "simulate": "cryogan.api",
+    "volumes": "cryogan.api",
     "write_map": "cryogan.api",
     "write_particles": "cryogan.api",
+    "write_volumes": "cryogan.api",
     "InputError": "cryogan.errors",
     "fourier_shell_correlation": "cryogan.evaluation.fsc",
     "CTFParams": "cryogan.particles",
@@ -89,8 +93,10 @@ __all__ = [
     "refine",
     "select",
     "simulate",
+    "volumes",
     "write_map",
     "write_particles",
+    "write_volumes",
 ]
 
 

@@ -3,6 +3,7 @@
 Everything here is also at the top: `import cryogan as cg; cg.reconstruct(...)`.
 """
 
+from cryogan.api.conformations import volumes, write_volumes
 from cryogan.api.evaluation import evaluate, find_symmetry, record_truth
 from cryogan.api.poses import assign, write_particles
 from cryogan.api.runs import read_run, reconstruct, refine, settings_for
@@ -39,6 +40,8 @@ __all__ = [
     "select",
     "settings_for",
     "simulate",
+    "volumes",
     "write_map",
     "write_particles",
+    "write_volumes",
 ]
