@@ -12,16 +12,16 @@ import cryogan as cg
 from cryogan.cli import main
 from cryogan.cli.volumes import rows_of
 from cryogan.conformations.basis import fitted_basis
-from cryogan.conformations.folder import read_conformations, write_conformations
+from cryogan.conformations.folder import read_conformations
 from cryogan.conformations.latent import make_latent
 from cryogan.conformations.series import numbered_series
 from cryogan.errors import InputError
-from cryogan.io.mrc import read_map, write_map
-from cryogan.objectives.adversarial.config import AdversarialConfig
+from cryogan.io.mrc import read_map
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.run.checkpoint import save_arrays
 from cryogan.run.conformations import assigned_latents
+from finished_runs import finished
 
 BOX, PIXEL_A = 16, 8.0
 
@@ -31,23 +31,6 @@ def basis_of(count: int) -> Tensor:
     generator = torch.Generator().manual_seed(4)
     volumes = torch.randn(count, BOX, BOX, BOX, generator=generator)
     return volumes * torch.tensor([4.0] + [1.0] * (count - 1))[:, None, None, None]
-
-
-def finished(folder: Path, assumptions: Assumptions, maps: Tensor, latents: Tensor, objective: str):
-    """A run folder as far as it is read here."""
-    config = {"likelihood": LikelihoodConfig, "adversarial": AdversarialConfig}[objective]
-    about = {
-        "objective": objective,
-        "particles": {"star": None, "count": 200, "box_size": BOX},
-        "seed": 0,
-        "config": asdict(config(assumptions=assumptions)),
-    }
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(about))
-    for name in ("half1", "half2", "map"):
-        write_map(folder / f"{name}.mrc", maps.mean(0), PIXEL_A)
-    series = numbered_series(maps, PIXEL_A, torch.ones(len(maps)), latents)
-    write_conformations(folder / "conformations", series, path=True)
 
 
 def expected(latent: str, basis: Tensor, places: Tensor, classes: int = 2) -> Tensor:

@@ -12,7 +12,8 @@ def fsc_auc(fsc: Tensor, box_size: int) -> Tensor:
     """Area under FSC curves over spatial frequencies of 0 to 0.5 cycles/pixel.
 
     Near CryoBench's measure (`cryobench.area_under_fsc`, whose shells differ): trapezoids over
-    shells, shell 0 being 1. About 0.5 for equal maps. It depends on the pixel size: compare numbers of one box only.
+    shells, shell 0 being 1. About 0.5 for equal maps. It depends on the pixel size: compare numbers
+    of one box only.
 
     Args:
         fsc: (..., D // 2 + 1).
