@@ -114,8 +114,12 @@ def evaluate_particles(
         raise InputError(f"images is {images}; give 1 or more.")
     folder = run.folder if isinstance(run, Reconstruction) else Path(run)
     basis = conformation_basis(folder)
-    truth = read_true_conformations(Path(truth_conformations))
     found = read_assigned(particles, assigned_latents(particles, basis.latent), truth_conformations)
+    truth = (
+        read_true_conformations(Path(truth_conformations))
+        if comparison is None
+        else comparison.truth
+    )
     alignment, operators = None, None
     if truth.coordinate.shape[1] or not basis.latent.is_discrete:
         if comparison is None:
