@@ -245,6 +245,10 @@ def test_evaluate_writes_the_scores_of_particles(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "per-image FSC area" in printed
     assert "circular correlation    1.000" in printed
+    series = json.loads((tmp_path / "run" / "conformations" / "evaluation.json").read_text())
+    assert series["circular_correlation"] > 0.9  # of maps that lie between the states
+    assert series["span"] is None
+    assert series["coverage_within_one_state"] == 1.0
     found = json.loads((tmp_path / "run" / "conformations" / "particles.json").read_text())
     assert len(found["per_image"]["rows"]) == 20
     assert found["per_image"]["mean"] == pytest.approx(LARGEST, abs=0.01)
