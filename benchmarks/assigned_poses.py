@@ -25,18 +25,11 @@ from torch import Tensor
 
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.evaluation.pose_errors import in_frame_of_truth, pose_errors_deg
 from cryogan.io.mrc import read_map
 from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import read_star
-from cryogan.physics.rotations import angle_between
 from cryogan.symmetry import symmetry_matrices
-
-
-def errors_deg(assigned: Tensor, true: Tensor, operators: Tensor) -> tuple[Tensor, Tensor]:
-    """(n,) angles to the nearest symmetric copy, and which copy that is."""
-    copies = operators[:, None] @ assigned
-    return angle_between(copies, true).min(dim=0)
-
 
 _OTHER_HAND = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 
@@ -48,7 +41,7 @@ def aligned_to(assigned: Tensor, true: Tensor, operators: Tensor) -> Tensor:
     for turned in (assigned, assigned @ _OTHER_HAND):
         for frame in true[few] @ turned[few].mT:
             for _ in range(3):
-                error, copy = errors_deg(frame @ turned[few], true[few], operators)
+                error, copy = pose_errors_deg(frame @ turned[few], true[few], operators)
                 if float(error.median()) < best[0]:
                     best = (float(error.median()), frame @ turned)
                 near = error <= error.median()
@@ -93,9 +86,8 @@ def main() -> None:
         truth = read_map(options.data / "truth" / "map.mrc")
         alignment = compare_to_truth(read_map(options.map), truth).alignment
         true = read_poses(options.data / "truth" / "poses.star").rotation.double()
-        turned = alignment.rotation.double() @ turned
-        turned = turned @ _OTHER_HAND if alignment.mirrored else turned
-    error, copy = errors_deg(turned, true, operators)
+        turned = in_frame_of_truth(turned, alignment)
+    error, copy = pose_errors_deg(turned, true, operators)
     print(f"all: median {error.median():.2f}°, 90 % below {error.quantile(0.9):.2f}°")
     table = next(table for table in read_star(options.poses) if "rlnAngleRot" in table)
     half = torch.from_numpy(table.numbers("rlnRandomSubset"))
@@ -103,7 +95,7 @@ def main() -> None:
         mine = half == number
         used = operators[copy[mine]]
         offset = roma.special_procrustes((used.mT @ true[mine] @ turned[mine].mT).mean(0))
-        error, _ = errors_deg(offset @ turned[mine], true[mine], operators)
+        error, _ = pose_errors_deg(offset @ turned[mine], true[mine], operators)
         print(
             f"half {number}, in its own frame: median {error.median():.2f}°, "
             f"90 % below {error.quantile(0.9):.2f}°"

@@ -34,6 +34,7 @@ POSITIONALS = {
     "symmetry": ["map.mrc"],
     "report": ["run"],
     "demo": [],
+    "volumes": ["run"],
 }
 
 
@@ -435,6 +436,8 @@ def test_what_needs_no_numbers_is_answered_without_torch(folder: Path) -> None:
         ["evaluate", "a.star", "--truth", "missing.mrc"],
         ["evaluate", "a.star", "--truth", "a.star", "--truth-dir", "run"],
         ["evaluate", "a.star", "--truth", "a.star", "-o", "nowhere/fsc.csv"],
+        ["volumes", "run", "--latents", "missing.csv", "-o", "new"],
+        ["volumes", "run", "-o", "new"],
         ["simulate", "missing.cif", "-o", "new"],
         ["simulate", "phantom", "-o", "new", "--images", "0"],
         ["simulate", "phantom", "-o", "new", "--noise.kind", "pink"],

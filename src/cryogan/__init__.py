@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         check,
         downsample,
         evaluate,
+        evaluate_particles,
         find_symmetry,
         read_particles,
         read_run,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
         refine,
         select,
         simulate,
+        volumes,
         write_particles,
+        write_volumes,
     )
     from cryogan.errors import InputError
     from cryogan.evaluation.fsc import fourier_shell_correlation
@@ -48,6 +51,7 @@ _PLACES = {
     "assign": "cryogan.api",
     "downsample": "cryogan.api",
     "evaluate": "cryogan.api",
+    "evaluate_particles": "cryogan.api",
     "find_symmetry": "cryogan.api",
     "read_map": "cryogan.api",
     "read_particles": "cryogan.api",
@@ -56,8 +60,10 @@ _PLACES = {
     "refine": "cryogan.api",
     "select": "cryogan.api",
     "simulate": "cryogan.api",
+    "volumes": "cryogan.api",
     "write_map": "cryogan.api",
     "write_particles": "cryogan.api",
+    "write_volumes": "cryogan.api",
     "InputError": "cryogan.errors",
     "fourier_shell_correlation": "cryogan.evaluation.fsc",
     "CTFParams": "cryogan.particles",
@@ -79,6 +85,7 @@ __all__ = [
     "check",
     "downsample",
     "evaluate",
+    "evaluate_particles",
     "find_symmetry",
     "fourier_shell_correlation",
     "phantom_map",
@@ -89,8 +96,10 @@ __all__ = [
     "refine",
     "select",
     "simulate",
+    "volumes",
     "write_map",
     "write_particles",
+    "write_volumes",
 ]
 
 

@@ -3,7 +3,8 @@
 Everything here is also at the top: `import cryogan as cg; cg.reconstruct(...)`.
 """
 
-from cryogan.api.evaluation import evaluate, find_symmetry, record_truth
+from cryogan.api.conformations import volumes, write_volumes
+from cryogan.api.evaluation import evaluate, evaluate_particles, find_symmetry, record_truth
 from cryogan.api.poses import assign, write_particles
 from cryogan.api.runs import read_run, reconstruct, refine, settings_for
 from cryogan.api.simulation import simulate
@@ -28,6 +29,7 @@ __all__ = [
     "choose_rows",
     "downsample",
     "evaluate",
+    "evaluate_particles",
     "find_symmetry",
     "read_map",
     "read_noise",
@@ -39,6 +41,8 @@ __all__ = [
     "select",
     "settings_for",
     "simulate",
+    "volumes",
     "write_map",
     "write_particles",
+    "write_volumes",
 ]

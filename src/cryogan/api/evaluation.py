@@ -14,11 +14,16 @@ from cryogan.conformations.folder import (
 from cryogan.conformations.series import Series
 from cryogan.errors import InputError
 from cryogan.evaluation import symmetry_search
+from cryogan.evaluation.assigned_particles import read_assigned
 from cryogan.evaluation.comparison import Comparison, compare_to_truth
+from cryogan.evaluation.particle_evaluation import score_particles
+from cryogan.evaluation.particle_scores import ParticleScores
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
 from cryogan.io.mrc import Map, read_header, read_map
+from cryogan.run.conformations import assigned_latents, conformation_basis
 from cryogan.run.folder import add_truth
 from cryogan.run.reconstruction import Reconstruction
+from cryogan.symmetry import symmetry_matrices
 
 
 @overload
@@ -80,6 +85,50 @@ def evaluate(
     assert truth is not None
     mine = _map_of(found, pixel_size_A)
     return compare_to_truth(mine, truth if isinstance(truth, Map) else _truth_of(truth, mine))
+
+
+def evaluate_particles(
+    run: Reconstruction | Path | str,
+    particles: Path | str,
+    *,
+    truth_conformations: Path | str,
+    comparison: SeriesComparison | None = None,
+    images: int = 100,
+) -> ParticleScores:
+    """Score the maps, latents, classes and poses of particles: CryoBench's scores.
+
+    Classes of a set whose states have no coordinates, as of different molecules, are aligned each
+    on its own to the state that most of their images show; all other maps as one series.
+
+    Args:
+        run: a finished run with conformations.
+        particles: star file that `assign` and `write_particles` have made with it.
+        truth_conformations: folder `truth` of the simulation.
+        comparison: of the run, from `evaluate`, whose alignment is taken; computed by default.
+        images: number of images whose maps are compared, at equal steps.
+
+    Raises:
+        InputError: a file lacks what is needed, or the truth is of another set.
+    """
+    if images < 1:
+        raise InputError(f"images is {images}; give 1 or more.")
+    folder = run.folder if isinstance(run, Reconstruction) else Path(run)
+    basis = conformation_basis(folder)
+    found = read_assigned(particles, assigned_latents(particles, basis.latent), truth_conformations)
+    truth = (
+        read_true_conformations(Path(truth_conformations))
+        if comparison is None
+        else comparison.truth
+    )
+    alignment, operators = None, None
+    if truth.coordinate.shape[1] or not basis.latent.is_discrete:
+        if comparison is None:
+            comparison = evaluate(folder, truth_conformations=truth_conformations)
+        alignment = comparison.alignment
+        turn = alignment.rotation.double()
+        imposed = symmetry_matrices(read_run(folder).symmetry).double()
+        operators = turn @ imposed @ turn.T
+    return score_particles(basis, truth, found, alignment, images=images, operators=operators)
 
 
 def find_symmetry(

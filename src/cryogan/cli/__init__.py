@@ -18,6 +18,7 @@ COMMANDS = {
     "reconstruct": "a map, half-maps and a report from a particle stack",
     "refine": "refine a run's half-maps by maximum likelihood",
     "assign": "poses for particles, written for RELION and cryoSPARC",
+    "volumes": "maps of a run with conformations at chosen latents or of chosen particles",
     "simulate": "particle images of a known structure: your molecule's, or the papers' data sets",
     "evaluate": "compare a map with a known structure",
     "symmetry": "the point group of a map, its axes, and the evidence",

@@ -1,11 +1,12 @@
 """`cryogan evaluate`: a map against a known structure, or conformations against known ones."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from cryogan.cli.options import require_file, require_pixel_size
+from cryogan.cli.options import require_file, require_pixel_size, require_run
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
@@ -17,9 +18,11 @@ def make_parser() -> CommandParser:
         "Align a map to a known structure, or a half-map to the other, over rotation, shift and "
         "hand, and report FSC resolutions and, by direction, cFAR. Given a run folder, its FSC "
         "file, summary and report are completed. With --truth-dir, align and match a series of "
-        "conformations to the known ones. With no truth, report how much the conformations differ.",
+        "conformations to the known ones; with --particles too, CryoBench's scores: maps at the "
+        "latents of images, latents, classes and poses against the truth. With no truth, report "
+        "how much the conformations differ.",
         "cryogan evaluate run --truth truth/map.mrc -o fsc.csv",
-        ("--truth", "--truth-dir", "--output", "--apix"),
+        ("--truth", "--truth-dir", "--particles", "--output", "--apix"),
     )
     add = parser.add_argument
     add("map", type=str, help="map (.mrc), run folder, or folder of maps")
@@ -31,11 +34,24 @@ def make_parser() -> CommandParser:
         help="folder `truth` of cryogan simulate: known conformations",
     )
     add(
+        "--particles",
+        type=str,
+        metavar="STAR",
+        help="with --truth-dir: star file that cryogan assign has made with the run",
+    )
+    add(
+        "--images",
+        type=int,
+        metavar="N",
+        help="with --particles: images whose maps are compared, at equal steps (default: 100)",
+    )
+    add(
         "-o",
         "--output",
         type=str,
         help="FSC table (.csv), a .png goes beside it; with --truth-dir a folder for "
-        "evaluation.json, matrix.csv and evaluation.png instead of that of the conformations",
+        "evaluation.json, matrix.csv, evaluation.png and particles.json instead of that of the "
+        "conformations",
     )
     add(
         "--apix",
@@ -53,6 +69,19 @@ def run(arguments: Sequence[str]) -> int:
     if options.get("truth") is not None and options.get("truth_dir") is not None:
         raise InputError("Give --truth (one map) or --truth-dir (conformations), not both.")
     require_pixel_size(options)
+    if options.get("particles") is not None:
+        if options.get("truth_dir") is None:
+            raise InputError("--particles goes with --truth-dir; give both.")
+        require_run(options.map)
+        require_file(options.particles)
+        if options.get("apix") is not None:
+            raise InputError(
+                "--apix does not go with --particles: the run has its own; leave it out."
+            )
+    if options.get("images") is not None and (
+        options.get("particles") is None or options.images < 1
+    ):
+        raise InputError("--images goes with --particles, and is 1 or more.")
     if not Path(options.map).exists():
         raise InputError(
             f"There is no {options.map}; give a map, a run folder or a folder of maps."
@@ -92,6 +121,7 @@ def _evaluate_conformations(options: Namespace) -> int:
     from cryogan.conformations.folder import conformations_folder, read_conformations
     from cryogan.evaluation.series import diversity
     from cryogan.evaluation.series_files import write_series_comparison
+    from cryogan.files import write_text
 
     folder = conformations_folder(Path(options.map))
     if options.get("truth_dir") is None:
@@ -107,5 +137,17 @@ def _evaluate_conformations(options: Namespace) -> int:
     )
     print(comparison.table())
     write_series_comparison(output, comparison)
-    print(f"written to {output}: evaluation.json, matrix.csv, evaluation.png")
+    names = "evaluation.json, matrix.csv, evaluation.png"
+    if options.get("particles") is not None:
+        scores = cryogan.evaluate_particles(
+            options.map,
+            options.particles,
+            truth_conformations=options.truth_dir,
+            comparison=comparison,
+            images=options.get("images") or 100,
+        )
+        print(f"\n{options.particles}\n{scores.text()}")
+        write_text(output / "particles.json", json.dumps(scores.record(), indent=2))
+        names += ", particles.json"
+    print(f"written to {output}: {names}")
     return 0

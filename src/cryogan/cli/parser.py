@@ -17,6 +17,8 @@ _KINDS = {
     "bool": "true or false",
     "tuple": "a list in brackets, in quotes, such as '[1, 2]'",
     "dict": "names and values in braces, in quotes, such as '{batch_size: 100}'",
+    "Linker": "names and values in braces, in quotes",
+    "Parts": "names and values in braces, in quotes, such as '{count: 2, states: [[1], [1, 2]]}'",
     "NoneType": "null",
 }
 OLD_GROUPS = {"training": "adversarial", "ascent": "likelihood"}
@@ -237,6 +239,7 @@ def _gist(text: str) -> str:
 def _of_another_kind(found: re.Match[str]) -> str:
     """ "--seed is 'x'; give a whole number" from name, types and value."""
     name, types, value = found.groups()
+    value = re.sub(r"Namespace\(class_path=.*?init_args=Namespace\((.*?)\).*", r"\1", value)
     choices = re.search(r"Literal\[(.*)\]", types)
     kinds = [_KINDS[kind] for kind in re.findall(r"\w+", types) if kind in _KINDS]
     wanted = f"one of {choices[1]}" if choices else " or ".join(kinds) or f"a {types}"

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -146,7 +146,8 @@ def read_true_conformations(folder: Path) -> Series:
     *latent, images = read_columns(table, (*axes, "images"))
     names = _strings(table, "map")
     latents = torch.stack(latent, dim=-1) if axes else torch.zeros(len(names), 0)
-    return _series(folder, names, images, latents, None, table)
+    series = _series(folder, names, images, latents, None, table)
+    return replace(series, circular=tuple(axis.endswith("_circular") for axis in axes))
 
 
 def _series(

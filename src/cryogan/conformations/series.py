@@ -17,6 +17,7 @@ class Series:
         pixel_size_A: of all.
         weight: (n,) float64, share of the images each stands for; sum 1.
         coordinate: (n, m) float64, where each lies on the latent's or path's m axes; m may be 0.
+        circular: of each axis, whether 1 is 0 again; empty if that is not known.
     """
 
     names: list[str]
@@ -24,6 +25,7 @@ class Series:
     pixel_size_A: float
     weight: Tensor
     coordinate: Tensor
+    circular: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

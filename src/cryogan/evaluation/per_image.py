@@ -11,8 +11,9 @@ from cryogan.errors import InputError
 def fsc_auc(fsc: Tensor, box_size: int) -> Tensor:
     """Area under FSC curves over spatial frequencies of 0 to 0.5 cycles/pixel.
 
-    CryoBench's measure (Jeon et al. 2024): trapezoids over shells, shell 0 being 1. About 0.5
-    for equal maps. It depends on the pixel size: compare numbers of one box only.
+    Near CryoBench's measure (`cryobench.area_under_fsc`, whose shells differ): trapezoids over
+    shells, shell 0 being 1. About 0.5 for equal maps. It depends on the pixel size: compare numbers
+    of one box only.
 
     Args:
         fsc: (..., D // 2 + 1).
@@ -49,7 +50,7 @@ def per_image_fsc_auc(
     """Area under the FSC of the map assigned to each image with the image's true state.
 
     Per-image FSC of CryoBench (Jeon et al. 2024), except that there is one alignment for all
-    maps and that negative correlations count as negative. It critics maps and assignment at once.
+    maps and that negative correlations count as negative. It evaluates maps and assignment at once.
 
     Args:
         fsc: (n, K, S) of maps and true states, from `SeriesComparison`.

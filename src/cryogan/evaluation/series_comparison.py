@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cryogan.conformations.series import Series
 from cryogan.evaluation.alignment import Alignment
+from cryogan.evaluation.embeddings import circular_correlation
 from cryogan.evaluation.fsc import resolution_A
 from cryogan.evaluation.masks import soft_mask
 from cryogan.evaluation.per_image import fsc_auc
@@ -126,13 +127,15 @@ class SeriesComparison:
             return None
         order = self.truth.coordinate[:, 0].argsort()
         reached = self.reached[order].double()[None, None]
-        near = torch.nn.functional.max_pool1d(reached, 3, 1, 1)[0, 0] > 0
+        mode = "circular" if self._is_circle else "constant"
+        padded = torch.nn.functional.pad(reached, (1, 1), mode=mode)
+        near = torch.nn.functional.max_pool1d(padded, 3, 1)[0, 0] > 0
         return float(near[self._occurs[order]].double().mean())
 
     @property
     def span(self) -> float | None:
-        """States from the first to the last reached one on the path, over K; None: no path."""
-        if not self._is_path:
+        """States from the first to the last reached one on the path, over K; None: no such path."""
+        if not self._is_path or self._is_circle:
             return None
         order = self.truth.coordinate[:, 0].argsort()
         reached = self.reached[order].nonzero()
@@ -155,6 +158,15 @@ class SeriesComparison:
             rho = [spearman(latent, matched) for matched in self.matched_coordinate[counts].T]
             rows.append([None if value is None else abs(value) for value in rho])
         return rows
+
+    @property
+    def circular_correlation(self) -> float | None:
+        """|Circular correlation| of the maps' latents and true angles; None unless of a circle."""
+        if not self._is_circle or self.generated.coordinate.shape[1] != 1:
+            return None
+        counts = self.generated.weight > 0
+        latent, angle = self.generated.coordinate[counts, 0], self.matched_coordinate[counts, 0]
+        return abs(circular_correlation(latent, angle))
 
     @property
     def wasserstein(self) -> list[float]:
@@ -195,6 +207,10 @@ class SeriesComparison:
     def _is_path(self) -> bool:
         return self.truth.coordinate.shape[1] == 1
 
+    @property
+    def _is_circle(self) -> bool:
+        return self._is_path and self.truth.circular == (True,)
+
     def table(self) -> str:
         """The comparison as a plain-text table."""
         n, states = len(self.generated), len(self.truth)
@@ -226,9 +242,14 @@ class SeriesComparison:
                 + at_most,
             ),
         ]
-        if self.near_coverage is not None and self.span is not None:
-            text = f"{self.near_coverage:.0%} within one state; the reached ones span"
-            rows.append(("", f"{text} {self.span:.0%} of the path"))
+        if self.near_coverage is not None:
+            text = f"{self.near_coverage:.0%} within one state"
+            span = (
+                "" if self.span is None else f"; the reached ones span {self.span:.0%} of the path"
+            )
+            rows.append(("", text + span))
+        if self.circular_correlation is not None:
+            rows.append(("circular correlation", f"{self.circular_correlation:.3f} of the maps"))
         for axis, row in enumerate(self.monotonicity):
             rho = ", ".join("undefined" if value is None else f"{value:.3f}" for value in row)
             if rho:

@@ -78,6 +78,7 @@ def _summary(comparison: SeriesComparison) -> dict[str, Any]:
         "coverage_within_one_state": comparison.near_coverage,
         "span": comparison.span,
         "spearman_rho": comparison.monotonicity,
+        "circular_correlation": comparison.circular_correlation,
         "wasserstein": comparison.wasserstein,
         "wasserstein_of_one_state": comparison.wasserstein_of_one_state,
         "population_error_points": {

@@ -57,10 +57,15 @@ class AtomicModel:
         return len(self.atoms)
 
     @property
+    def masses(self) -> Tensor:
+        """(n,) float64 atomic masses in Da."""
+        masses = [gemmi.Element(number).weight for number in self.atomic_numbers.tolist()]
+        return torch.tensor(masses, dtype=torch.float64)
+
+    @property
     def centre_of_mass_A(self) -> Tensor:
         """(3,) mean position, weighted by mass and occupancy."""
-        masses = [gemmi.Element(number).weight for number in self.atomic_numbers.tolist()]
-        weights = torch.tensor(masses, dtype=torch.float64) * self.occupancies
+        weights = self.masses * self.occupancies
         return weights @ self.positions_A / weights.sum()
 
     def moved(self, positions_A: Tensor) -> "AtomicModel":

@@ -141,6 +141,20 @@ class Triangular:
 
 
 @dataclass(frozen=True)
+class UniformShifts:
+    """Per axis, all displacements within ±w alike.
+
+    Attributes:
+        half_width_A: w in Å.
+    """
+
+    half_width_A: float
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.half_width_A * (2.0 * torch.rand(n, 2, generator=generator) - 1.0)
+
+
+@dataclass(frozen=True)
 class Gaussian:
     """Per axis, a normal distribution about 0.
 

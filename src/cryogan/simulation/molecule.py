@@ -16,8 +16,10 @@ from cryogan.io.atoms import AtomicModel, model_density, read_model
 from cryogan.io.mrc import Map, read_header, read_map
 from cryogan.phantom import phantom_map
 from cryogan.physics.density import molmap_density
+from cryogan.simulation.linker import LinkerStates, linker_states
 from cryogan.simulation.molecule_settings import MoleculeSettings
-from cryogan.simulation.motion import path
+from cryogan.simulation.motion import States, path
+from cryogan.simulation.parts import parts_of_map
 from cryogan.simulation.sources import expanded, kind_of, parts_of
 
 _MAX_LOSS = 0.01  # of a map's power, by cropping
@@ -33,12 +35,14 @@ class MoleculeStates:
         volume: makes the (D, D, D) map of one, by number.
         latent: (K, m) coordinates in [0, 1]; m = 0 where there are none.
         population: (K,) float64, their frequencies, of sum 1.
+        circular: of each coordinate, whether 1 is 0 again.
     """
 
     names: list[str]
     volume: Callable[[int], Tensor]
     latent: Tensor
     population: Tensor
+    circular: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,7 +55,8 @@ def molecule_states(
 
     A single atomic model has its centre of mass at voxel D // 2. Several, or the states of
     motions, are moved by one and the same vector that brings the centre of the smallest sphere
-    around them all there. Maps keep their own origins (voxel D // 2 of each).
+    around them all there. Maps keep their own origins (voxel D // 2 of each). The molecules of a
+    mixture are read each on its own.
 
     Raises:
         InputError: a source cannot be read, sources are of different kinds, settings contradict
@@ -69,6 +74,8 @@ def molecule_states(
     """
     settings.check()
     sources = expanded(settings.sources)
+    if settings.mixture:
+        return _mixture(settings, sources, box_size, pixel_size_A)
     kind = kind_of(sources)
     if kind == "phantom":
         names, volume, latent = _phantoms(settings, sources, box_size, pixel_size_A)
@@ -78,7 +85,15 @@ def molecule_states(
         names, volume, latent = _models(settings, sources, box_size, pixel_size_A)
     if settings.path:
         latent = torch.linspace(0.0, 1.0, len(names))[:, None]
-    return MoleculeStates(names, volume, latent, _population(settings.populations, len(names)))
+    settings.check_populations(len(names))
+    circular = tuple(motion.circular for motion in settings.motions)
+    return MoleculeStates(
+        names,
+        volume,
+        latent,
+        _population(settings.populations, len(names)),
+        (True,) if settings.linker is not None else circular or (False,) * latent.shape[1],
+    )
 
 
 _Parts = tuple[list[str], Callable[[int], Tensor], Tensor]
@@ -96,6 +111,27 @@ def _common_centre(states: Sequence[Tensor]) -> Tensor:
         farthest = (points - centre).square().sum(dim=1).argmax()
         centre = centre + (points[farthest] - centre) / step
     return centre
+
+
+def _mixture(
+    settings: MoleculeSettings, sources: list[str], box_size: int, pixel_size_A: float
+) -> MoleculeStates:
+    """Different molecules, each by itself, in maps of one standard deviation."""
+    alone = [
+        molecule_states(settings.of(source), box_size=box_size, pixel_size_A=pixel_size_A)
+        for source in sources
+    ]
+
+    def volume(number: int) -> Tensor:
+        found = alone[number].volume(0)
+        return found / found.std()
+
+    return MoleculeStates(
+        [Path(source).name for source in sources],
+        volume,
+        torch.zeros(len(sources), 0),
+        _population(settings.populations, len(sources)),
+    )
 
 
 def _population(given: tuple[float, ...] | None, count: int) -> Tensor:
@@ -139,6 +175,15 @@ def _maps(
         gain = fourier.low_pass(box_size, settings.resolution_A / pixel_size_A, 3)
         return fourier.irfft(fourier.rfft(resampled, 3) * gain, box_size, 3)
 
+    if settings.parts is not None:
+        divided = parts_of_map(volume(0), pixel_size_A, settings.parts)
+        states = settings.parts.states
+        names = [f"parts {' '.join(map(str, state))}" for state in states]
+
+        def some_parts(number: int) -> Tensor:
+            return divided[[part - 1 for part in states[number]]].sum(0)
+
+        return names, some_parts, torch.zeros(len(states), 0)
     for number in range(len(sources)):
         volume(number)  # an InputError if it cannot be read or does not fit
     return [Path(source).name for source in sources], volume, torch.zeros(len(sources), 0)
@@ -166,18 +211,28 @@ def _refuse_cropping(given: Map, path: str, side_A: float) -> None:
         )
 
 
+def _states_of(
+    model: AtomicModel, settings: MoleculeSettings
+) -> tuple[States | LinkerStates, list[str], Tensor]:
+    """States of one model, their names and (K, m) latents."""
+    if settings.linker is not None:
+        linked = linker_states(model, settings.linker)
+        degrees = torch.rad2deg(linked.dihedral_rad).tolist()
+        latent = linked.dihedral_rad[:, None] / (2.0 * math.pi)
+        return linked, [f"linker, dihedral {angle:.1f}°" for angle in degrees], latent
+    states, latent = path(model, settings.motions)
+    names = [", ".join(f"{angle:g}°" for angle in angles) for angles in states.angles_deg.tolist()]
+    return states, names, latent
+
+
 def _models(
     settings: MoleculeSettings, sources: list[str], box_size: int, pixel_size_A: float
 ) -> _Parts:
     models = [read_model(*parts_of(source), assembly=settings.assembly) for source in sources]
     latent = torch.zeros(len(models), 0)
-    if settings.motions:
+    if settings.motions or settings.linker is not None:
         (model,) = models
-        states, latent = path(model, settings.motions)
-        names = [
-            ", ".join(f"{degrees:g}°" for degrees in angles)
-            for angles in states.angles_deg.tolist()
-        ]
+        states, names, latent = _states_of(model, settings)
 
         def unmoved(number: int) -> AtomicModel:
             name = f"{model.name} (state {number + 1}, at {names[number]})"

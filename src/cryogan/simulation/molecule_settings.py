@@ -26,6 +26,7 @@ class Motion:
         first_deg: angle of the first state in degrees; 0 is the model as it is.
         last_deg: angle of the last state in degrees.
         states: number of states, at even steps.
+        circular: last_deg is the first state again, and left out; for full turns.
     """
 
     atoms: str
@@ -34,6 +35,7 @@ class Motion:
     first_deg: float = 0.0
     last_deg: float = 0.0
     states: int = 20
+    circular: bool = False
 
     def check(self) -> None:
         """Refuse angles, states and an axis that make no motion.
@@ -54,6 +56,11 @@ class Motion:
             raise InputError(
                 f"The {self.states} states of the motion of {self.atoms} all lie at "
                 f"{self.first_deg:g} degrees; give different first_deg and last_deg, or 1 state."
+            )
+        if self.circular and (self.last_deg - self.first_deg) % 360.0 != 0.0:
+            raise InputError(
+                f"The motion of {self.atoms} is circular but goes from {self.first_deg:g} to "
+                f"{self.last_deg:g} degrees; give whole turns, such as 0 to 360."
             )
         if not any(self.direction):
             raise InputError(
@@ -88,6 +95,73 @@ def _three_numbers(text: str) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
+class Linker:
+    """A flexible linker between a domain and the rest of an atomic model.
+
+    Attributes:
+        residues: of the linker, such as H/232-238: their backbone torsions are drawn at random.
+        atoms: the domain before the linker, which follows as a rigid body: L,H/1-230.
+        dihedrals: .csv file with the column dihedral_rad, one state a line: the dihedral of the
+            domain's centre, the residues before and after the linker, and the centre of the rest.
+        tolerance_deg: largest difference in degrees of a state's dihedral from that.
+        seed: of the torsions.
+    """
+
+    residues: str
+    atoms: str
+    dihedrals: str
+    tolerance_deg: float = 1.0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Refuse a tolerance that no state, or any state, would meet.
+
+        Raises:
+            InputError: it is so.
+        """
+        if not 0.0 < self.tolerance_deg <= 180.0:
+            raise InputError(
+                f"molecule.linker.tolerance_deg is {self.tolerance_deg:g}; give degrees above 0, "
+                "up to 180."
+            )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """States of a map that lack some of its parts.
+
+    Attributes:
+        count: number of parts into which the map is divided; part 1 is the innermost.
+        states: the parts that each state has, such as [[1, 2], [1, 3], [1, 2, 3]].
+        edge_A: softness of the boundaries between parts in Å.
+    """
+
+    count: int
+    states: tuple[tuple[int, ...], ...]
+    edge_A: float = 5.0
+
+    def check(self) -> None:
+        """Refuse parts that there are not.
+
+        Raises:
+            InputError: which.
+        """
+        if self.count < 1 or not self.edge_A > 0:
+            raise InputError(
+                f"molecule.parts has {self.count} parts with edges of {self.edge_A:g} Å; give 1 "
+                "part or more, and a positive width."
+            )
+        for state in self.states:
+            if not state or not all(1 <= part <= self.count for part in state):
+                raise InputError(
+                    f"molecule.parts has the state {list(state)}; give one or more of the parts 1 "
+                    f"to {self.count}."
+                )
+        if not self.states:
+            raise InputError("molecule.parts has no states; list the parts of each.")
+
+
+@dataclass(frozen=True)
 class MoleculeSettings:
     """The molecule and its conformations.
 
@@ -104,7 +178,13 @@ class MoleculeSettings:
         hinge_deg: first and last angle of the phantom's hinge.
         hinge_states: number of conformations of the phantom between them.
         path: several sources are points on a path, at latent coordinates from 0 to 1.
+        linker: random conformations of a linker of one atomic model.
+        parts: states of one map that lack some of its parts.
+        mixture: the sources are different molecules, models or maps: each has a centre of its
+            own, and each map is scaled to a standard deviation of 1.
         populations: relative frequency of the conformations; equal if left out.
+        exact_populations: numbers of images are the populations, rounded, in random order;
+            otherwise every image draws its conformation.
     """
 
     sources: tuple[str, ...] = ("phantom",)
@@ -116,7 +196,11 @@ class MoleculeSettings:
     hinge_deg: tuple[float, float] = (0.0, 0.0)
     hinge_states: int = 1
     path: bool = False
+    linker: Linker | None = None
+    parts: Parts | None = None
+    mixture: bool = False
     populations: tuple[float, ...] | None = None
+    exact_populations: bool = False
 
     def check(self) -> None:
         """Refuse settings that contradict one another; the sources have been located.
@@ -125,6 +209,9 @@ class MoleculeSettings:
             InputError: which, and why.
         """
         sources = expanded(self.sources)
+        if self.mixture:
+            self._check_mixture(sources)
+            return
         kind = kind_of(sources)
         self._refuse_foreign(kind)
         count = len(sources)
@@ -140,11 +227,53 @@ class MoleculeSettings:
             for motion in self.motions:
                 motion.check()
             count = math.prod(motion.states for motion in self.motions)
-        if self.path and (count < 2 or self.motions or kind == "phantom"):
+        for name, given in (("linker", self.linker), ("parts", self.parts)):
+            if given is None:
+                continue
+            if count > 1:
+                raise InputError(
+                    f"molecule.{name} makes the states of one source, but there are more; give "
+                    "one, and no motions."
+                )
+            given.check()
+        if self.parts is not None:
+            count = len(self.parts.states)
+        if self.path and (count < 2 or self.motions or self.parts or kind == "phantom"):
             raise InputError(
                 "molecule.path needs two sources or more, and no motions or hinge; leave it out."
             )
-        self._check_populations(count)
+        if self.linker is None:
+            self.check_populations(count)  # of a linker when its file has been read
+
+    def _check_mixture(self, sources: list[str]) -> None:
+        if len(sources) < 2:
+            raise InputError(
+                "molecule.mixture needs two sources or more; give them, or leave it out."
+            )
+        for source in sources:
+            self.of(source).check()
+        for name, given in (
+            ("motions", self.motions),
+            ("path", self.path),
+            ("linker", self.linker),
+            ("parts", self.parts),
+        ):
+            if given:
+                raise InputError(
+                    f"molecule.{name} does not go with molecule.mixture; leave one out."
+                )
+        self.check_populations(len(sources))
+
+    def of(self, source: str) -> "MoleculeSettings":
+        """The settings of one molecule of a mixture, as far as they apply to its kind."""
+        is_map = kind_of([source]) == "map"
+        return MoleculeSettings(
+            sources=(source,),
+            assembly=None if is_map else self.assembly,
+            resolution_A=self.resolution_A,
+            convention="scattering" if is_map else self.convention,
+            map_pixel_size_A=self.map_pixel_size_A if is_map else None,
+        )
 
     def _refuse_foreign(self, kind: Kind) -> None:
         """Settings that would be silently ignored."""
@@ -153,6 +282,8 @@ class MoleculeSettings:
             ("convention molmap", self.convention == "molmap", "atomic model"),
             ("map_pixel_size_A", self.map_pixel_size_A is not None, "map"),
             ("motions", bool(self.motions), "atomic model"),
+            ("linker", self.linker is not None, "atomic model"),
+            ("parts", self.parts is not None, "map"),
             ("hinge_deg", self.hinge_deg != (0.0, 0.0), "phantom"),
             ("hinge_states", self.hinge_states != 1, "phantom"),
         ):
@@ -196,7 +327,12 @@ class MoleculeSettings:
                 "twice and one state."
             )
 
-    def _check_populations(self, count: int) -> None:
+    def check_populations(self, count: int) -> None:
+        """Refuse populations that are not those of `count` conformations.
+
+        Raises:
+            InputError: they are not.
+        """
         if self.populations is None:
             return
         if len(self.populations) != count:

@@ -64,7 +64,8 @@ def path(model: AtomicModel, motions: Sequence[Motion]) -> tuple[States, Tensor]
 
     Returns:
         K states, computed when asked for, and (K, m) float64 latent coordinates: 0 at
-        `first_deg`, 1 at `last_deg`, evenly spaced between; 0 for a motion of one state.
+        `first_deg`, 1 at `last_deg` (which a circular motion leaves out), evenly spaced between; 0
+        for a motion of one state.
 
     Raises:
         InputError: a selection names nothing, an axis or pivot cannot be understood, an angle is
@@ -92,7 +93,7 @@ def path(model: AtomicModel, motions: Sequence[Motion]) -> tuple[States, Tensor]
         [[-1.0, 0.0, 0.0]]
     """
     rotations = tuple(_look_up(model, motion) for motion in motions)
-    steps = [torch.linspace(0.0, 1.0, m.states, dtype=torch.float64).tolist() for m in motions]
+    steps = [_steps(motion).tolist() for motion in motions]
     latent = torch.tensor(list(itertools.product(*steps)), dtype=torch.float64)
     first = latent.new_tensor([motion.first_deg for motion in motions])
     last = latent.new_tensor([motion.last_deg for motion in motions])
@@ -109,6 +110,13 @@ def rmsd(first_A: Tensor, second_A: Tensor) -> float:
         5.0
     """
     return float((first_A - second_A).square().sum(dim=1).mean().sqrt())
+
+
+def _steps(motion: Motion) -> Tensor:
+    """(states,) latent coordinates."""
+    if motion.circular:
+        return torch.arange(motion.states, dtype=torch.float64) / motion.states
+    return torch.linspace(0.0, 1.0, motion.states, dtype=torch.float64)
 
 
 def _look_up(model: AtomicModel, motion: Motion) -> _Rotation:

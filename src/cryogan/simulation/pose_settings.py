@@ -59,9 +59,10 @@ class ShiftSettings:
     """Distribution of the particles' distances from the image centres, along x and y alike.
 
     Attributes:
-        kind: "none"; "triangular" (density 1 - |x|); "gaussian".
+        kind: "none"; "triangular" (density 1 - |x|); "gaussian"; "uniform".
         percent: for "triangular": the half width, in percent of the box, 0 to 50.
         sigma_A: for "gaussian": the standard deviation in Å, at most half of the box.
+        half_width_A: for "uniform": the largest shift in Å, at most half of the box.
         picking_share: share of the particles that are picked badly, from 0 to 1.
         picking_error_A: standard deviation in Å of their further shift, at most half of the box.
 
@@ -69,9 +70,10 @@ class ShiftSettings:
         InputError: a value is out of range, has no meaning for its kind, or lacks its partner.
     """
 
-    kind: Literal["none", "triangular", "gaussian"] = "none"
+    kind: Literal["none", "triangular", "gaussian", "uniform"] = "none"
     percent: float = 0.0
     sigma_A: float = 0.0
+    half_width_A: float = 0.0
     picking_share: float = 0.0
     picking_error_A: float = 0.0
 
@@ -88,9 +90,9 @@ class ShiftSettings:
         """Refuse shifts that leave images of this width.
 
         Raises:
-            InputError: `sigma_A` or `picking_error_A` is negative or above half of the width.
+            InputError: a length is negative or above half of the width.
         """
-        for name in ("sigma_A", "picking_error_A"):
+        for name in ("sigma_A", "half_width_A", "picking_error_A"):
             value = getattr(self, name)
             require_range(f"shifts.{name}", value, width_A / 2, "Å, half of the box")
 
@@ -106,6 +108,7 @@ _SHIFT_USES: dict[str, tuple[str, ...]] = {
     "none": ("picking_share", "picking_error_A"),
     "triangular": ("percent", "picking_share", "picking_error_A"),
     "gaussian": ("sigma_A", "picking_share", "picking_error_A"),
+    "uniform": ("half_width_A", "picking_share", "picking_error_A"),
 }
 
 

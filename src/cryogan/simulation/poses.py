@@ -22,6 +22,7 @@ from cryogan.physics.distributions import (
     SphereDensity,
     Triangular,
     Uniform,
+    UniformShifts,
 )
 from cryogan.simulation.pose_settings import OrientationSettings, ShiftSettings
 
@@ -74,6 +75,8 @@ def _orientations(settings: OrientationSettings, pixel_size_A: float) -> Orienta
 def _shifts(settings: ShiftSettings, width_A: float) -> Shifts:
     if settings.kind == "gaussian":
         return Gaussian(settings.sigma_A)
+    if settings.kind == "uniform":
+        return UniformShifts(settings.half_width_A)
     return Triangular(settings.percent / 100.0 * width_A)
 
 

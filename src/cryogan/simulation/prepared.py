@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cryogan.particles import Pose
 from cryogan.physics.distributions import PoseDistribution
@@ -75,12 +76,7 @@ def draw_truth(prepared: Prepared) -> Truth:
         pose = Pose(pose.rotation, pose.shift_A + error_A)
     with one_thread():
         return Truth(
-            torch.multinomial(
-                prepared.conformations.population,
-                n,
-                True,
-                generator=_generator(settings, _STATES),
-            ),
+            _states(prepared, n, _generator(settings, _STATES)),
             pose,
             draw(ctf, n, _generator(settings, _CTFS), named),
             log_normal(settings.contrast.spread, n, _generator(settings, "contrast")),
@@ -88,6 +84,31 @@ def draw_truth(prepared: Prepared) -> Truth:
             defocus_errors_A(ctf.wrong_share, ctf.wrong_by_A, n, _generator(settings, "defocus")),
             draw_junk(settings.junk, n, settings.seed),
         )
+
+
+def _states(prepared: Prepared, n: int, generator: torch.Generator) -> Tensor:
+    """(n,) numbers of the conformations of all images."""
+    population = prepared.conformations.population
+    if not prepared.settings.molecule.exact_populations:
+        return torch.multinomial(population, n, True, generator=generator)
+    counts = rounded_counts(population, n)
+    states = torch.arange(len(population)).repeat_interleave(counts)
+    return states[torch.randperm(n, generator=generator)]
+
+
+def rounded_counts(population: Tensor, n: int) -> Tensor:
+    """(K,) int64 whole numbers of sum n, nearest to shares (K,) of sum 1: largest remainders.
+
+    Example:
+        >>> import torch
+        >>> rounded_counts(torch.tensor([0.5, 0.26, 0.24]), 10).tolist()
+        [5, 3, 2]
+    """
+    exact = population.double() * n
+    counts = (exact + 1e-9).floor().long()
+    missing = n - int(counts.sum())
+    counts[(exact - counts).argsort(descending=True, stable=True)[:missing]] += 1
+    return counts
 
 
 def _generator(settings: SimulationSettings, *stream: int | str) -> torch.Generator:

@@ -68,12 +68,18 @@ def map_name(made: MoleculeStates, number: int) -> str:
 
 
 def write_states(folder: Path, made: MoleculeStates, truth: Truth) -> None:
-    """`truth/states.csv`: class, map, what it is, latents, share requested, number of images."""
-    axes = range(1, made.latent.shape[1] + 1)
+    """`truth/states.csv`: class, map, what it is, latents, share requested, number of images.
+
+    Latents are `latent_1` and so on; of circles, where 1 is 0 again, `latent_1_circular`.
+    """
+    axes = [
+        f"latent_{axis}{'_circular' * is_circular}"
+        for axis, is_circular in enumerate(made.circular, start=1)
+    ]
     counts = torch.bincount(truth.state, minlength=len(made)).tolist()
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("class", "map", "what", *(f"latent_{a}" for a in axes), "share", "images"))
+    table.writerow(("class", "map", "what", *axes, "share", "images"))
     for number, name in enumerate(made.names):
         latent = (f"{value:.6f}" for value in made.latent[number].tolist())
         share = f"{float(made.population[number]):.6f}"

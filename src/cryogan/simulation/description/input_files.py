@@ -87,8 +87,11 @@ def locate(
             identify(key, file)
         return str(folder)
 
+    linker = settings.molecule.linker
     molecule = replace(
-        settings.molecule, sources=tuple(source(name) for name in settings.molecule.sources)
+        settings.molecule,
+        sources=tuple(source(name) for name in settings.molecule.sources),
+        linker=None if linker is None else replace(linker, dihedrals=found(linker.dihedrals)),
     )
     located = replace(
         settings,
