@@ -4,12 +4,18 @@ A command's module is imported when the command is given; torch not before its i
 """
 
 import errno
+import math
+import signal
 import sys
+import time
+from collections.abc import Callable
 from importlib import import_module
 
 import cryogan
+from cryogan.cli import exit_codes
 from cryogan.cli.broken_pipe import quiet_on_broken_pipe
-from cryogan.errors import InputError
+from cryogan.errors import InputError, Interrupted, RunError
+from cryogan.run.signals import REPEATED_S, handled
 
 COMMANDS = {
     "check": "look at a particle set before a run: what is in it, and what to mend",
@@ -42,13 +48,32 @@ _LONGEST = 60  # characters of a name that are said
 
 @quiet_on_broken_pipe
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped.
+    """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong.
 
-    2 also where a name, the disk or permissions do not allow it.
+    2 also where a name, the disk or permissions do not allow it; 5 where a run has failed on the
+    way; 130, 143, 129 or 138 where a signal has stopped it (`exit_codes`).
 
     `reconstruct` and `refine` end with 3 or 4 where the verdict is doubtful or no structure.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with handled(_interrupter()):
+        return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _interrupter() -> Callable[[int], None]:
+    """Raises Interrupted, also at a second signal, but not at the same request once more."""
+    raised_at = -math.inf
+
+    def interrupt(number: int) -> None:
+        nonlocal raised_at
+        now = time.monotonic()
+        if now - raised_at > REPEATED_S:
+            raised_at = now
+            raise Interrupted(number)
+
+    return interrupt
+
+
+def _run(arguments: list[str]) -> int:
     try:
         name = arguments[0] if arguments else "--help"
         if name == "--version":
@@ -67,18 +92,29 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = import_module(f"cryogan.cli.{name}").run(arguments[1:])
         return code
     except InputError as error:
-        print(f"cryogan: {error}", file=sys.stderr)
-        return 2
+        _say(str(error))
+        return exit_codes.FAILED if isinstance(error, RunError) else exit_codes.WRONG_INPUT
     except OSError as error:
         if error.errno not in _WHAT_TO_DO:
             raise
         where = "" if error.filename is None else f" ({_short(str(error.filename))})"
         what, advice = error.strerror, _WHAT_TO_DO[error.errno]
-        print(f"cryogan: {what}{where}; {advice}.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("cryogan: interrupted; the same command can be run again", file=sys.stderr)
-        return 130
+        _say(f"{what}{where}; {advice}.")
+        return exit_codes.WRONG_INPUT
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "signal", signal.SIGINT)
+        _say(f"interrupted ({number.name}); the same command can be run again")
+        return exit_codes.of_signal(number)
+
+
+def _say(sentence: str) -> None:
+    """In the terminal, if that is there still."""
+    try:
+        print(f"cryogan: {sentence}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
 
 
 def _short(name: str) -> str:

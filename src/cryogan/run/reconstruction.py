@@ -1,5 +1,6 @@
 """A run from its objective to its results, and what it leaves: a `Reconstruction`."""
 
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -37,14 +38,20 @@ class Reconstruction:
 
     Attributes:
         folder: the run folder.
-        finished: False if the run was interrupted; the same call resumes it.
+        stopped_by: the signal that has interrupted the run, which the same call resumes; None if
+            it is finished.
         sources: where each assumption was taken from.
     """
 
     folder: Path
-    finished: bool = True
+    stopped_by: signal.Signals | None = None
     sources: Mapping[str, str] | None = None
     keep: Any = None  # what a folder of ours lives as long as
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.stopped_by is None
 
     @cached_property
     def _contents(self) -> RunContents:
@@ -205,8 +212,10 @@ def run_objective(
             placement=placement,
             halves=about.get("halves"),
         )
-        finished = run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
-        if finished and (placement is None or placement.is_main):
+        stopped_by = (
+            run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
+        )
+        if stopped_by is None and (placement is None or placement.is_main):
             outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
             found = objective.maps(outcomes, particles, seed)
             first, second = halves_of(particles, seed, about.get("halves"))
@@ -232,4 +241,4 @@ def run_objective(
                     device=where,
                 )
             write_results(folder, jobs, found, verdict, fit)
-    return Reconstruction(folder, finished, sources, keep)
+    return Reconstruction(folder, stopped_by, sources, keep)
