@@ -128,6 +128,13 @@ def run_display(out: Console) -> Iterator[RunDisplay]:
     describe: list[Callable[[Mapping[str, Any]], str]] = []
     with bar(out, "half-sets") as update:
         latest: dict[int, Mapping[str, Any]] = {}
+        retries: dict[int, int] = {}
+
+        def line_of(record: Mapping[str, Any]) -> str:
+            try:
+                return describe[0](record)
+            except (KeyError, TypeError, ValueError):  # a line in the log that is not ours
+                return f"{record['images_seen']} images"
 
         def started(about: Mapping[str, Any]) -> None:
             describe.append(about["objective"].describe)
@@ -140,14 +147,20 @@ def run_display(out: Console) -> Iterator[RunDisplay]:
             for job, new in enumerate(records):
                 for record in new:
                     latest[job] = record
+                    if record.get("retries", 0) > retries.get(job, 0):
+                        retries[job] = record["retries"]
+                        out.print(
+                            f"half-set {job + 1}: its numbers had gone wrong; it goes on from its "
+                            f"last checkpoint with {record.get('gentler')}"
+                        )
                     if "fraction" not in record:  # every iteration is worth a line
-                        out.print(describe[0](record))
+                        out.print(line_of(record))
             if not latest:
                 return
             newest = [latest[job] for job in sorted(latest)]
             fractions = [record.get("fraction") for record in newest]
             known = [fraction for fraction in fractions if fraction is not None]
-            told = [describe[0](record) for record in newest if "fraction" in record]
+            told = [line_of(record) for record in newest if "fraction" in record]
             numbers = "; ".join(text.splitlines()[0] for text in told)
             update(numbers, sum(known) / len(records) if known else None)
 

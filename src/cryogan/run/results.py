@@ -63,6 +63,9 @@ def write_results(
         "timings_s": _timings(jobs, outcomes),
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
+    retries = sum(int(outcome.get("retries", 0)) for outcome in outcomes)
+    if retries:
+        summary["retries"] = retries
     if maps.symmetry is not None:
         summary["symmetry"] = dict(maps.symmetry)
     summary |= write_validation(folder, maps, structure=structure)
