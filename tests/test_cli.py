@@ -33,6 +33,8 @@ POSITIONALS = {
     "evaluate": ["map.mrc"],
     "symmetry": ["map.mrc"],
     "report": ["run"],
+    "status": ["run"],
+    "clean": ["run"],
     "demo": [],
 }
 

@@ -52,7 +52,9 @@ class Fragile(Simple):
 
 
 def job(folder: Path, objective: Any) -> Job:
-    particles = Particles(ArrayStack(torch.ones(9, 8, 8)), CTFParams.constant(9, defocus_u_A=15_000.0), 10.0)
+    particles = Particles(
+        ArrayStack(torch.ones(9, 8, 8)), CTFParams.constant(9, defocus_u_A=15_000.0), 10.0
+    )
     task = Task((particles,), None, 0, torch.device("cpu"))
     return Job(folder, objective, task, 1)
 

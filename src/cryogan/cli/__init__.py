@@ -28,6 +28,8 @@ COMMANDS = {
     "evaluate": "compare a map with a known structure",
     "symmetry": "the point group of a map, its axes, and the evidence",
     "report": "write the report of a run folder again, or compare runs on one page",
+    "status": "how far runs are, and what their folders hold",
+    "clean": "remove what killed processes have left in run folders",
     "demo": "simulate, reconstruct and evaluate a made-up protein",
 }
 

@@ -141,6 +141,10 @@ def run_display(out: Console) -> Iterator[RunDisplay]:
             if about["particles"].get("summary"):
                 out.print(about["particles"]["summary"])
             out.print(assumptions_line(about))
+            if about.get("resumes") == "finished":
+                out.print(f"{about['folder']} is finished; its results are written again")
+            elif about.get("resumes") is not None:
+                out.print(f"resuming {about['folder']} ({about['resumes']})")
             update("reading images", None)
 
         def show(records: list[list[dict[str, Any]]]) -> None:

@@ -90,6 +90,11 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+            found = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        if int(found.pop(_FORMAT_NAME, torch.tensor(1))) != _FORMAT_OF_ARRAYS:
+            raise ValueError("another format")
     except Exception as error:
-        raise InputError(f"{path} cannot be read; delete it and run the command again.") from error
+        raise InputError(
+            f"{path} cannot be read, or is of another version; delete it and run the command again."
+        ) from error
+    return found

@@ -29,11 +29,17 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         wait_s: how long to wait for another process to free it.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or the file cannot be written.
     """
     deadline = time.monotonic() + wait_s
     while True:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise InputError(
+                f"Cannot write in {path.parent}: {error.strerror}; choose a folder that you may "
+                "write to."
+            ) from error
         got = try_lock(descriptor)
         if got and not _is_at(descriptor, path):  # removed meanwhile
             os.close(descriptor)
