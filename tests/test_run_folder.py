@@ -1,5 +1,6 @@
 """Run folders: damaged files, left-overs, locks, permissions, changed images; status and clean."""
 
+import errno
 import json
 import os
 import re
@@ -126,6 +127,7 @@ def adversarial_job(folder: Path, images: int = 160) -> Job:
     generator = torch.Generator().manual_seed(3)
     stack = ArrayStack(torch.randn(40, 16, 16, generator=generator))
     particles = Particles(stack, CTFParams.constant(40, defocus_u_A=15_000.0), 10.0)
+    folder.mkdir(exist_ok=True)
     config = AdversarialConfig(stages=(Stage(16, images),), batch_size=4, templates=4)
     task = Task((particles,), None, 0, torch.device("cpu"))
     return Job(folder, Adversarial(config), task, 1)
@@ -166,6 +168,35 @@ def test_a_state_of_the_likelihood_too(changes: dict[str, object]) -> None:
     assert EMState.read(state.record()).record().keys() == state.record().keys()
     with pytest.raises(InputError):
         EMState.read(state.record() | changes)
+
+
+@pytest.mark.parametrize("full", ["checkpoint.pt", "result.npz"])
+def test_a_full_disk_costs_what_was_not_saved_and_no_more(
+    full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there stays whole; with space, the run ends as any other."""
+    assert optimise(adversarial_job(tmp_path / "whole"))
+    job = adversarial_job(tmp_path / "run")
+    asked = iter([True])
+    assert not optimise(job, should_stop=lambda: next(asked))
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+
+    def flushed(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        if name.endswith(Path(full).suffix):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", flushed)
+        with pytest.raises(OSError, match="No space left") as caught:
+            optimise(job, should_stop=lambda: True)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename.endswith(("progress.npz", full))
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))
+    assert optimise(job)
+    results = [np.load(tmp_path / run / "result.npz")["volume"] for run in ("run", "whole")]
+    np.testing.assert_array_equal(*results)
 
 
 def test_one_process_at_a_time_works_in_a_folder(

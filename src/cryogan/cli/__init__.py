@@ -38,6 +38,7 @@ _WHAT_TO_DO = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOSPC: f"free some space, {_AGAIN}",
     errno.EDQUOT: f"free some space, {_AGAIN}",
+    errno.EFBIG: f"raise the limit of file sizes (ulimit -f), {_AGAIN}",
     errno.EROFS: "write to another folder",
     errno.EACCES: "ask for its permissions, or give another file or folder",
     errno.EPERM: "ask for its permissions, or give another file or folder",
@@ -45,6 +46,8 @@ _WHAT_TO_DO = {
     errno.ESTALE: f"wait for the file server, {_AGAIN}",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
+_ON_THE_WAY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)
+"""What is no fault of the input."""
 _LONGEST = 60  # characters of a name that are said
 
 
@@ -52,8 +55,8 @@ _LONGEST = 60  # characters of a name that are said
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong.
 
-    2 also where a name, the disk or permissions do not allow it; 5 where a run has failed on the
-    way; 130, 143, 129 or 138 where a signal has stopped it (`exit_codes`).
+    2 also where a name or permissions do not allow it; 5 where it has failed on the way, or the disk
+    is full; 130, 143, 129 or 138 where a signal has stopped it (`exit_codes`).
 
     `reconstruct` and `refine` end with 3 or 4 where the verdict is doubtful or no structure.
     """
@@ -102,7 +105,7 @@ def _run(arguments: list[str]) -> int:
         where = "" if error.filename is None else f" ({_short(str(error.filename))})"
         what, advice = error.strerror, _WHAT_TO_DO[error.errno]
         _say(f"{what}{where}; {advice}.")
-        return exit_codes.WRONG_INPUT
+        return exit_codes.FAILED if error.errno in _ON_THE_WAY else exit_codes.WRONG_INPUT
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "signal", signal.SIGINT)
         _say(f"interrupted ({number.name}); the same command can be run again")

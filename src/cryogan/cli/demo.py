@@ -59,6 +59,7 @@ def run(arguments: Sequence[str]) -> int:
             device="cpu",
             show=display.show,
             started=display.started,
+            phase=display.phase,
         )
     if result.stopped_by is not None:
         out.print("Interrupted; run the same command again to resume.")

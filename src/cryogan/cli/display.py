@@ -1,8 +1,9 @@
 """Progress of a run: a bar on a terminal, time-stamped lines in a file; lines of what stays."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -120,13 +121,42 @@ class RunDisplay(NamedTuple):
 
     show: Callable[[list[list[dict[str, Any]]]], None]
     started: Callable[[Mapping[str, Any]], None]
+    phase: Callable[[str], None]
+
+
+class Phases:
+    """Says that a phase has begun which takes longer than a few seconds.
+
+    Args:
+        out: where it is printed.
+        after_s: seconds.
+    """
+
+    def __init__(self, out: Console, after_s: float = 5.0) -> None:
+        self._out, self._after_s = out, after_s
+        self._timer: threading.Timer | None = None
+
+    def begin(self, what: str) -> None:
+        """A phase begins, and the one before ends; "" for none."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if what:
+            self._timer = threading.Timer(self._after_s, self._out.print, [f"{what} …"])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def close(self) -> None:
+        """Say no more."""
+        self.begin("")
 
 
 @contextmanager
 def run_display(out: Console) -> Iterator[RunDisplay]:
     """A bar, the particles and assumptions above it, and a line for every EM iteration."""
     describe: list[Callable[[Mapping[str, Any]], str]] = []
-    with bar(out, "half-sets") as update:
+    phases = Phases(out)
+    with closing(phases), bar(out, "half-sets") as update:
         latest: dict[int, Mapping[str, Any]] = {}
         retries: dict[int, int] = {}
 
@@ -168,7 +198,7 @@ def run_display(out: Console) -> Iterator[RunDisplay]:
             numbers = "; ".join(text.splitlines()[0] for text in told)
             update(numbers, sum(known) / len(records) if known else None)
 
-        yield RunDisplay(show, started)
+        yield RunDisplay(show, started, phases.begin)
 
 
 def assumptions_line(about: Mapping[str, Any]) -> str:

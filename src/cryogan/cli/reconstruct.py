@@ -144,6 +144,7 @@ def run(arguments: Sequence[str]) -> int:
             launch=launch,
             show=display.show,
             started=display.started,
+            phase=display.phase,
         )
     if launch is not None and launch.rank > 0:
         stopped_by = result.stopped_by

@@ -180,6 +180,7 @@ def run_objective(
     device: str,
     show: Show,
     started: Callable[[Mapping[str, Any]], None],
+    phase: Callable[[str], None] = lambda what: None,
     launch: Launch | None = None,
     maps: Tensor | None = None,
     populations: Tensor | None = None,
@@ -196,7 +197,9 @@ def run_objective(
             objective.check(particles)
             if launch is not None:
                 launch.check(getattr(objective.config, "batch_size", None), device)
+            phase("measuring the memory that the run needs")
             check_memory(objective, particles, device, launch)
+            phase("")
             make_run_folder(folder)
             held.enter_context(locked(folder / RUN_LOCK))
             for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
@@ -228,6 +231,7 @@ def run_objective(
                 run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
             )
             if stopped_by is None and (placement is None or placement.is_main):
+                phase("comparing the half-maps")
                 outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
                 try:
                     found = objective.maps(outcomes, particles, seed)
@@ -242,11 +246,13 @@ def run_objective(
                 if found.symmetry is not None:
                     assumptions = assumptions.imposing(found.symmetry["group"])
                 where = torch.device(device if placement is None else placement.device)
+                phase("explaining held-out images, for the verdict")
                 verdict = verdict_of(
                     found, half_sets, assumptions, noise=noise, seed=seed, device=where
                 )
                 fit = None
                 if verdict is not None and verdict.word != NOTHING:
+                    phase("testing the goodness of fit")
                     fit = goodness_of_run(
                         found,
                         half_sets,
@@ -258,5 +264,6 @@ def run_objective(
                         seed=seed,
                         device=where,
                     )
-                write_results(folder, jobs, found, verdict, fit)
+                write_results(folder, jobs, found, verdict, fit, phase)
+                phase("")
     return Reconstruction(folder, stopped_by, sources, keep)
