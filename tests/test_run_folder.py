@@ -182,7 +182,7 @@ def test_a_full_disk_costs_what_was_not_saved_and_no_more(
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
 
     def flushed(descriptor: int) -> None:
-        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         if name.endswith(Path(full).suffix):
             raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -55,16 +55,17 @@ _LONGEST = 60  # characters of a name that are said
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong.
 
-    2 also where a name or permissions do not allow it; 5 where it has failed on the way, or the disk
-    is full; 130, 143, 129 or 138 where a signal has stopped it (`exit_codes`).
+    2 also where a name or permissions do not allow it; 5 where it has failed on the way, as where
+    the disk is full; 130, 143, 129 or 138 where a signal has stopped it (`exit_codes`).
 
     `reconstruct` and `refine` end with 3 or 4 where the verdict is doubtful or no structure.
     """
-    with handled(_interrupter()):
-        return _run(sys.argv[1:] if arguments is None else arguments)
+    received: list[int] = []
+    with handled(_interrupter(received)):
+        return _run(sys.argv[1:] if arguments is None else arguments, received)
 
 
-def _interrupter() -> Callable[[int], None]:
+def _interrupter(received: list[int]) -> Callable[[int], None]:
     """Raises Interrupted, also at a second signal, but not at the same request once more."""
     raised_at = -math.inf
 
@@ -73,12 +74,14 @@ def _interrupter() -> Callable[[int], None]:
         now = time.monotonic()
         if now - raised_at > REPEATED_S:
             raised_at = now
+            received.append(number)
             raise Interrupted(number)
 
     return interrupt
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], received: list[int]) -> int:
+    """Run a command; `received` are the signals until now."""
     try:
         name = arguments[0] if arguments else "--help"
         if name == "--version":
@@ -100,6 +103,8 @@ def _run(arguments: list[str]) -> int:
         _say(str(error))
         return exit_codes.FAILED if isinstance(error, RunError) else exit_codes.WRONG_INPUT
     except OSError as error:
+        if received and error.errno == errno.EIO:  # the terminal has been closed
+            return exit_codes.of_signal(received[0])
         if error.errno not in _WHAT_TO_DO:
             raise
         where = "" if error.filename is None else f" ({_short(str(error.filename))})"

@@ -50,7 +50,7 @@ def make_parser(defaults: SimulationSettings | None = None) -> CommandParser:
     add(
         "--workers",
         type=int,
-        help="threads; the bits stay the same (default: OMP_NUM_THREADS, or all cores that it may use)",
+        help="threads; the bits stay the same (default: OMP_NUM_THREADS, or all cores there are)",
     )
     parser.add_class_arguments(SimulationSettings)
     if defaults is not None:

@@ -28,7 +28,8 @@ from cryogan.run.log import LOG, drop_after
 from cryogan.run.pictures import PICTURES, Pictures
 from cryogan.run.watchdog import MOST_RETRIES, fault_of, gentler
 
-_CHECKPOINT_EVERY_S = 60.0
+CHECKPOINT_EVERY_S = 60.0
+"""Between checkpoints; the environment variable `CRYOGAN_CHECKPOINT_S` goes before it."""
 _ANOTHER_S = 60.0  # that the worker of a killed run may take until it notices
 
 
@@ -136,7 +137,7 @@ def _attempt(
     drop_after(log_path, 0 if found is None else found.images_seen)
     wall = time.perf_counter() - (0.0 if found is None else found.wall_s)
     cpu = time.process_time() - (0.0 if found is None else found.cpu_s / group.size)
-    saved, step = time.perf_counter(), None
+    saved, step, every_s = time.perf_counter(), None, _checkpoint_every_s()
     state = None if found is None else found.state
     with log_path.open("a", buffering=1) as log, _naming(path):
         for step in objective.iterate(job.task, state, group):
@@ -162,7 +163,7 @@ def _attempt(
             if step.finished:
                 break  # no checkpoint of a finished task before its result is written
             stopping = group.any(should_stop())
-            due = time.perf_counter() - saved > _CHECKPOINT_EVERY_S
+            due = time.perf_counter() - saved > every_s
             if writes and step.state is not None and (stopping or step.milestone or due):
                 record = step.state.record()
                 save_checkpoint(path, Checkpoint(name, record, seen, wall_s, cpu_s, retries))
@@ -189,6 +190,22 @@ def _attempt(
         record = step.state.record()
         save_checkpoint(path, Checkpoint(name, record, seen, wall_s, cpu_s, retries))
     return True
+
+
+def _checkpoint_every_s() -> float:
+    """Seconds between checkpoints.
+
+    Raises:
+        InputError: the environment variable is no number from 0 on.
+    """
+    asked = os.environ.get("CRYOGAN_CHECKPOINT_S", str(CHECKPOINT_EVERY_S))
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0.0:
+        raise InputError(f"CRYOGAN_CHECKPOINT_S is '{asked}'; give a number of seconds.")
+    return seconds
 
 
 @contextmanager
