@@ -250,13 +250,17 @@ def test_status_and_clean(
     assert "half-map FSC 0.143: " in said
     assert re.search(r"last written \d+ \w+ ago", said)
     assert f"1 left-overs of killed processes; cryogan clean {run}" in said
+    assert main(["status", str(run), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["progress"] == "finished"
+    assert found["left_overs"] == [str(run / LEFT[0])]
     assert main(["clean", str(run)]) == 0
     assert "1 files removed" in capsys.readouterr().out
     assert (run / "checkpoint.pt").is_file()
     assert main(["clean", str(run), "--checkpoints"]) == 0
     assert not (run / "checkpoint.pt").exists()
-    assert "is not a run folder" in refusal(capsys, ["status", str(data)])
-    assert "is not a run folder" in refusal(capsys, ["clean", str(data)])
+    assert "no run folder" in refusal(capsys, ["status", str(data)])
+    assert "no run folder" in refusal(capsys, ["clean", str(data)])
     assert not (data / RUN_LOCK).exists()
 
 

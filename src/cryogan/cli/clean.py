@@ -1,8 +1,8 @@
 """`cryogan clean`: remove what killed processes have left in run folders."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from cryogan.cli.options import require_run
 from cryogan.cli.parser import CommandParser
 
 
@@ -28,14 +28,14 @@ def make_parser() -> CommandParser:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = make_parser().given(arguments)
+    folders = [require_run(name) for name in options.runs]
 
     from cryogan.run.lock import RUN_LOCK, locked
     from cryogan.run.status import removable, status_of
 
-    for name in options.runs:
-        status_of(Path(name))  # a run folder, before anything is written in it
-        with locked(Path(name) / RUN_LOCK):
-            found = removable(status_of(Path(name)), bool(options.get("checkpoints")))
+    for name in folders:
+        with locked(name / RUN_LOCK):
+            found = removable(status_of(name), bool(options.get("checkpoints")))
             freed = sum(path.stat().st_size for path in found)
             for path in found:
                 path.unlink(missing_ok=True)

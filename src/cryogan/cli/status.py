@@ -1,8 +1,10 @@
 """`cryogan status`: what run folders hold, and how far their runs are."""
 
+import json
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
 
+from cryogan.cli.options import require_run
 from cryogan.cli.parser import CommandParser
 
 
@@ -13,9 +15,11 @@ def make_parser() -> CommandParser:
         "Say of run folders how far their runs are, which process works in them, the resolution so "
         "far, when a file was last written, and what they take on disk.",
         "cryogan status run run/refine",
-        (),
+        ("--json",),
     )
-    parser.add_argument("runs", type=str, nargs="+", help="folders of reconstruct or refine")
+    add = parser.add_argument
+    add("runs", type=str, nargs="+", help="folders of reconstruct or refine")
+    add("--json", action="store_true", help="print a JSON list instead")
     return parser
 
 
@@ -23,10 +27,18 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     options = make_parser().given(arguments)
 
+    folders = [require_run(name) for name in options.runs]
+
     from cryogan.run.status import status_of
 
-    for name in options.runs:
-        found = status_of(Path(name))
+    if options.get("json"):
+        records = [
+            asdict(found) | {"progress": found.progress} for found in map(status_of, folders)
+        ]
+        print(json.dumps(records, indent=2, default=str))
+        return 0
+    for name in folders:
+        found = status_of(name)
         holder = "" if found.holder is None else f", in use by {found.holder}"
         lines = [f"{name}: {found.objective}, {found.progress}{holder}"]
         if found.verdict is not None:
