@@ -16,6 +16,7 @@ import cryogan as cg
 from cryogan.cli import main
 from cryogan.phantom import phantom_map
 from cryogan.run.checkpoint import load_checkpoint
+from cryogan.run.signals import STOPPING, StopRequests, handled, held_back
 from cryogan.simulation.in_memory import write_dataset
 from simple_objective import Slow
 from simulated_sets import centred_particles
@@ -124,3 +125,66 @@ def test_an_error_in_the_parent_stops_the_workers(
     assert not multiprocessing.active_children()
     assert all(saved(tmp_path / half) for half in HALVES)
     assert all(records(tmp_path / half) < 200 for half in HALVES)
+
+
+def test_a_second_signal_ends_a_command_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Work that would go on saving is interrupted, too; the same request once more is not."""
+    reached: list[str] = []
+
+    def run(arguments: list[str]) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            reached.append("saving")
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("saved")
+        return 7
+
+    monkeypatch.setattr("cryogan.cli.report.run", run)
+    before = [signal.getsignal(number) for number in STOPPING]
+    assert main(["report", "run"]) == 7
+    monkeypatch.setattr("cryogan.cli.REPEATED_S", -1.0)
+    assert main(["report", "run"]) == 143
+    assert reached == ["saving", "saved", "saving"]
+    assert "interrupted (SIGTERM); the same command can be run" in capsys.readouterr().err
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_second_signal_ends_a_worker_at_once(
+    later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cryogan.run.signals.REPEATED_S", -1.0 if later else 60.0)
+    pid = os.fork()
+    if pid == 0:
+        with StopRequests() as requests:
+            signal.raise_signal(signal.SIGUSR1)
+            noted = requests.received == signal.SIGUSR1
+            signal.raise_signal(signal.SIGTERM)
+        os._exit(3 if noted else 1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == (-signal.SIGTERM if later else 3)
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequests() as requests:
+            signal.raise_signal(signal.SIGHUP)
+            assert requests.received is None
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_signals_wait_until_a_block_is_over() -> None:
+    done: list[str] = []
+    with handled(lambda number: done.append("handled")):
+        with held_back():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("block")
+        assert done == ["block", "handled"]
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOPPING) == set()
