@@ -1,5 +1,7 @@
 """An objective of one's own that takes no time: for tests of everything around objectives."""
 
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -58,7 +60,7 @@ class Simple:
         while state.step < self.config.steps:
             if self.config.fails:
                 raise InputError("This objective fails, as it was asked to.")
-            index = torch.tensor([state.step])
+            index = torch.tensor([state.step % min(map(len, task.half_sets))])
             images = torch.cat([half.stack.read(index) for half in task.half_sets])
             state = SimpleState(state.step + 1, state.total + images)
             yield Step(
@@ -89,6 +91,18 @@ class Together(Simple):
     """The same in one worker process, which takes half the time to start."""
 
     together: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Slow(Simple):
+    """Takes as long for each of its steps as the environment says."""
+
+    config: SimpleConfig = field(default_factory=lambda: SimpleConfig(steps=200))
+
+    def iterate(self, task: Task, checkpoint: Any, group: Any) -> Iterator[Step]:
+        for step in super().iterate(task, checkpoint, group):
+            time.sleep(float(os.environ.get("SECONDS_A_STEP", "0")))
+            yield step
 
 
 class Measured(Together):

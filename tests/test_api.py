@@ -20,6 +20,7 @@ from cryogan.io.mrc import Map
 from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.particles import ArrayStack
 from cryogan.physics.rotations import angle_between
+from cryogan.run.signals import STOPPING
 from cryogan.simulation.in_memory import write_dataset
 from simple_objective import Simple, SimpleConfig, Together
 from simulated_sets import centred_particles
@@ -377,7 +378,7 @@ def test_nothing_global_changes(simulated: Any, truth: Map, tmp_path: Path) -> N
             torch.get_default_dtype(),
             torch.is_grad_enabled(),
             torch.are_deterministic_algorithms_enabled(),
-            *(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)),
+            *map(signal.getsignal, STOPPING),
             signal.pthread_sigmask(signal.SIG_BLOCK, ()),
             torch.get_rng_state().tolist(),
             np.random.get_state()[1].tolist(),  # noqa: NPY002

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -308,7 +309,9 @@ def test_images_that_cannot_be_read_are_named(star: Path, good: Particles) -> No
     particles = cryogan.read_particles(star)
     images = -images_of(good)
     images[6, 2, 2] = math.nan
+    before = Path("a.mrcs").stat()
     write_stack("a.mrcs", images, PIXEL_A)
+    os.utime("a.mrcs", ns=(before.st_atime_ns, before.st_mtime_ns))
     found = cryogan.check(particles)
     assert [outlier.row for outlier in found.bad_images] == [6]
     assert "NaN" in found.bad_images[0].what

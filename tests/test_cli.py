@@ -33,6 +33,8 @@ POSITIONALS = {
     "evaluate": ["map.mrc"],
     "symmetry": ["map.mrc"],
     "report": ["run"],
+    "status": ["run"],
+    "clean": ["run"],
     "demo": [],
     "volumes": ["run"],
 }
@@ -219,7 +221,7 @@ def test_a_full_disk_is_told_in_a_sentence(
         raise OSError(errno.ENOSPC, "No space left on device", "run/map.mrc")
 
     monkeypatch.setattr("cryogan.cli.check.run", run)
-    assert main(["check", "a.star"]) == 2
+    assert main(["check", "a.star"]) == 5
     told = capsys.readouterr().err
     assert "No space left on device (run/map.mrc); free some space" in told
 

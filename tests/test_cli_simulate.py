@@ -16,6 +16,7 @@ import yaml
 import cryogan
 from cryogan.cli import display, main
 from cryogan.errors import InputError
+from cryogan.files import left_overs
 from cryogan.io.mrc import MrcStack, write_map, write_stack
 from cryogan.io.relion_metadata import read_metadata
 from cryogan.phantom import phantom_map
@@ -237,7 +238,10 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on(folder, capsys, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(display.ProgressLines, "show", show)
         assert simulate(*SMALL, "-o", "set") == 130
-    assert capsys.readouterr().err == "cryogan: interrupted; the same command can be run again\n"
+    assert (
+        capsys.readouterr().err
+        == "cryogan: interrupted (SIGINT); the same command can be run again\n"
+    )
     assert set(bytes_of(folder / "set")) == {"simulation.yaml", "truth/map.mrc"}
     assert simulate(*SMALL, "-o", "set") == 0
     assert bytes_of(folder / "set") == bytes_of(whole)
@@ -264,11 +268,15 @@ def test_kill_9_leaves_nothing_that_looks_whole(folder, monkeypatch):
     done = subprocess.run([sys.executable, "-c", KILLED, *SMALL, "-o", "set"], check=False)
     assert done.returncode == -signal.SIGKILL
     left = set(bytes_of(folder / "set")) - {"simulation.yaml", "truth/map.mrc"}
-    assert all(name.startswith(".particles.mrcs.") for name in left)
+    assert left == {path.name for path in left_overs(folder / "set")}
     assert len(left) == 1
-    (folder / "set/truth/.map.mrc.abcdefgh.mrc").write_text("of another kill")
+    (folder / "set/truth/.cryogan-0123abcd.tmp.mrc").write_text("of another kill")
+    mine = folder / "set" / ".particles.swp"
+    mine.write_text("an editor's")
     assert simulate(*SMALL, "-o", "set") == 0
     assert simulate(*SMALL, "-o", "whole") == 0
+    assert mine.read_text() == "an editor's"
+    mine.unlink()
     assert bytes_of(folder / "set") == bytes_of(folder / "whole")
 
 

@@ -363,7 +363,7 @@ def test_killed_set_does_not_look_whole_and_is_made_again(tmp_path):
     assert done.returncode == -signal.SIGKILL
     left = bytes_of(tmp_path / "a")
     (unfinished,) = set(left) - {"truth/map.mrc"}
-    assert unfinished.startswith(".particles.mrcs.")
+    assert unfinished.startswith(".cryogan-")
     with pytest.raises(InputError, match="not an MRC file"):
         MrcStack.open(tmp_path / "a" / unfinished)
     make(tmp_path / "a")

@@ -230,7 +230,7 @@ def test_page_is_whole_and_self_contained(run_folder: Path) -> None:
         assert f'id="{figure}"' in page.source
     assert page.source.count('"showSendToCloud": false') == 4
     assert path.stat().st_size < 12e6
-    assert [file.name for file in run_folder.glob(".report*")] == []
+    assert [file.name for file in run_folder.glob(".cryogan-*")] == []
 
 
 def numbers_below(page: Page, figure: str) -> list[dict[str, str]]:

@@ -248,7 +248,7 @@ def test_command(
         (["one", "-o", "new.html"], "The report of one run is one/report.html; leave out --output"),
         (["one", "second", "-o", "nowhere/new.html"], "its folder does not exist"),
         (["one", "nowhere"], "nowhere is no run folder"),
-        (["one", "second", "-o", "one/map.mrc"], "would be written over"),
+        (["one", "second", "-o", "one/report.html"], "would be written over"),
     ):
         assert main(["report", *arguments]) == 2
         assert words in capsys.readouterr().err

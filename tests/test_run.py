@@ -227,7 +227,7 @@ def living(group):
 def test_a_run_stopped_three_times_gives_the_map_of_one_never_stopped(
     finished, dataset, tmp_path, capsys
 ):
-    """Ctrl-C while the workers start; Ctrl-C in training; kill -9 in training; then to the end."""
+    """Ctrl-C while the workers start; SIGTERM in training; kill -9 in training; then to the end."""
     folder = tmp_path / "run"
 
     process = start(dataset, folder)
@@ -240,9 +240,9 @@ def test_a_run_stopped_three_times_gives_the_map_of_one_never_stopped(
 
     process = start(dataset, folder)
     wait_for(lambda: steps_logged(folder) >= 2, "nothing was logged")
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)  # as a batch system does
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output
+    assert process.returncode == 143, output
     assert "run the same command again" in output
     assert "Traceback" not in output
     saved = load_checkpoint(folder / "half1" / "checkpoint.pt")

@@ -1,21 +1,33 @@
-"""Atomic writing: a file with its final name is always whole."""
+"""Atomic writing: a file with its final name is always whole. Locks, and what killed writes leave.
+
+A temporary file is locked (flock) while it is written, so that one that a killed process has left
+can be told from one in use.
+"""
 
 import os
+import secrets
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryogan.errors import InputError
+
+_LEFT_OVER = ".cryogan-????????.tmp*"
+_OLD_S = 86_400.0  # of a temporary file where files cannot be locked
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block ends well.
 
+    The file has the permissions that the process gives new files (umask).
+
     Raises:
         InputError: the folder does not exist or cannot be written, or `path` is a folder or a
             device.
+        OSError: the disk is full, for example; `filename` is that of `path`.
     """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -23,20 +35,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             f"Cannot write {path}: it is no regular file but a device or a pipe, which would be "
             "replaced; give the name of a file to write."
         )
+    temporary = path.parent / f".cryogan-{secrets.token_hex(4)}.tmp{path.suffix}"
     try:
-        descriptor, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise InputError(
             f"Cannot write {path}: {error.strerror}; choose a folder that exists and that you "
             "may write to."
         ) from error
-    os.close(descriptor)
-    temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o644)
+        try_lock(descriptor)
+        try:
+            yield temporary
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.filename in (None, str(temporary)):
+                error.filename = str(path)
+            raise
         try:
             temporary.replace(path)
         except OSError as error:  # a folder of that name
@@ -45,6 +60,46 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def left_overs(folder: Path) -> list[Path]:
+    """Temporary files that killed processes have left in a folder: no process has them open."""
+    found = []
+    for path in sorted(folder.glob(_LEFT_OVER)):
+        with suppress(OSError):  # gone meanwhile
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                free = try_lock(descriptor)
+                old = time.time() - os.fstat(descriptor).st_mtime > _OLD_S
+            finally:
+                os.close(descriptor)
+            if free or (free is None and old):
+                found.append(path)
+    return found
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove them."""
+    for path in left_overs(folder):
+        path.unlink(missing_ok=True)
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file for this process alone, until it is closed; None where there are no locks.
+
+    Returns:
+        Whether it is locked now; False if another has locked it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # the file system has none
+        return None
+    return True
 
 
 def require_writable(path: Path | str) -> None:

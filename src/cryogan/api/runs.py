@@ -104,6 +104,7 @@ def reconstruct(
     launch: Launch | None = None,
     show: Show = lambda records: None,
     started: Callable[[Mapping[str, Any]], None] = lambda about: None,
+    phase: Callable[[str], None] = lambda what: None,
 ) -> Reconstruction:
     """Two half-maps and the map of all particles, from images of unknown pose.
 
@@ -138,6 +139,7 @@ def reconstruct(
         launch: this process's place under torchrun, or None.
         show: called about twice a second with the new log records of each job.
         started: called once with what `config.json` holds, before long work begins.
+        phase: called with what begins, before and after the work on the half-sets: "" for nothing.
 
     Raises:
         InputError: something given cannot work; nothing has been written then.
@@ -166,7 +168,9 @@ def reconstruct(
     particles = with_metadata_notes(particles)
     noise, noise_name = opened_noise(noise, particles)
     _check(objective, cropped(particles, box_size, resolution_A))
+    phase("looking at all images")
     whole, _ = normalised(particles)
+    phase("measuring shifts and the noise")
     assumed = objective.config.assumptions
     ready = prepared_images(
         whole,
@@ -196,6 +200,7 @@ def reconstruct(
         launch=launch,
         show=show,
         started=started,
+        phase=phase,
     )
 
 
@@ -237,6 +242,7 @@ def refine(
     device: str = "auto",
     show: Show = lambda records: None,
     started: Callable[[Mapping[str, Any]], None] = lambda about: None,
+    phase: Callable[[str], None] = lambda what: None,
 ) -> Reconstruction:
     """Refine the half-maps of a run by the likelihood, each with its own half-set.
 
@@ -251,13 +257,14 @@ def refine(
         settings: settings of the likelihood that differ from the run's, or from the defaults.
         folder: where to write; `refine` in the run folder by default.
         device: as for `reconstruct`.
-        show, started: as for `reconstruct`.
+        show, started, phase: as for `reconstruct`.
 
     Raises:
         InputError: something given cannot work; nothing has been written then.
     """
     record = read_record(run.folder if isinstance(run, Reconstruction) else Path(run))
     where = device_named(device)
+    phase("looking at all images")
     whole = particles_of(record, particles)
     halves_of(whole, record.seed, record.halves)  # the same as those of the half-maps
     width_A = whole.box_size * whole.pixel_size_A
@@ -280,6 +287,7 @@ def refine(
         )
     assumptions, sources = inherited_assumptions(given, record, width_A)
     noise, noise_name = noise_of_run(record, noise, whole)
+    phase("measuring the noise")
     ready = prepared_images(
         whole, assumptions, noise, centre=assumptions.centred, box_size=record.box_size
     )
@@ -307,6 +315,7 @@ def refine(
         device=where,
         show=show,
         started=started,
+        phase=phase,
         maps=maps,
         populations=populations,
     )

@@ -4,12 +4,18 @@ A command's module is imported when the command is given; torch not before its i
 """
 
 import errno
+import math
+import signal
 import sys
+import time
+from collections.abc import Callable
 from importlib import import_module
 
 import cryogan
+from cryogan.cli import exit_codes
 from cryogan.cli.broken_pipe import quiet_on_broken_pipe
-from cryogan.errors import InputError
+from cryogan.errors import InputError, Interrupted, RunError
+from cryogan.run.signals import REPEATED_S, handled
 
 COMMANDS = {
     "check": "look at a particle set before a run: what is in it, and what to mend",
@@ -23,6 +29,8 @@ COMMANDS = {
     "evaluate": "compare a map with a known structure",
     "symmetry": "the point group of a map, its axes, and the evidence",
     "report": "write the report of a run folder again, or compare runs on one page",
+    "status": "how far runs are, and what their folders hold",
+    "clean": "remove what killed processes have left in run folders",
     "demo": "simulate, reconstruct and evaluate a made-up protein",
 }
 
@@ -31,6 +39,7 @@ _WHAT_TO_DO = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOSPC: f"free some space, {_AGAIN}",
     errno.EDQUOT: f"free some space, {_AGAIN}",
+    errno.EFBIG: f"raise the limit of file sizes (ulimit -f), {_AGAIN}",
     errno.EROFS: "write to another folder",
     errno.EACCES: "ask for its permissions, or give another file or folder",
     errno.EPERM: "ask for its permissions, or give another file or folder",
@@ -38,18 +47,42 @@ _WHAT_TO_DO = {
     errno.ESTALE: f"wait for the file server, {_AGAIN}",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
+_ON_THE_WAY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)
+"""What is no fault of the input."""
 _LONGEST = 60  # characters of a name that are said
 
 
 @quiet_on_broken_pipe
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong, 130 if stopped.
+    """Run a command: 0 if it worked, 2 (one sentence) if the input was wrong.
 
-    2 also where a name, the disk or permissions do not allow it.
+    2 also where a name or permissions do not allow it; 5 where it has failed on the way, as where
+    the disk is full; 130, 143, 129 or 138 where a signal has stopped it (`exit_codes`).
 
     `reconstruct` and `refine` end with 3 or 4 where the verdict is doubtful or no structure.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    received: list[int] = []
+    with handled(_interrupter(received)):
+        return _run(sys.argv[1:] if arguments is None else arguments, received)
+
+
+def _interrupter(received: list[int]) -> Callable[[int], None]:
+    """Raises Interrupted, also at a second signal, but not at the same request once more."""
+    raised_at = -math.inf
+
+    def interrupt(number: int) -> None:
+        nonlocal raised_at
+        now = time.monotonic()
+        if now - raised_at > REPEATED_S:
+            raised_at = now
+            received.append(number)
+            raise Interrupted(number)
+
+    return interrupt
+
+
+def _run(arguments: list[str], received: list[int]) -> int:
+    """Run a command; `received` are the signals until now."""
     try:
         name = arguments[0] if arguments else "--help"
         if name == "--version":
@@ -68,18 +101,31 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = import_module(f"cryogan.cli.{name}").run(arguments[1:])
         return code
     except InputError as error:
-        print(f"cryogan: {error}", file=sys.stderr)
-        return 2
+        _say(str(error))
+        return exit_codes.FAILED if isinstance(error, RunError) else exit_codes.WRONG_INPUT
     except OSError as error:
+        if received and error.errno == errno.EIO:  # the terminal has been closed
+            return exit_codes.of_signal(received[0])
         if error.errno not in _WHAT_TO_DO:
             raise
         where = "" if error.filename is None else f" ({_short(str(error.filename))})"
         what, advice = error.strerror, _WHAT_TO_DO[error.errno]
-        print(f"cryogan: {what}{where}; {advice}.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("cryogan: interrupted; the same command can be run again", file=sys.stderr)
-        return 130
+        _say(f"{what}{where}; {advice}.")
+        return exit_codes.FAILED if error.errno in _ON_THE_WAY else exit_codes.WRONG_INPUT
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "signal", signal.SIGINT)
+        _say(f"interrupted ({number.name}); the same command can be run again")
+        return exit_codes.of_signal(number)
+
+
+def _say(sentence: str) -> None:
+    """In the terminal, if that is there still."""
+    try:
+        print(f"cryogan: {sentence}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
 
 
 def _short(name: str) -> str:

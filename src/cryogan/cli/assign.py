@@ -13,6 +13,7 @@ from cryogan.cli.options import (
     require_file,
     require_run,
 )
+from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 from cryogan.files import require_writable
@@ -81,6 +82,7 @@ def make_parser() -> CommandParser:
         "noise (default: that of the run; with a reference measured on the particles)",
     )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
+    add_overwrite(parser)
     return parser
 
 
@@ -90,8 +92,6 @@ def run(arguments: Sequence[str]) -> int:
     if options.get("output") is None:
         raise InputError("cryogan assign needs a star file to write; give it with -o.")
     output = Path(options.output)
-    if not output.parent.is_dir():
-        raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
     if output.suffix not in (".star", ".cs", ".csg"):
         raise InputError(
             f"{output} has to end in .star (RELION) or .cs (cryoSPARC): one is written beside the "
@@ -123,6 +123,9 @@ def run(arguments: Sequence[str]) -> int:
         require_file(options.noise_patches)
     device = require_device(options)
     require_file(options.particles)
+    require_outputs(
+        options, [output, *(output.with_suffix(kind) for kind in (".star", ".cs", ".csg"))]
+    )
     require_writable(output)
 
     import numpy as np

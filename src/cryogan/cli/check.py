@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryogan.cli.options import add_reading_options, read_particles
+from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
-from cryogan.errors import InputError
 
 _MATTER = ("--output", "--json", "--datadir", "--strip-prefix", "--ind", "--first", "--apix")
 
@@ -27,15 +27,18 @@ def make_parser() -> CommandParser:
     add("-o", "--output", type=str, metavar="FILE.html", help="page with figures to write")
     add("--json", type=str, metavar="FILE", help="all findings as JSON")
     add_reading_options(parser)
+    add_overwrite(parser)
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command: 0 for a set that is ready, else 1."""
     options = make_parser().given(arguments)
-    for path in (options.get("output"), options.get("json")):
-        if path is not None and not Path(path).parent.is_dir():
-            raise InputError(f"Cannot write {path}: its folder does not exist; make it.")
+    page, findings = options.get("output"), options.get("json")
+    if page is not None:
+        require_outputs(options, [Path(page)], ".html")
+    if findings is not None:
+        require_outputs(options, [Path(findings)], ".json")
 
     particles = read_particles(options.particles, options)
     import cryogan
@@ -44,12 +47,11 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.inspection.text import page_of_text
     from cryogan.io.particle_files import refuse_inputs
 
-    outputs = [options.get("output"), options.get("json")]
-    refuse_inputs([Path(path) for path in outputs if path is not None], particles)
+    refuse_inputs([Path(path) for path in (page, findings) if path is not None], particles)
     found = cryogan.check(particles)
     print(page_of_text(found))
-    if options.get("json") is not None:
-        write_text(options.json, found.to_json())
-    if options.get("output") is not None:
-        write_page(Path(options.output), found, particles)
+    if findings is not None:
+        write_text(findings, found.to_json())
+    if page is not None:
+        write_page(Path(page), found, particles)
     return 0 if found.ready else 1

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryogan.cli import exit_codes
 from cryogan.cli.options import require_seed
 from cryogan.cli.parser import CommandParser
 from cryogan.objectives.adversarial.config import Stage
@@ -58,10 +59,11 @@ def run(arguments: Sequence[str]) -> int:
             device="cpu",
             show=display.show,
             started=display.started,
+            phase=display.phase,
         )
-    if not result.finished:
+    if result.stopped_by is not None:
         out.print("Interrupted; run the same command again to resume.")
-        return 130
+        return exit_codes.of_signal(result.stopped_by)
     comparison = cryogan.evaluate(result, truth=data / "truth" / "map.mrc")
     record_truth(result, comparison)
     page = write_report(run_folder)

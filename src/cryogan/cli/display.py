@@ -1,8 +1,9 @@
 """Progress of a run: a bar on a terminal, time-stamped lines in a file; lines of what stays."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -120,38 +121,84 @@ class RunDisplay(NamedTuple):
 
     show: Callable[[list[list[dict[str, Any]]]], None]
     started: Callable[[Mapping[str, Any]], None]
+    phase: Callable[[str], None]
+
+
+class Phases:
+    """Says that a phase has begun which takes longer than a few seconds.
+
+    Args:
+        out: where it is printed.
+        after_s: seconds.
+    """
+
+    def __init__(self, out: Console, after_s: float = 5.0) -> None:
+        self._out, self._after_s = out, after_s
+        self._timer: threading.Timer | None = None
+
+    def begin(self, what: str) -> None:
+        """A phase begins, and the one before ends; "" for none."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if what:
+            self._timer = threading.Timer(self._after_s, self._out.print, [f"{what} …"])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def close(self) -> None:
+        """Say no more."""
+        self.begin("")
 
 
 @contextmanager
 def run_display(out: Console) -> Iterator[RunDisplay]:
     """A bar, the particles and assumptions above it, and a line for every EM iteration."""
     describe: list[Callable[[Mapping[str, Any]], str]] = []
-    with bar(out, "half-sets") as update:
+    phases = Phases(out)
+    with closing(phases), bar(out, "half-sets") as update:
         latest: dict[int, Mapping[str, Any]] = {}
+        retries: dict[int, int] = {}
+
+        def line_of(record: Mapping[str, Any]) -> str:
+            try:
+                return describe[0](record)
+            except (KeyError, TypeError, ValueError):  # a line in the log that is not ours
+                return f"{record['images_seen']} images"
 
         def started(about: Mapping[str, Any]) -> None:
             describe.append(about["objective"].describe)
             if about["particles"].get("summary"):
                 out.print(about["particles"]["summary"])
             out.print(assumptions_line(about))
+            if about.get("resumes") == "finished":
+                out.print(f"{about['folder']} is finished; its results are written again")
+            elif about.get("resumes") is not None:
+                out.print(f"resuming {about['folder']} ({about['resumes']})")
             update("reading images", None)
 
         def show(records: list[list[dict[str, Any]]]) -> None:
             for job, new in enumerate(records):
                 for record in new:
                     latest[job] = record
+                    if record.get("retries", 0) > retries.get(job, 0):
+                        retries[job] = record["retries"]
+                        out.print(
+                            f"half-set {job + 1}: its numbers had gone wrong; it goes on from its "
+                            f"last checkpoint with {record.get('gentler')}"
+                        )
                     if "fraction" not in record:  # every iteration is worth a line
-                        out.print(describe[0](record))
+                        out.print(line_of(record))
             if not latest:
                 return
             newest = [latest[job] for job in sorted(latest)]
             fractions = [record.get("fraction") for record in newest]
             known = [fraction for fraction in fractions if fraction is not None]
-            told = [describe[0](record) for record in newest if "fraction" in record]
+            told = [line_of(record) for record in newest if "fraction" in record]
             numbers = "; ".join(text.splitlines()[0] for text in told)
             update(numbers, sum(known) / len(records) if known else None)
 
-        yield RunDisplay(show, started)
+        yield RunDisplay(show, started, phases.begin)
 
 
 def assumptions_line(about: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from cryogan.cli.options import require_file, require_pixel_size, require_run
+from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
@@ -60,6 +61,7 @@ def make_parser() -> CommandParser:
         help="pixel size of the map or maps in Å; goes before that in their headers, where 0 and 1 "
         "mean that it is not set",
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -93,9 +95,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _evaluate_map(options: Namespace) -> int:
     path, output = Path(options.map), options.get("output")
-    if output is not None and not Path(output).parent.is_dir():
-        raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
     require_file(options.truth)
+    if output is not None:
+        require_outputs(options, [Path(output), Path(output).with_suffix(".png")], ".csv")
 
     import cryogan
     from cryogan.api import record_truth
@@ -120,7 +122,7 @@ def _evaluate_conformations(options: Namespace) -> int:
     import cryogan
     from cryogan.conformations.folder import conformations_folder, read_conformations
     from cryogan.evaluation.series import diversity
-    from cryogan.evaluation.series_files import write_series_comparison
+    from cryogan.evaluation.series_files import SERIES_FILES, write_series_comparison
     from cryogan.files import write_text
 
     folder = conformations_folder(Path(options.map))
@@ -132,6 +134,7 @@ def _evaluate_conformations(options: Namespace) -> int:
     output = folder if options.get("output") is None else Path(options.output)
     if not output.is_dir():
         raise InputError(f"Cannot write to {output}: it is not a folder; make it.")
+    require_outputs(options, [output / name for name in SERIES_FILES])
     comparison = cryogan.evaluate(
         folder, truth_conformations=options.truth_dir, pixel_size_A=options.get("apix")
     )

@@ -144,9 +144,11 @@ def run(arguments: Sequence[str]) -> int:
             launch=launch,
             show=display.show,
             started=display.started,
+            phase=display.phase,
         )
     if launch is not None and launch.rank > 0:
-        return 0 if result.finished else 130
+        stopped_by = result.stopped_by
+        return 0 if stopped_by is None else exit_codes.of_signal(stopped_by)
     code = print_results(out, result)
     # torchrun takes every other code for a crash
     return 0 if launch is not None and result.finished else code

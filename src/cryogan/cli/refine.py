@@ -86,5 +86,6 @@ def run(arguments: Sequence[str]) -> int:
             device=device,
             show=display.show,
             started=display.started,
+            phase=display.phase,
         )
     return print_results(out, result)

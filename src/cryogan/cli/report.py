@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryogan.cli.options import require_file, require_run
+from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
@@ -39,6 +40,7 @@ def make_parser() -> CommandParser:
         metavar="FILE",
         help="of one run: .star file that cryogan assign has written of its particles",
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -56,8 +58,8 @@ def run(arguments: Sequence[str]) -> int:
     if poses is not None and len(folders) > 1:
         raise InputError("--poses goes with the report of one run; leave out the others.")
     path = Path(_OUTPUT if output is None else output)
-    if not path.parent.is_dir():
-        raise InputError(f"Cannot write {path}: its folder does not exist; make it.")
+    if len(folders) > 1:
+        require_outputs(options, [path], ".html")
 
     from cryogan.report import write_comparison, write_report
 

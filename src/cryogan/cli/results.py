@@ -12,12 +12,13 @@ def print_results(out: Console, result: Any) -> int:
     """Verdict, resolution and files of a `cryogan.Reconstruction`.
 
     Returns:
-        The exit code: 0, 3 or 4 by the verdict, or 130 if the run was interrupted.
+        The exit code: 0, 3 or 4 by the verdict, or that of the signal that interrupted the run.
     """
     folder = result.folder
-    if not result.finished:
-        out.print(f"Interrupted; run the same command again to resume {folder}.")
-        return 130
+    if result.stopped_by is not None:
+        name = result.stopped_by.name
+        out.print(f"Interrupted ({name}); run the same command again to resume {folder}.")
+        return exit_codes.of_signal(result.stopped_by)
     resolution_A = result.resolution_A
     if result.symmetry_found is not None:
         out.print("symmetry found: {} ({})".format(*result.symmetry_found))

@@ -8,6 +8,7 @@ from typing import Any
 
 from cryogan.cli.parser import CommandParser, plain
 from cryogan.errors import InputError
+from cryogan.run.threads import asked_threads, available_cores
 from cryogan.simulation.description import is_description, recipe_names
 from cryogan.simulation.plan import Plan, describe, plan
 from cryogan.simulation.settings import SimulationSettings
@@ -46,7 +47,11 @@ def make_parser(defaults: SimulationSettings | None = None) -> CommandParser:
         help="folder in which, or in whose folders, the files named are; may be repeated; the "
         "environment variable CRYOGAN_DATA names one more",
     )
-    add("--workers", type=int, help="threads; the bits stay the same (default: all cores)")
+    add(
+        "--workers",
+        type=int,
+        help="threads; the bits stay the same (default: OMP_NUM_THREADS, or all cores there are)",
+    )
     parser.add_class_arguments(SimulationSettings)
     if defaults is not None:
         parser.set_defaults(asdict(defaults))
@@ -59,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     options = make_parser(_recipe_among(words)).given(words)
     if options.get("output") is None:
         raise InputError("cryogan simulate needs an output folder; give it with -o.")
-    workers = options.get("workers", os.cpu_count() or 1)
+    workers = options.get("workers", asked_threads() or available_cores())
     if workers < 1:
         raise InputError(f"--workers is {workers}; give 1 or more.")
     names = [item.name for item in fields(SimulationSettings)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cryogan.cli.options import require_file, require_pixel_size
+from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
@@ -48,6 +49,7 @@ def make_parser() -> CommandParser:
         help="pixel size of the maps in Å, also of a run's; goes before that in their headers, "
         "where 0 and 1 mean that it is not set",
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -66,12 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     require_pixel_size(options)
     output = None if options.get("output") is None else Path(options.output)
     if output is not None:
-        if not output.parent.is_dir():
-            raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
-        from cryogan.files import refuse_overwriting
-
-        inputs = [file for path in paths for file in _files(path)]
-        refuse_overwriting(output, inputs, "which is read")
+        require_outputs(options, [output], ".mrc", ".map")
 
     import cryogan
     from cryogan.cli.display import console
@@ -95,11 +92,6 @@ def run(arguments: Sequence[str]) -> int:
         cryogan.write_map(output, moved, pixel_size_A)
         out.print(f"map in the standard orientation of {found.group}: {output}")
     return 0
-
-
-def _files(path: Path) -> list[Path]:
-    names = ("map.mrc", "half1.mrc", "half2.mrc")
-    return [path / name for name in names if (path / name).is_file()] if path.is_dir() else [path]
 
 
 def _map_of(paths: Sequence[Path], pixel_size_A: float | None) -> tuple[Any, float]:

@@ -69,4 +69,4 @@ def plot_fsc(
         side.tick_params(labelsize=8, direction="in")
     axes.legend(frameon=False, fontsize=8, title="at 0.5 / 0.143", title_fontsize=8)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, metadata={"Software": "cryogan"})

@@ -8,6 +8,8 @@ from cryogan.evaluation.series_comparison import SeriesComparison
 from cryogan.evaluation.series_plots import plot_series
 from cryogan.files import write_text
 
+SERIES_FILES = ("evaluation.json", "matrix.csv", "evaluation.png")
+
 
 def write_series_comparison(folder: Path, comparison: SeriesComparison) -> None:
     """Write all numbers, the matrix of maps and states, and a picture.
@@ -19,9 +21,9 @@ def write_series_comparison(folder: Path, comparison: SeriesComparison) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    write_text(folder / "evaluation.json", json.dumps(_summary(comparison), indent=2))
-    write_text(folder / "matrix.csv", _matrix(comparison))
-    plot_series(folder / "evaluation.png", comparison)
+    write_text(folder / SERIES_FILES[0], json.dumps(_summary(comparison), indent=2))
+    write_text(folder / SERIES_FILES[1], _matrix(comparison))
+    plot_series(folder / SERIES_FILES[2], comparison)
 
 
 def _summary(comparison: SeriesComparison) -> dict[str, Any]:

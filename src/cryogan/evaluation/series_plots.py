@@ -36,7 +36,7 @@ def plot_series(path: Path | str, comparison: SeriesComparison) -> None:
     for axes in (shares, matrix, resolution):
         axes.tick_params(labelsize=8, direction="in")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, metadata={"Software": "cryogan"})
 
 
 def _headline(comparison: SeriesComparison) -> str:

@@ -5,6 +5,7 @@ half-sets, results and report then work as for the others (docs/extending.md).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cryogan.conformations.series import Series
+from cryogan.errors import InputError
 from cryogan.evaluation.comparison import half_map_comparison
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.data_parallel import ProcessGroup
@@ -44,6 +46,28 @@ class Task:
     device: torch.device
     maps: Tensor | None = None
     populations: Tensor | None = None
+
+
+class StateError(InputError):
+    """A checkpoint's state is damaged, or of another version."""
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Whatever goes wrong while a state is taken over is a `StateError`.
+
+    Example:
+        >>> with restoring():
+        ...     {}["volume"]
+        Traceback (most recent call last):
+        ...
+        cryogan.objectives.base.StateError: KeyError: 'volume'
+    """
+    try:
+        yield
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0]
+        raise StateError(f"{type(error).__name__}: {line}") from error
 
 
 class State(Protocol):
@@ -170,6 +194,7 @@ class Objective(Protocol):
 
         Raises:
             InputError: an image cannot be used.
+            StateError: the checkpoint cannot (`restoring`).
         """
         ...
 

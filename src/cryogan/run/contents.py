@@ -30,6 +30,16 @@ _MAP_FILES = {
     "truth": "truth_aligned.mrc",
 }
 
+RUN_FILES = (
+    *_MAP_FILES.values(),
+    *("mask.mrc", "uncertainty.mrc", "local_resolution.mrc", "map_sharpened.mrc"),
+    *("fsc.csv", "directional_fsc.csv", "guinier.csv", "local_resolution.csv"),
+    *("goodness_of_fit.csv", "fit_p_values.csv", "view_density.csv"),
+    *("config.json", "summary.json", "stats.jsonl", "half_sets.npz", "result.npz", "report.html"),
+    *("checkpoint.pt", "progress.npz", "examples.npz"),
+)
+"""What a run writes in its folder."""
+
 _GUINIER = ("inverse_d2_per_A2", "ln_amplitude", "ln_signal", "fit")
 _GOODNESS_OF_FIT = ("ring", "resolution_A", "variance", "expected", "error")
 _FIT_P_VALUES = ("from", "to", "images")
@@ -212,7 +222,7 @@ class RunContents:
         """Name of a sub-folder ("" for the run folder) → the records of its `stats.jsonl`."""
         return {
             "" if folder == self.path else folder.name: read_log(folder / "stats.jsonl")
-            for folder in self._folders
+            for folder in self.folders
             if (folder / "stats.jsonl").is_file()
         }
 
@@ -238,12 +248,16 @@ class RunContents:
         return self._first_arrays("progress.npz", {"images_seen": 1, "slices": 4})
 
     @property
-    def _folders(self) -> list[Path]:
-        """Where a task of the run may have left its files: the run folder and its sub-folders."""
-        return [self.path, *sorted(file.parent for file in self.path.glob("*/stats.jsonl"))]
+    def folders(self) -> list[Path]:
+        """Where a task of the run may have left its files: the run folder and its sub-folders.
+
+        Those of other runs, such as `refine`, are not among them.
+        """
+        found = sorted(file.parent for file in self.path.glob("*/stats.jsonl"))
+        return [self.path, *(each for each in found if not (each / "config.json").is_file())]
 
     def _first_arrays(self, file: str, dimensions: dict[str, int]) -> dict[str, FloatArray]:
-        for folder in self._folders:
+        for folder in self.folders:
             if (folder / file).is_file():
                 return _read_arrays(folder / file, dimensions)
         return {}
@@ -282,7 +296,7 @@ def read_log(path: Path) -> list[Record]:
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +18,38 @@ from cryogan.errors import InputError
 from cryogan.evaluation.alignment import apply_alignment
 from cryogan.evaluation.comparison import Comparison
 from cryogan.evaluation.fsc import write_fsc_csv
-from cryogan.files import write_text
+from cryogan.files import left_overs, write_text
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Objective
 from cryogan.registry import OBJECTIVES
+from cryogan.run.checkpoint import FORMAT
 from cryogan.run.contents import read_run_contents, require_finished
+from cryogan.run.lock import LOCKS
+
+CONFIG = "config.json"
+
+
+def make_run_folder(folder: Path) -> None:
+    """Make the folder of a run, if it is not there; one that holds something else is refused.
+
+    What a killed run has left before anything else is nothing else.
+
+    Raises:
+        InputError: the folder cannot be made, or holds something else.
+    """
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        ours = {*left_overs(folder), *(folder / name for name in LOCKS)}
+        if any(path not in ours for path in folder.iterdir()):
+            raise InputError(
+                f"{folder} is not empty and holds no cryogan run; give another output folder."
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Cannot make the output folder {folder}: {error.strerror}; choose a place that you "
+            "may write to."
+        ) from error
 
 
 def open_run_folder(
@@ -32,8 +59,9 @@ def open_run_folder(
     seed: int,
     device: str,
     sources: Mapping[str, str],
-) -> None:
-    """Make the run folder, or check that it holds this very run, which is then resumed.
+    require_same_images: Callable[[], None] = lambda: None,
+) -> bool:
+    """Begin a run in its folder, or check that it holds this very run, which is then resumed.
 
     Args:
         folder: of the run.
@@ -42,42 +70,38 @@ def open_run_folder(
         seed: of the run.
         device: a torch device name.
         sources: where each assumption was taken from.
+        require_same_images: refuses images that have changed since the run began. Called before
+            settings are compared, some of which are measured on them.
+
+    Returns:
+        Whether the run was there already.
 
     Raises:
-        InputError: the folder cannot be made or written, or holds something else.
+        InputError: the folder cannot be made or written, holds something else, or a `config.json`
+            that is damaged or of another version.
     """
     identity = {
+        "format": FORMAT,
         "objective": OBJECTIVES.name_of(type(objective)),
         "particles": dict(particles),
         "config": asdict(objective.config),
         "seed": seed,
     }
     identity = json.loads(json.dumps(identity))
-    path = folder / "config.json"
+    make_run_folder(folder)
+    path = folder / CONFIG
     if path.is_file():
-        try:
-            found = json.loads(path.read_text())
-        except ValueError:
-            found = {}
+        found = _read_config(path)
         for key, value in identity.items():
+            if key == "config":
+                require_same_images()
             if _told_apart(found.get(key)) != _told_apart(value):
                 what = _difference(key, found.get(key), value)
                 raise InputError(
                     f"{folder} already holds another run ({what} differs); give another output "
                     "folder, or the settings in its config.json to resume it."
                 )
-        return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"{folder} is not empty and holds no cryogan run; give another output folder."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Cannot make the output folder {folder}: {error.strerror}; choose a place that you "
-            "may write to."
-        ) from error
+        return True
     about = {
         "cryogan_version": cryogan.__version__,
         "torch_version": torch.__version__,
@@ -87,6 +111,26 @@ def open_run_folder(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_text(path, json.dumps(about | identity | {"sources": dict(sources)}, indent=2))
+    return False
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """`config.json` of a run of this version."""
+    advice = "give another output folder, or delete this one to begin anew"
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged ({error}), so that nobody can tell which run this is; {advice}."
+        ) from error
+    if found.get("format") != FORMAT:
+        raise InputError(
+            f"{path.parent} holds a run of another version of cryogan "
+            f"({found.get('cryogan_version', 'unknown')}); {advice}."
+        )
+    return found
 
 
 def command_line(arguments: Sequence[str]) -> str:
@@ -167,7 +211,7 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         InputError: the folder holds no run, or one that is not finished or of another version.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
         raise InputError(
             f"{folder} is no run folder: it has no config.json; give the run's folder."

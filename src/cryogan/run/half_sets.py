@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cryogan.data.halves import halves_of, particles_digest
+from cryogan.data.normalisation import NormalisedStack
 from cryogan.errors import InputError
 from cryogan.files import atomic_path
 from cryogan.io.mixed import MixedStack, disk_signs
@@ -26,6 +27,7 @@ from cryogan.run.folder import RunRecord
 HALF_SETS = "half_sets.npz"
 _SAMPLE = 16  # images of a set
 _SECTIONS = 4  # of a stack
+_SAME = 1e-4  # of an image's largest modulus
 _Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -75,6 +77,22 @@ def _disk_of(stack: ImageStack) -> MrcStack | MixedStack | None:
             return None
         stack = stack.parent
     return stack if index is None else stack.subset(index)
+
+
+def _levels_of(stack: ImageStack) -> Tensor | None:
+    """(n, 4) background plane and largest modulus of every image, as they were measured on reading.
+
+    Every pixel counts; None where images are not normalised.
+    """
+    index = None
+    while not isinstance(stack, NormalisedStack):
+        if isinstance(stack, SubsetStack):
+            index = stack.index if index is None else stack.index[index]
+        if not isinstance(stack, DerivedStack):
+            return None
+        stack = stack.parent
+    levels = torch.cat((stack.plane, stack.peak[:, None]), dim=1).float()
+    return levels if index is None else levels[index]
 
 
 def content_digest(particles: Particles) -> str | None:
@@ -138,11 +156,42 @@ def write_half_sets(folder: Path, particles: Particles, halves: tuple[Tensor, Te
     columns["stacks"] = np.array(images.stacks)
     files = (disk.disk if isinstance(disk, MixedStack) else disk).files
     columns["marks"] = np.array([_mark(file) for file in files])
+    levels = _levels_of(particles.stack)
+    if levels is not None:
+        columns["levels"] = levels.numpy()
     source = particles.source
     if source is not None and source.index is not None:
         columns["index"] = source.index.numpy()
     with atomic_path(folder / HALF_SETS) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **columns)
+
+
+def require_same_images(folder: Path, particles: Particles) -> None:
+    """Refuse to resume a run whose images have changed, any of them, since it began.
+
+    Their stacks may have been copied or written again with the same pixels.
+
+    Raises:
+        InputError: an image has changed, or `half_sets.npz` cannot be read.
+    """
+    before, images = _columns(folder), Images.of(particles.stack)
+    now = _levels_of(particles.stack)
+    if images is None or now is None or "levels" not in before:
+        return
+    then = torch.from_numpy(before["levels"])
+    same = then.shape == now.shape
+    if same:
+        tolerance = _SAME * then[:, 3:].abs()  # other machines add in another order
+        same_image = ((then - now).abs() <= tolerance).all(dim=1)
+        same = bool(same_image.all())
+    if same:
+        return
+    which = 0 if then.shape != now.shape else int((~same_image).nonzero()[0])
+    name = images.stacks[int(images.stack[which])]
+    raise InputError(
+        f"Image {int(images.number[which]) + 1} of {name} is not what it was when the run in "
+        f"{folder} began; bring the images of then back, or give another output folder."
+    )
 
 
 def asked_rows(folder: Path) -> Tensor | None:

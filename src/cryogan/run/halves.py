@@ -1,31 +1,26 @@
-"""Half-sets side by side: worker processes, signals, and their place under torchrun."""
+"""Half-sets side by side: in worker processes of ours, or in those that torchrun has started."""
 
-import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.synchronize import Event
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cryogan.data.halves import halves_of
-from cryogan.errors import InputError
 from cryogan.objectives.base import Objective, Task
 from cryogan.objectives.data_parallel import Placement
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.randomness import seed_for
 from cryogan.run.log import LogFollower
-from cryogan.run.processes import needs_script, pickled, script_left_out, unpickled
+from cryogan.run.processes import pickled
+from cryogan.run.signals import StopRequests
 from cryogan.run.threads import threads_of_each
 from cryogan.run.worker import Job, optimise
+from cryogan.run.worker_pool import run_workers
 
 Show = Callable[[list[list[dict[str, Any]]]], None]
 
@@ -78,67 +73,44 @@ def _device_of_half(device: str, number: int) -> str:
     return device
 
 
-def run_jobs(jobs: Sequence[Job], show: Show) -> bool:
-    """Run jobs in one worker process each; False if interrupted.
+def run_jobs(jobs: Sequence[Job], show: Show) -> signal.Signals | None:
+    """Run jobs in one worker process each.
 
     Args:
         jobs: those that are finished are left out.
         show: called about twice a second with the new log records of each job.
 
+    Returns:
+        The signal that stopped the work; None if all is done.
+
     Raises:
         InputError: from a job.
+        RunError: a process was lost.
+        KeyboardInterrupt: a second signal.
     """
-    context = multiprocessing.get_context("spawn")
-    with _interrupt_held_back():  # half made, its semaphores would leak
-        stop = context.Event()
-    waiting = [job for job in jobs if not job.is_finished]
     logs = [LogFollower(job.folder) for job in jobs]
+    waiting = [pickled(job) for job in jobs if not job.is_finished]
     if not waiting:
-        return True
-    sent = [pickled(job) for job in waiting]
-    with_script = any(map(needs_script, sent))
-    with ProcessPoolExecutor(len(waiting), context, _begin_worker, (stop,)) as pool:
-        interrupted = False
-        futures: list[Future[None]] = []
-        try:
-            with _interrupt_held_back(), script_left_out(unless=with_script):
-                futures += [pool.submit(_work, data) for data in sent]
-            while not all(future.done() for future in futures):
-                if any(future.done() and future.exception() for future in futures):
-                    stop.set()
-                show([log.new() for log in logs])
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            interrupted = True
-        stop.set()
-        try:
-            for future in futures:
-                future.result()
-        except BrokenProcessPool as error:
-            raise InputError(_LOST_WITH_SCRIPT if with_script else _LOST) from error
+        return None
+    stopped_by = run_workers(waiting, lambda: show([log.new() for log in logs]))
     show([log.new() for log in logs])
-    return not interrupted and all(job.is_finished for job in jobs)
+    return stopped_by
 
 
-_LOST = (
-    "A worker process was lost, as happens when the system runs out of memory; run the same again "
-    "to resume."
-)
-_LOST_WITH_SCRIPT = (
-    "A worker process was lost; a script that uses classes of its own must call cryogan inside "
-    "`if __name__ == '__main__':`, or have them in a module that can be imported."
-)
-
-
-def run_placed(placement: Placement, jobs: Sequence[Job], show: Show) -> bool:
-    """Run this process's job with its group; the main process waits for all. False if interrupted.
+def run_placed(placement: Placement, jobs: Sequence[Job], show: Show) -> signal.Signals | None:
+    """Run this process's job with its group; the main process waits for all.
 
     Args:
         placement: of this process under torchrun.
         jobs: one for both half-sets, or one for each.
         show: as for `run_jobs`; called in the main process only.
+
+    Returns:
+        The signal that stopped the work, SIGTERM where another process was stopped; None if all is
+        done.
     """
     logs = [LogFollower(job.folder) for job in jobs]
+    parent = os.getppid()
 
     def show_all() -> None:
         if placement.is_main:
@@ -150,77 +122,19 @@ def run_placed(placement: Placement, jobs: Sequence[Job], show: Show) -> bool:
     together = len(jobs) == 1
     job = jobs[0 if together else placement.half_set]
     group = placement.everyone if together else placement.group
-    with _signals_noted() as should_stop:
+    with StopRequests() as requests:
+
+        def should_stop() -> bool:
+            return requests.received is not None or os.getppid() != parent
+
         finished = group.from_first(lambda: job.is_finished)
         if not finished:
             finished = optimise(job, group, should_stop, show_all)
         while finished and waiting():
             if should_stop():
-                return False
+                finished = False
+                break
             show_all()
             time.sleep(0.5)
     show_all()
-    return finished
-
-
-@contextmanager
-def _signals_noted() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C, SIGTERM and the end of the parent are only noted: a group stops at one step."""
-    received: list[int] = []
-    parent = os.getppid()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda s, _: received.append(s)) for number in signals]
-    try:
-        yield lambda: bool(received) or os.getppid() != parent
-    finally:
-        for number, handler in zip(signals, previous, strict=True):
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _interrupt_held_back() -> Iterator[None]:
-    """Ctrl-C takes effect when the block is over; processes started inside ignore it.
-
-    The mask, which they inherit, is this thread's alone: a signal that reaches another thread
-    would still interrupt the block, half a worker started, if the handler did not wait too. Only a
-    main thread can do this; elsewhere Ctrl-C does not arrive.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, previous)
-    if held:
-        raise KeyboardInterrupt
-
-
-_stop: Event
-
-
-def _begin_worker(stop: Event) -> None:
-    global _stop
-    _stop = stop
-
-
-def _work(data: bytes) -> None:
-    """`optimise` in a worker process, which ends if its parent was killed meanwhile."""
-    try:
-        optimise(unpickled(data), should_stop=_should_stop)
-    finally:
-        if _orphaned():
-            os._exit(1)  # an idle worker would wait for its next task for ever
-
-
-def _orphaned() -> bool:
-    parent = multiprocessing.parent_process()
-    return parent is not None and not parent.is_alive()
-
-
-def _should_stop() -> bool:
-    return _stop.is_set() or _orphaned()
+    return None if finished else signal.Signals(requests.received or signal.SIGTERM)

@@ -24,20 +24,13 @@ class LogFollower:
         """The records of whole lines that are new; a resumed run takes lines back first."""
         lines = self._lines()
         new, self._read = lines[min(self._read, len(lines)) :], len(lines)
-        records = []
-        for line in new:
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue
-        return records
+        return [record for record in map(record_of, new) if record is not None]
 
     def _lines(self) -> list[str]:
         if not self._path.is_file():
             return []
-        return [
-            line for line in self._path.read_text().splitlines(keepends=True) if line[-1] == "\n"
-        ]
+        text = self._path.read_text(errors="replace")
+        return [line for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def drop_after(log_path: Path, images_seen: int) -> None:
@@ -45,10 +38,18 @@ def drop_after(log_path: Path, images_seen: int) -> None:
     if not log_path.is_file():
         return
     kept = []
-    for line in log_path.read_text().splitlines():
-        try:
-            if json.loads(line)["images_seen"] <= images_seen:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
+    for line in log_path.read_text(errors="replace").splitlines():
+        record = record_of(line)
+        if record is not None and record["images_seen"] <= images_seen:
+            kept.append(line + "\n")
     write_text(log_path, "".join(kept))
+
+
+def record_of(line: str) -> dict[str, Any] | None:
+    """The record of a line; None for one that no run has written, or not to its end."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    ours = isinstance(record, dict) and isinstance(record.get("images_seen"), int | float)
+    return record if ours else None

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cryogan.errors import InputError
 from cryogan.run.checkpoint import load_arrays, save_arrays
 
 PICTURES = "progress.npz"
@@ -18,10 +19,15 @@ class Pictures:
         self.path = path
         self.images_seen: list[int] = []
         self.slices: list[torch.Tensor] = []
-        if path.is_file():
+        if not path.is_file():
+            return
+        try:
             arrays = load_arrays(path)
-            self.images_seen = arrays["images_seen"].tolist()
-            self.slices = list(arrays["slices"])
+            seen, slices = arrays["images_seen"].tolist(), list(arrays["slices"])
+        except (InputError, KeyError):
+            return  # pictures are dispensable
+        if len(seen) == len(slices) and all(each.ndim == 3 for each in slices):
+            self.images_seen, self.slices = seen, slices
 
     def add(self, images_seen: int, fraction: float, volume: torch.Tensor) -> None:
         """Take the sections of a volume (D, D, D), if it is time to."""

@@ -1,10 +1,11 @@
 """A run from its objective to its results, and what it leaves: a `Reconstruction`."""
 
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from cryogan.conformations.series import Series
 from cryogan.data.halves import halves_digest, halves_of, particles_digest
 from cryogan.errors import InputError
+from cryogan.files import remove_left_overs
 from cryogan.io.mrc import Map
 from cryogan.objectives.base import Objective
 from cryogan.objectives.data_parallel import Launch, Placement
@@ -21,13 +23,15 @@ from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.contents import NOTHING, RunContents, read_run_contents
-from cryogan.run.folder import open_run_folder
+from cryogan.run.folder import make_run_folder, open_run_folder
 from cryogan.run.goodness_of_fit import goodness_of_run
-from cryogan.run.half_sets import content_digest, write_half_sets
+from cryogan.run.half_sets import content_digest, require_same_images, write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
+from cryogan.run.lock import RUN_LOCK, locked
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
 from cryogan.run.starting_maps import image_model_of, power_splits_of, view_densities_of
+from cryogan.run.status import status_of
 from cryogan.run.verdict import verdict_of
 
 
@@ -37,14 +41,20 @@ class Reconstruction:
 
     Attributes:
         folder: the run folder.
-        finished: False if the run was interrupted; the same call resumes it.
+        stopped_by: the signal that has interrupted the run, which the same call resumes; None if
+            it is finished.
         sources: where each assumption was taken from.
     """
 
     folder: Path
-    finished: bool = True
+    stopped_by: signal.Signals | None = None
     sources: Mapping[str, str] | None = None
     keep: Any = None  # what a folder of ours lives as long as
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.stopped_by is None
 
     @cached_property
     def _contents(self) -> RunContents:
@@ -170,6 +180,7 @@ def run_objective(
     device: str,
     show: Show,
     started: Callable[[Mapping[str, Any]], None],
+    phase: Callable[[str], None] = lambda what: None,
     launch: Launch | None = None,
     maps: Tensor | None = None,
     populations: Tensor | None = None,
@@ -181,55 +192,78 @@ def run_objective(
         keep = tempfile.TemporaryDirectory(prefix="cryogan-")
         folder = keep.name
     folder = Path(folder)
-    if not helps:
-        objective.check(particles)
-        if launch is not None:
-            launch.check(getattr(objective.config, "batch_size", None), device)
-        check_memory(objective, particles, device, launch)
-        open_run_folder(folder, about, objective, seed, device, sources)
-        write_half_sets(folder, particles, halves_of(particles, seed, about.get("halves")))
-        started({"particles": dict(about), "sources": dict(sources), "objective": objective})
-    joined: AbstractContextManager[Placement | None] = (
-        nullcontext() if launch is None else launch.joined(device)
-    )
-    with joined as placement:
-        jobs = make_jobs(
-            particles,
-            folder,
-            objective,
-            seed=seed,
-            device=device,
-            noise=noise,
-            maps=maps,
-            populations=populations,
-            placement=placement,
-            halves=about.get("halves"),
+    with ExitStack() as held:
+        if not helps:
+            objective.check(particles)
+            if launch is not None:
+                launch.check(getattr(objective.config, "batch_size", None), device)
+            phase("measuring the memory that the run needs")
+            check_memory(objective, particles, device, launch)
+            phase("")
+            make_run_folder(folder)
+            held.enter_context(locked(folder / RUN_LOCK))
+            for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+                remove_left_overs(place)
+            resumes = None
+            same = partial(require_same_images, folder, particles)
+            if open_run_folder(folder, about, objective, seed, device, sources, same):
+                resumes = status_of(folder).progress
+            write_half_sets(folder, particles, halves_of(particles, seed, about.get("halves")))
+            told = {"particles": dict(about), "sources": dict(sources), "objective": objective}
+            started(told | {"folder": folder, "resumes": resumes})
+        joined: AbstractContextManager[Placement | None] = (
+            nullcontext() if launch is None else launch.joined(device)
         )
-        finished = run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
-        if finished and (placement is None or placement.is_main):
-            outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
-            found = objective.maps(outcomes, particles, seed)
-            first, second = halves_of(particles, seed, about.get("halves"))
-            half_sets = particles.subset(first), particles.subset(second)
-            assumptions = objective.config.assumptions
-            if found.symmetry is not None:
-                assumptions = assumptions.imposing(found.symmetry["group"])
-            where = torch.device(device if placement is None else placement.device)
-            verdict = verdict_of(
-                found, half_sets, assumptions, noise=noise, seed=seed, device=where
+        with joined as placement:
+            jobs = make_jobs(
+                particles,
+                folder,
+                objective,
+                seed=seed,
+                device=device,
+                noise=noise,
+                maps=maps,
+                populations=populations,
+                placement=placement,
+                halves=about.get("halves"),
             )
-            fit = None
-            if verdict is not None and verdict.word != NOTHING:
-                fit = goodness_of_run(
-                    found,
-                    half_sets,
-                    assumptions,
-                    noise=noise,
-                    image_model=image_model_of(folder),
-                    splits=power_splits_of(folder),
-                    views=view_densities_of(folder),
-                    seed=seed,
-                    device=where,
+            stopped_by = (
+                run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
+            )
+            if stopped_by is None and (placement is None or placement.is_main):
+                phase("comparing the half-maps")
+                outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
+                try:
+                    found = objective.maps(outcomes, particles, seed)
+                except KeyError as error:
+                    raise InputError(
+                        f"{jobs[0].folder / RESULT} has no array {error}; delete it and run the "
+                        "command again."
+                    ) from error
+                first, second = halves_of(particles, seed, about.get("halves"))
+                half_sets = particles.subset(first), particles.subset(second)
+                assumptions = objective.config.assumptions
+                if found.symmetry is not None:
+                    assumptions = assumptions.imposing(found.symmetry["group"])
+                where = torch.device(device if placement is None else placement.device)
+                phase("explaining held-out images, for the verdict")
+                verdict = verdict_of(
+                    found, half_sets, assumptions, noise=noise, seed=seed, device=where
                 )
-            write_results(folder, jobs, found, verdict, fit)
-    return Reconstruction(folder, finished, sources, keep)
+                fit = None
+                if verdict is not None and verdict.word != NOTHING:
+                    phase("testing the goodness of fit")
+                    fit = goodness_of_run(
+                        found,
+                        half_sets,
+                        assumptions,
+                        noise=noise,
+                        image_model=image_model_of(folder),
+                        splits=power_splits_of(folder),
+                        views=view_densities_of(folder),
+                        seed=seed,
+                        device=where,
+                    )
+                write_results(folder, jobs, found, verdict, fit, phase)
+                phase("")
+    return Reconstruction(folder, stopped_by, sources, keep)

@@ -1,7 +1,8 @@
 """What a finished run writes: maps, half-maps, FSC, validation, conformations, summary."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
 from cryogan.run.views import write_view_density
 from cryogan.run.worker import Job
+from cryogan.simulation.prepared import one_thread
+
+_ONE_THREAD_PX = 64
 
 
 def write_results(
@@ -30,8 +34,11 @@ def write_results(
     maps: Maps,
     verdict: Verdict | None,
     fit: tuple[GoodnessOfFit, float] | None = None,
+    phase: Callable[[str], None] = lambda what: None,
 ) -> None:
     """Write the results of finished jobs.
+
+    What tells how well conformations of the half-sets agree comes last: it may take long.
 
     Args:
         folder: of the run.
@@ -39,6 +46,7 @@ def write_results(
         maps: that their results were joined to.
         verdict: on them; None if there are too few particles.
         fit: from `goodness_of_run`; None if there are too few particles or is no structure.
+        phase: told what begins.
 
     Raises:
         InputError: a file cannot be written.
@@ -63,8 +71,12 @@ def write_results(
         "timings_s": _timings(jobs, outcomes),
         "images_seen": sum(int(outcome["images_seen"]) for outcome in outcomes),
     }
+    retries = sum(int(outcome.get("retries", 0)) for outcome in outcomes)
+    if retries:
+        summary["retries"] = retries
     if maps.symmetry is not None:
         summary["symmetry"] = dict(maps.symmetry)
+    phase("validating the map")
     summary |= write_validation(folder, maps, structure=structure)
     if structure and "view_density" in outcomes[0]:
         summary["views"] = write_view_density(folder, outcomes[0]["view_density"])
@@ -73,6 +85,8 @@ def write_results(
     if maps.conformations is not None and maps.halves is not None:
         is_path = jobs[0].objective.config.assumptions.latent_space.is_path
         write_conformations(folder / "conformations", maps.conformations, path=is_path)
+        write_text(folder / "summary.json", json.dumps(summary, indent=2))
+        phase("comparing the conformations of the half-sets")
         summary["conformations"] = _agreement(*maps.halves)
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
 
@@ -90,7 +104,9 @@ def _timings(jobs: Sequence[Job], outcomes: Sequence[dict[str, Tensor]]) -> dict
 
 def _agreement(first: Series, second: Series) -> dict[str, float | None]:
     """How well the conformations of the half-sets agree, for `summary.json`."""
-    found = compare_series(second, first)
+    threads = nullcontext() if first.volumes.shape[-1] > _ONE_THREAD_PX else one_thread()
+    with threads:  # several hinder one another on small maps where other programs run
+        found = compare_series(second, first)
     return {
         "halves_mean_fsc_0.5_A": found.mean_resolution_A(),
         "halves_motion_fsc_0.5_A": found.motion_resolution_A,

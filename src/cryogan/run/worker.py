@@ -3,15 +3,16 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from cryogan.allocator import keep_freed_memory
-from cryogan.errors import InputError
-from cryogan.objectives.base import Objective, Task
+from cryogan.errors import InputError, RunError
+from cryogan.objectives.base import Objective, StateError, Task
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.registry import OBJECTIVES
 from cryogan.run.checkpoint import (
@@ -22,10 +23,14 @@ from cryogan.run.checkpoint import (
     save_arrays,
     save_checkpoint,
 )
+from cryogan.run.lock import WORKER_LOCK, locked
 from cryogan.run.log import LOG, drop_after
 from cryogan.run.pictures import PICTURES, Pictures
+from cryogan.run.watchdog import MOST_RETRIES, fault_of, gentler
 
-_CHECKPOINT_EVERY_S = 60.0
+CHECKPOINT_EVERY_S = 60.0
+"""Between checkpoints; the environment variable `CRYOGAN_CHECKPOINT_S` goes before it."""
+_ANOTHER_S = 60.0  # that the worker of a killed run may take until it notices
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ def optimise(
     first of a group writes `stats.jsonl`, `checkpoint.pt`, `progress.npz` and, at the end, what the
     objective keeps; `result.npz` comes last and says that the task is finished.
 
+    If the numbers go wrong, it goes on from the last checkpoint with gentler settings
+    (`run.watchdog`).
+
     Args:
         job: what to do.
         group: the processes that work on it together; all call this.
@@ -72,25 +80,67 @@ def optimise(
         False if it was stopped.
 
     Raises:
-        InputError: a checkpoint cannot be used, or an image.
+        InputError: a checkpoint cannot be used, or an image; or another process is at work here.
+        RunError: the numbers have gone wrong too often.
     """
     torch.set_num_threads(job.threads)
     keep_freed_memory()
+    lock = locked(job.folder / WORKER_LOCK, _ANOTHER_S) if group.rank == 0 else nullcontext()
+    with lock:
+        retries = 0
+        while True:
+            try:
+                return _attempt(job, group, should_stop, show, retries)
+            except _Fault as fault:
+                retries = fault.retries + 1
+                if retries > MOST_RETRIES or gentler(job.objective, retries) is None:
+                    raise RunError(_failed(job, fault)) from fault
+
+
+class _Fault(Exception):
+    """Numbers that have gone wrong, after so many retries."""
+
+    def __init__(self, what: str, images_seen: int, retries: int) -> None:
+        super().__init__(what)
+        self.images_seen, self.retries = images_seen, retries
+
+
+def _failed(job: Job, fault: _Fault) -> str:
+    tried = f", also with gentler settings ({fault.retries} times)" if fault.retries else ""
+    return (
+        f"The numbers of {job.folder} went wrong after {fault.images_seen:,} images{tried}: "
+        f"{fault}; its last good checkpoint is kept: look at the images (cryogan check), and give "
+        "other settings and another output folder."
+    )
+
+
+def _attempt(
+    job: Job,
+    group: ProcessGroup,
+    should_stop: Callable[[], bool],
+    show: Callable[[], None],
+    retries: int,
+) -> bool:
+    """`optimise` until it ends, is stopped, or its numbers go wrong; gentler by so many retries."""
     writes = group.rank == 0
     path = job.folder / CHECKPOINT
     found = group.from_first(lambda: load_checkpoint(path) if path.is_file() else None)
     name = OBJECTIVES.name_of(type(job.objective))
     if found is not None and found.objective != name:
         raise InputError(f"{path} is of another objective; delete it to compute that part again.")
+    retries = max(retries, 0 if found is None else found.retries)
+    softened = gentler(job.objective, retries)
+    assert softened is not None
+    objective, words = softened
     pictures = Pictures(job.folder / PICTURES)
     log_path = job.folder / LOG if writes else Path(os.devnull)
     drop_after(log_path, 0 if found is None else found.images_seen)
     wall = time.perf_counter() - (0.0 if found is None else found.wall_s)
     cpu = time.process_time() - (0.0 if found is None else found.cpu_s / group.size)
-    saved, step = time.perf_counter(), None
+    saved, step, every_s = time.perf_counter(), None, _checkpoint_every_s()
     state = None if found is None else found.state
-    with log_path.open("a", buffering=1) as log:
-        for step in job.objective.iterate(job.task, state, group):
+    with log_path.open("a", buffering=1) as log, _naming(path):
+        for step in objective.iterate(job.task, state, group):
             wall_s = time.perf_counter() - wall
             cpu_s = (time.process_time() - cpu) * group.size  # all members work alike
             seen = int(step.record["images_seen"])
@@ -101,16 +151,22 @@ def optimise(
             }
             if step.fraction is not None:
                 record["fraction"] = step.fraction
+            if retries:
+                record |= {"retries": retries, "gentler": words}
             log.write(json.dumps(record) + "\n")
+            fault = fault_of(objective, step)
+            if group.any(fault is not None):
+                raise _Fault(fault or "those of another process", seen, retries)
             if step.section is not None and step.fraction is not None:
                 pictures.add(seen, step.fraction, step.section)
             show()
             if step.finished:
                 break  # no checkpoint of a finished task before its result is written
             stopping = group.any(should_stop())
-            due = time.perf_counter() - saved > _CHECKPOINT_EVERY_S
+            due = time.perf_counter() - saved > every_s
             if writes and step.state is not None and (stopping or step.milestone or due):
-                save_checkpoint(path, Checkpoint(name, step.state.record(), seen, wall_s, cpu_s))
+                record = step.state.record()
+                save_checkpoint(path, Checkpoint(name, record, seen, wall_s, cpu_s, retries))
                 pictures.save()
                 saved = time.perf_counter()
             if stopping:
@@ -120,15 +176,45 @@ def optimise(
     if not writes:
         return True
     pictures.save()
-    outcome = job.objective.outcome(step, job.task)
+    outcome = objective.outcome(step, job.task)
     result = outcome.pop(RESULT) | {
         "images_seen": torch.tensor(seen),
         "wall_s": torch.tensor(wall_s, dtype=torch.float64),
         "cpu_s": torch.tensor(cpu_s, dtype=torch.float64),
+        "retries": torch.tensor(retries),
     }
     for file, arrays in outcome.items():
         save_arrays(job.folder / file, **arrays)
     save_arrays(job.folder / RESULT, **result)
     if step.state is not None:
-        save_checkpoint(path, Checkpoint(name, step.state.record(), seen, wall_s, cpu_s))
+        record = step.state.record()
+        save_checkpoint(path, Checkpoint(name, record, seen, wall_s, cpu_s, retries))
     return True
+
+
+def _checkpoint_every_s() -> float:
+    """Seconds between checkpoints.
+
+    Raises:
+        InputError: the environment variable is no number from 0 on.
+    """
+    asked = os.environ.get("CRYOGAN_CHECKPOINT_S", str(CHECKPOINT_EVERY_S))
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0.0:
+        raise InputError(f"CRYOGAN_CHECKPOINT_S is '{asked}'; give a number of seconds.")
+    return seconds
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say of which checkpoint it is that a state cannot be taken over."""
+    try:
+        yield
+    except StateError as error:
+        raise InputError(
+            f"{path} is damaged or of another version ({error}); delete it to compute that part "
+            "again."
+        ) from error

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.files import remove_left_overs
 from cryogan.io.mrc import StackWriter, write_map, write_stack
 from cryogan.physics.ctf import ctf as ctf_of
 from cryogan.physics.imaging import form_images
@@ -46,7 +47,6 @@ __all__ = [
 
 BATCH_PIXELS = 1 << 20  # of noise-free images formed at a time
 CHUNK_PIXELS = 1 << 20  # of noise from one generator: changing it changes every data set
-_TEMPORARY = (".particles.*", ".background.*", ".simulation.*", "truth/.*")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -134,9 +134,8 @@ def write_dataset(
             signal that the noise could be measured against.
     """
     check_folder(prepared, folder)
-    for pattern in _TEMPORARY:
-        for left_over in folder.glob(pattern):  # of an earlier try that was killed
-            left_over.unlink()
+    for place in (folder, folder / "truth"):
+        remove_left_overs(place)  # of an earlier try that was killed
     truth = draw_truth(prepared)
     with (
         one_thread(),

@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
@@ -33,6 +33,7 @@ class MrcHeader:
         axes: (section, row, column) as 1 = x, 2 = y, 3 = z; (3, 2, 1) in nearly all files.
         voxel_size_A: (x, y, z); 0 where the header does not say, or says NaN or infinity.
         is_ours: whether cryogan wrote it, which knows the pixel size of what it writes.
+        stamp: size in bytes and time of the last change (ns) when the header was read.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class MrcHeader:
     axes: tuple[int, int, int]
     voxel_size_A: tuple[float, float, float]
     is_ours: bool = False
+    stamp: tuple[int, int] | None = None
 
     def map_pixels(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The (sections, rows, columns) array of the file, memory-mapped read-only."""
@@ -54,7 +56,8 @@ class MrcHeader:
         cut short while it is mapped kills the process.
 
         Raises:
-            InputError: the file has gone or has been cut short since its header was read.
+            InputError: the file has gone, has been cut short or written to since its header was
+                read.
         """
         pixels = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         try:
@@ -66,6 +69,11 @@ class MrcHeader:
                             f"{self.path} has been cut short: its section {number + 1} is not "
                             "there any more; copy or download it again."
                         )
+                if self.stamp not in (None, _stamp(file)):
+                    raise InputError(
+                        f"{self.path} has been written to since it was opened; run the command "
+                        "again when nothing writes to it any more."
+                    )
         except OSError as error:
             raise InputError(
                 f"Cannot read {self.path}: {error.strerror}; check the path."
@@ -93,7 +101,7 @@ def read_header(path: Path | str) -> MrcHeader:
     try:
         with path.open("rb") as file:
             raw = file.read(HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
+            stamp = size, _ = _stamp(file)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}; check the path.") from error
     refuse_packed(path, raw)
@@ -125,7 +133,13 @@ def read_header(path: Path | str) -> MrcHeader:
         )
     x, y, z = (_voxel_size_A(fields, axis) for axis in "xyz")
     is_ours = bool(fields["label"][0] == LABEL)
-    return MrcHeader(path, shape, dtype, offset, axes, (x, y, z), is_ours)
+    return MrcHeader(path, shape, dtype, offset, axes, (x, y, z), is_ours, stamp)
+
+
+def _stamp(file: BinaryIO) -> tuple[int, int]:
+    """Size in bytes, and time of the last change in nanoseconds."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def _voxel_size_A(fields: np.void, axis: str) -> float:

@@ -27,6 +27,7 @@ from cryogan.objectives.adversarial.stage import (
 from cryogan.objectives.adversarial.state import AdversarialState, begin_stage
 from cryogan.objectives.adversarial.step import adversarial_step
 from cryogan.objectives.adversarial.views import orientations_of
+from cryogan.objectives.base import restoring
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.particles import Particles
 from cryogan.physics.imaging import Preprocessing
@@ -83,6 +84,7 @@ def train(
 
     Raises:
         InputError: the group cannot share a batch equally, or an image cannot be used.
+        StateError: the checkpoint cannot.
     """
     group.check_batch(config.batch_size)
     config = limited_to(config, particles.box_size)
@@ -93,7 +95,8 @@ def train(
     planned = [stage.images // step_images * step_images for stage in config.stages]
     state: AdversarialState | None = None
     data: StageData | None = None
-    first_stage = 0 if checkpoint is None else int(checkpoint["stage"])
+    with restoring():
+        first_stage = 0 if checkpoint is None else range(len(config.stages))[checkpoint["stage"]]
     for number in range(first_stage, len(config.stages)):
         settings = preprocessing(config, measurement, config.stages[number].box_size)
         if data is not None:
@@ -102,7 +105,8 @@ def train(
         data = prepare_stage(particles, config, settings, measurement, noise, device, orientations)
         state = begin_stage(config, number, data, generator, device, state)
         if checkpoint is not None:
-            state.restore(checkpoint)
+            with restoring():
+                state.restore(checkpoint)
             checkpoint = None
         steps = planned[number] // step_images
         done_before, over = sum(planned[:number]), _stage_over(state, config, steps)

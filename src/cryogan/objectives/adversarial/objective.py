@@ -1,5 +1,6 @@
 """Adversarial training as an objective: each half-set on its own."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +26,10 @@ from cryogan.objectives.data_parallel import ProcessGroup
 from cryogan.objectives.memory import MemoryPlan
 from cryogan.particles import Particles
 from cryogan.registry import CRITICS, VOLUME_MODELS
+
+_WATCHED = ("critic_loss", "volume_loss", "distance", "penalty", "contrast", "noise_scale")
+_EXPLODED = 1e9
+_DEAD = 1e-12  # a mean over the steps of a record, or a map, that is as good as 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,29 @@ class Adversarial:
                 section=progress.state.volume.mean_volume(progress.state.average),
                 live=progress,
             )
+
+    def fault(self, step: Step) -> str | None:
+        """A number or the map is not finite, the critic has died or exploded, the map vanished."""
+        told = {name: step.record[name] for name in _WATCHED}
+        for name, value in told.items():
+            if not math.isfinite(value):
+                return f"{name} is {value}"
+            if abs(value) > _EXPLODED:
+                return f"{name} has exploded to {value:.1e}"
+        if abs(told["distance"]) < _DEAD:
+            return "the critic tells no image from another (distance 0)"
+        if step.section is not None:
+            if not bool(torch.isfinite(step.section).all()):
+                return "the map is not finite"
+            if float(step.section.abs().max()) < _DEAD:
+                return "the map has vanished"
+        return None
+
+    def gentler(self) -> "tuple[Adversarial, str] | None":
+        """With half the learning rates."""
+        volume_lr, critic_lr = 0.5 * self.config.volume_lr, 0.5 * self.config.critic_lr
+        config = replace(self.config, volume_lr=volume_lr, critic_lr=critic_lr)
+        return Adversarial(config), f"learning rates {volume_lr:.2g} and {critic_lr:.2g}"
 
     def outcome(self, step: Step, task: Task) -> dict[str, Arrays]:
         progress: Progress = step.live

@@ -66,16 +66,17 @@ class AdversarialState:
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over a record; this state has been made by `begin_stage` for the same stage."""
-        device = self.average.device
         for name in _PARTS:
             getattr(self, name).load_state_dict(record[name])
         self.generator.set_state(record["generator"])
         with torch.no_grad():
             self.log_scales.copy_(record["log_scales"])
-        self.average = record["average"].to(device)
-        self.before = record["before"].to(device)
+        for name in ("average", "before"):
+            if record[name].shape != self.average.shape:
+                raise ValueError(f"{name} has another shape than {tuple(self.average.shape)}")
+            setattr(self, name, record[name].to(self.average.device))
         for name in _NUMBERS:
-            setattr(self, name, record[name])
+            setattr(self, name, type(getattr(self, name))(record[name]))
 
 
 def begin_stage(

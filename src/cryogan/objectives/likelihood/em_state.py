@@ -1,11 +1,13 @@
 """What an EM iteration starts from, and a checkpoint holds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.objectives.base import restoring
 from cryogan.objectives.likelihood.bands import fsc_cutoff_shell
 from cryogan.objectives.likelihood.image_model import FIRST
 from cryogan.objectives.likelihood.view_density import UNIFORM
@@ -55,6 +57,31 @@ class EMState:
     splits: Tensor | None = None
     views: Tensor = field(default_factory=lambda: UNIFORM.weight.repeat(2, 1))
     symmetry_search: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """From a checkpoint's record.
+
+        Raises:
+            StateError: it is no record of such a state.
+        """
+        with restoring():
+            state = cls(**record)
+            _, basis_volumes, size, *_ = state.halves.shape
+            shapes = {
+                "halves": (2, basis_volumes, size, size, size),
+                "fsc": (basis_volumes, size // 2 + 1),
+                "views": tuple(UNIFORM.weight.repeat(2, 1).shape),
+                "prior": (len(state.prior),),
+            }
+            for name, shape in shapes.items():
+                if tuple(getattr(state, name).shape) != shape:
+                    raise ValueError(f"{name} has another shape than {shape}")
+            for name in ("done", "full", "width_px", "images_seen", "band"):
+                if not isinstance(getattr(state, name), int):
+                    raise ValueError(f"{name} is no whole number")
+            _ = state.symmetry
+        return state
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""

@@ -1,6 +1,7 @@
 """The likelihood as an objective: both half-sets together, which share their FSC."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -77,9 +78,22 @@ class Likelihood:
             device=task.device,
             maps=None if task.maps is None else padded.pad(task.maps),
             populations=task.populations,
-            state=None if checkpoint is None else EMState(**checkpoint),
+            state=None if checkpoint is None else EMState.read(checkpoint),
             group=group,
         )
+
+    def fault(self, step: Step) -> str | None:
+        if not math.isfinite(step.record.get("log_likelihood", 0.0)):
+            return "the log-likelihood is not finite"
+        state = step.live
+        if state is None:
+            return None
+        if not bool(torch.isfinite(state.halves).all()):
+            return "the maps are not finite"
+        return "the maps are empty" if not bool(state.halves[:, 0].any()) else None
+
+    def gentler(self) -> None:
+        return None  # no setting is known to help
 
     def outcome(self, step: Step, task: Task) -> dict[str, Arrays]:
         state: EMState = step.live

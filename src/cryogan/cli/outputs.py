@@ -1,0 +1,96 @@
+"""Files that a command is to write: never its inputs, and never what somebody else has written."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from cryogan.cli.parser import CommandParser
+from cryogan.errors import InputError
+from cryogan.files import refuse_overwriting
+
+_BEGINNING = 1 << 16  # bytes of a file in which a mark of ours is looked for
+_MARKS = (
+    b"cryogan",
+    b"shell,spatial_frequency_per_A,resolution_A",
+    b"map,state,fsc_0.5_A,fsc_0.5_masked_A",
+    b'"amplitude_of_motion"',
+)
+
+
+def add_overwrite(parser: CommandParser) -> None:
+    """`--overwrite`, for commands that write files that are named."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="write over files that cryogan has not written (never over inputs)",
+    )
+
+
+def require_outputs(options: Namespace, outputs: Sequence[Path], *suffixes: str) -> None:
+    """Refuse outputs that a command must not write.
+
+    Args:
+        options: of the command; every file that they name, but for outputs, is an input.
+        outputs: files to write, the one that was asked for first.
+        suffixes: of that one; any if none is given.
+
+    Raises:
+        InputError: an output has another suffix, or no folder, is an input or a file of a run that
+            is one, links resolved, or was not written by cryogan and `--overwrite` is not given.
+    """
+    first = outputs[0]
+    if suffixes and first.suffix not in suffixes:
+        raise InputError(f"{first} has to end in {' or '.join(suffixes)}; choose such a name.")
+    inputs = [path for path in _named(options) if path.is_file()]
+    for output in outputs:
+        if not output.parent.is_dir():
+            raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
+        refuse_overwriting(output, inputs, "which is read")
+        if output.is_file() and not options.get("overwrite") and not _is_ours(output):
+            raise InputError(
+                f"{output} is there already, and cryogan has not written it; choose another name, "
+                "or give --overwrite."
+            )
+
+
+def _named(options: Namespace) -> Iterator[Path]:
+    """What options name: files, and those that runs among the folders have written."""
+    for name, value in vars(options).items():
+        if name in ("output", "json"):
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            path = Path(each) if isinstance(each, str) and each else None
+            if path is not None and _exists(path):
+                yield path
+                if path.is_dir():
+                    yield from _of_run(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no name of a file
+        return False
+
+
+def _of_run(folder: Path) -> Iterator[Path]:
+    from cryogan.run.contents import RUN_FILES
+
+    if (folder / "config.json").is_file():
+        yield from (folder / name for name in RUN_FILES)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether cryogan has written a file, by a mark at its beginning.
+
+    A .cs file has none, but its group file (.csg) has.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:
+        return False
+    if path.suffix == ".cs" and path.with_suffix(".csg").is_file():
+        return _is_ours(path.with_suffix(".csg"))
+    return not beginning or any(mark in beginning for mark in _MARKS)
