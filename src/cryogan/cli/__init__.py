@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "compare a map with a known structure",
     "symmetry": "the point group of a map, its axes, and the evidence",
     "report": "write the report of a run folder again, or compare runs on one page",
+    "benchmark": "the published tables made anew, ours beside the published numbers",
     "demo": "simulate, reconstruct and evaluate a made-up protein",
 }
 
