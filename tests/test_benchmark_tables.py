@@ -261,13 +261,13 @@ def test_table_1_small(
     arguments = ["benchmark", "table1", "-o", str(tmp_path / "t"), "--condition", "-5.2dB"]
     arguments += ["--scale", "0.0834", "--images", "600", "--sym", "C1", "--objective"]
     arguments += ["adversarial", "--datadir", str(shared_data), "--adversarial.stages"]
-    arguments += ["[{box_size: 16, images: 5120, padding: 4.0}]"]
+    arguments += ["[{box_size: 16, images: 1280, padding: 4.0}]"]
     assert main(arguments) == 0
     record = json.loads((tmp_path / "t" / "table1.json").read_text())
     bound, found = record["rows"]
     assert (bound["method"], found["method"]) == ("true poses", "adversarial")
-    assert bound["truth_0.5_A"] < 31.0  # the Nyquist limit is 30.6
-    assert bound["correlation"] > found["correlation"] > 0.5
+    assert bound["truth_0.5_A"] < 33.0  # the Nyquist limit is 30.6
+    assert bound["correlation"] > 0.9 > found["correlation"] > 0.2
     assert record["versions"]["torch"]
     assert found["memory_GB"] > 0.1
     for name in ("images", "sections", "fsc"):

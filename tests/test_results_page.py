@@ -47,3 +47,13 @@ def test_groups_are_summarised_by_median_range_and_count(generator: ModuleType) 
     assert line == "| a | 3 | 8.4 (8.0 to 9.5) | 2 found, 1 doubtful |"
     last = generator.Section("t", {"t": ""}, "c", "a", ("fsc_A",), ("set",), True)
     assert generator.table(last, rows)[-1] == "| a | 8.4 |"
+
+
+def test_claims_of_the_readme_point_to_sections_that_there_are() -> None:
+    page, readme = ((ROOT / name).read_text() for name in ("docs/results.md", "README.md"))
+    titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    found = re.findall(r"docs/results\.md#([^)]+)\)", readme)
+    assert found
+    assert set(found) <= anchors
+    assert not re.findall(r"\]\(benchmarks/results/[^)]*\.csv\)", readme)

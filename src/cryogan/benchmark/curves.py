@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cryogan.files import atomic_path
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito's, which the colour-blind can tell apart."""
 _TICKS_A = (8, 10, 15, 20, 30, 50, 100, 200)
 

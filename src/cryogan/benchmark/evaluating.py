@@ -8,7 +8,7 @@ import torch
 
 import cryogan as cg
 from cryogan.benchmark.cost import Cost
-from cryogan.benchmark.experiments import COMBINED, TRUE_POSES
+from cryogan.benchmark.experiments import TRUE_POSES
 from cryogan.benchmark.order import COSTS, Order
 from cryogan.benchmark.rows import read_rows
 from cryogan.conformations.folder import (
@@ -38,8 +38,7 @@ def row_of(order: Order) -> dict[str, Any]:
     """
     cell = order.cell
     cost = cost_of(order.folder)
-    if cell.method == COMBINED:
-        assert order.needs is not None
+    if order.needs is not None:  # it begins with the run of another cell
         cost = cost_of(order.needs) + cost
     count, box_size, pixel_size_A = _size_of(order)
     row: dict[str, Any] = {

@@ -286,7 +286,7 @@ _SIGMA = (
 )
 _ESTIMATED = (
     "*estimated*: the density of viewing directions that the likelihood estimates from the same "
-    "images; adversarial training then draws from it."
+    "images; adversarial training then draws from it, and its seconds include the likelihood's."
 )
 _PICTURES = (
     "No numbers of the publication, which shows pictures and curves, are known to us; its sets "

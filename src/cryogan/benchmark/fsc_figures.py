@@ -27,7 +27,8 @@ def plot_fsc_of_set(path: Path, orders: Sequence[Order]) -> None:
     """
     figure = Figure(figsize=(9.6, 4.2), dpi=160, layout="constrained")
     half, truth = figure.subplots(1, 2, sharey=True)
-    labels = list(dict.fromkeys(label_of(order) for order in orders))
+    own = [order for order in orders if order.cell.method != TRUE_POSES]
+    labels = list(dict.fromkeys(label_of(order) for order in own))
     finest = 0.0
     for order in orders:
         rows = read_rows(order.folder / FSC)[1:]
@@ -76,6 +77,7 @@ def _mark_published(half: Axes, truth: Axes, orders: Iterable[Order], finest: fl
         for order in orders
         if order.cell.method != TRUE_POSES and order.cell.symmetry == "D2"
     } - {None}
+    shown = False
     for values in published:
         assert values is not None
         for axes, resolution_A, threshold in (
@@ -85,5 +87,6 @@ def _mark_published(half: Axes, truth: Axes, orders: Iterable[Order], finest: fl
         ):
             if 1.0 / resolution_A <= finest:
                 axes.plot([1.0 / resolution_A], [threshold], "kx", ms=7, mew=1.6, clip_on=False)
-    if published:
+                shown = True
+    if shown:
         half.plot([], [], "kx", ms=7, mew=1.6, label="published")

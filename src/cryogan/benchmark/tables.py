@@ -79,11 +79,11 @@ def orders_in(folder: Path) -> list[Order]:
     """All cells of a folder, sets in the order of their table."""
     found = [Order.read(path.parent) for path in sorted(folder.glob(f"cells/*/{ORDER}"))]
 
-    def place(order: Order) -> tuple[int, str, int, str, int]:
+    def place(order: Order) -> tuple[int, str, int, int, int]:
         cell = order.cell
-        sets = list(order.experiment.sets)
-        method = list(METHODS).index(cell.method)
-        return sets.index(cell.set_name), cell.symmetry, method, cell.assumed, cell.seed
+        of_set = list(order.experiment.sets).index(cell.set_name)
+        of_method, of_views = list(METHODS).index(cell.method), list(VIEWS).index(cell.assumed)
+        return of_set, cell.symmetry, of_method, of_views, cell.seed
 
     return sorted(found, key=place)
 
@@ -165,7 +165,7 @@ def _map_table(experiment: Experiment, rows: Sequence[Row]) -> list[str]:
         values = _published_of(experiment, row)
         for column, _, name in _RESOLUTIONS:
             ours = _spread([each[column] for each in some])
-            theirs = "" if name is None or values is None else f" ({getattr(values, name):g})"
+            theirs = "" if name is None or values is None else f" ({getattr(values, name):.1f})"
             entries.append(f"{ours}{theirs}")
         lines.append(_line([*entries, _verdicts(some), *_spent(some)]))
     return lines
