@@ -81,6 +81,8 @@ def make_table(benchmark: Benchmark, show: Show, say: Say) -> dict[Cell, str]:
     """
     _require_possible(benchmark)
     errors: dict[Cell, str] = {}
+    done = sum((benchmark.order(cell).folder / ROW).is_file() for cell in benchmark.cells)
+    say(f"{benchmark.experiment.title}: {len(benchmark.cells)} cells, {done} done")
     write_tables(benchmark.folder, benchmark.experiment, _about(benchmark))
     for number, cell in enumerate(benchmark.cells):
         folder = benchmark.order(cell).folder

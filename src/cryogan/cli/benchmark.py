@@ -74,7 +74,6 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.cli.display import bar, console
 
     out = console()
-    out.print(f"{benchmark.experiment.title}: {len(benchmark.cells)} cells")
     with bar(out, "cells") as update:
         failed = make_table(benchmark, lambda what, part: update(what, part), out.print)
     from cryogan.benchmark.pictures import draw_pictures
