@@ -16,7 +16,6 @@ An initial model is not the end in RELION: its descent stops at 15 Å, and a ref
 """
 
 import argparse
-import csv
 import multiprocessing
 import os
 import shutil
@@ -24,23 +23,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 from cryogan.allocator import keep_freed_memory
+from cryogan.benchmark.cost import Clock
+from cryogan.benchmark.curves import plot_convergence
+from cryogan.benchmark.rows import write_rows
+from cryogan.benchmark.snapshots import Snapshot, training_snapshots, truth_numbers
 from cryogan.errors import InputError
-from cryogan.evaluation.comparison import compare_to_truth
-from cryogan.files import atomic_path
 from cryogan.io.mrc import Map, read_map
 from cryogan.io.relion import read_particles
 from cryogan.objectives.adversarial.config import AdversarialConfig
-from cryogan.objectives.adversarial.loop import train
 from cryogan.objectives.assumptions import Assumptions
 
-COLOURS = {"cryogan": "#0072B2", "RELION": "#D55E00"}
 COLUMNS = ("program", "cpu_s", "wall_s", "truth_fsc_0.5_A", "truth_fsc_0.143_A", "correlation")
 GRADIENT_DESCENT = (
     "--sgd --denovo_3dref --sgd_ini_iter 50 --sgd_inbetween_iter 200 --sgd_fin_iter 50 "
@@ -54,37 +51,15 @@ of the usual step is a whole pixel; this one does not move an image."""
 WRITE_EVERY = 5  # iterations
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A map on the way, and what it had cost."""
-
-    cpu_s: float
-    wall_s: float
-    map_: Map
-
-
-def run_cryogan(star: Path, minutes: float, seed: int, started: float) -> list[Snapshot]:
-    """Train on the whole set in this process, which was asked for at `started` (Unix time)."""
+def run_cryogan(star: Path, minutes: float, seed: int, asked_for: float) -> list[Snapshot]:
+    """Train on the whole set in this process, which was asked for then (`time.monotonic()`)."""
+    clock = Clock(asked_for)
     torch.set_num_threads(1)
     keep_freed_memory()
-    snapshots: list[Snapshot] = []
-    due = 0.0
-    for progress in train(
-        read_particles(star),
-        AdversarialConfig(),
-        seed=seed,
-        device=torch.device("cpu"),
-        log_every=5,
-    ):
-        cpu_s = time.process_time()
-        over = cpu_s >= 60 * minutes
-        if cpu_s >= due or over or progress.fraction >= 1:
-            map_ = Map(progress.state.average.clone(), progress.data.pixel_size_A)
-            snapshots.append(Snapshot(cpu_s, time.time() - started, map_))
-            due = 1.1 * cpu_s + 5.0  # denser at first
-        if over:
-            break
-    return snapshots
+    particles = read_particles(star)
+    return training_snapshots(
+        particles, AdversarialConfig(), seed=seed, clock=clock, minutes=minutes
+    )
 
 
 def run_relion(star: Path, minutes: float, seed: int, folder: Path) -> list[Snapshot]:
@@ -127,7 +102,7 @@ def run_relion(star: Path, minutes: float, seed: int, folder: Path) -> list[Snap
         reason = max(errors, key=len, default=f"exit status {process.returncode}")
         raise InputError(f"relion_refine stopped ({reason}); try it by hand: {' '.join(command)}")
     return [
-        Snapshot(*cost, read_map(folder / f"run_{iteration}_class001.mrc"))
+        Snapshot(*cost, read_map(folder / f"run_{iteration}_class001.mrc"), {})
         for iteration, cost in sorted(spent.items())
     ]
 
@@ -154,44 +129,9 @@ def require_relion() -> None:
 
 def evaluated(program: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
     """A row of the table."""
-    comparison = compare_to_truth(snapshot.map_, truth)
-    values = (
-        snapshot.cpu_s,
-        snapshot.wall_s,
-        comparison.resolution_A(0.5),
-        comparison.resolution_A(0.143),
-        comparison.correlation,
-    )
-    return {"program": program} | {
-        name: round(value, 3) for name, value in zip(COLUMNS[1:], values, strict=True)
-    }
-
-
-def plot(path: Path, rows: list[dict[str, str | float]]) -> None:
-    """Resolution over CPU seconds."""
-    figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
-    axes = figure.add_subplot()
-    for program, colour in COLOURS.items():
-        for threshold, style in (("0.5", "-"), ("0.143", "--")):
-            chosen = [row for row in rows if row["program"] == program]
-            axes.plot(
-                [float(row["cpu_s"]) for row in chosen],
-                [float(row[f"truth_fsc_{threshold}_A"]) for row in chosen],
-                style,
-                color=colour,
-                marker=".",
-                label=f"{program}, FSC {threshold}",
-            )
-    axes.set(
-        xlabel="CPU seconds", ylabel="resolution against the truth (Å)", xscale="log", yscale="log"
-    )
-    ticks = [8, 10, 15, 20, 30, 50, 100, 200]
-    axes.set_yticks(ticks, labels=[str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    numbers = {"cpu_s": snapshot.cpu_s, "wall_s": snapshot.wall_s}
+    numbers |= truth_numbers(snapshot.map_, truth)
+    return {"program": program} | {name: round(numbers[name], 3) for name in COLUMNS[1:]}
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -207,21 +147,17 @@ def compare(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool, tempfile.TemporaryDirectory() as folder:
-        ours = pool.apply_async(run_cryogan, (star, options.minutes, options.seed, time.time()))
+        ours = pool.apply_async(
+            run_cryogan, (star, options.minutes, options.seed, time.monotonic())
+        )
         if options.in_turn:
             ours.wait()
         theirs = run_relion(star, options.minutes, options.seed, Path(folder))
         found = {"cryogan": ours.get(), "RELION": theirs}
     torch.set_num_threads(1)
     rows = [evaluated(program, one, truth) for program, several in found.items() for one in several]
-    with (
-        atomic_path(options.output / "against_relion.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    plot(options.output / "against_relion.png", rows)
+    write_rows(options.output / "against_relion.csv", rows, COLUMNS)
+    plot_convergence(options.output / "against_relion.png", rows, "program", marker=".")
     for program in found:
         print([row for row in rows if row["program"] == program][-1])
 

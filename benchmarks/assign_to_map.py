@@ -7,7 +7,6 @@ of what `cryogan assign --reference` says of the particles, with and without mea
 """
 
 import argparse
-import csv
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 import cryogan as cg
+from cryogan.benchmark.rows import write_rows
 from cryogan.errors import InputError
 from cryogan.io.mrc import Map
 
@@ -69,10 +69,7 @@ def main() -> int:
         }
         rows.append(row)
         print(row, flush=True)
-    with (options.output / "assign_to_map.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "assign_to_map.csv", rows)
     return 0
 
 

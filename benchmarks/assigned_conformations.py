@@ -21,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cryogan.benchmark.curves import save_figure
 from cryogan.conformations.folder import (
     conformations_folder,
     read_conformations,
@@ -29,7 +30,6 @@ from cryogan.conformations.folder import (
 from cryogan.evaluation.per_image import per_image_fsc_auc
 from cryogan.evaluation.series_comparison import compare_series
 from cryogan.evaluation.statistics import spearman
-from cryogan.files import atomic_path
 from cryogan.io.star import Table, read_star
 
 
@@ -131,8 +131,7 @@ def plot_path(places: Places, output: Path) -> None:
         ylim=(0, limit),
         aspect="equal",
     )
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    save_figure(output, figure, dpi=150)
 
 
 def print_classes(found: Tensor, certainty: Tensor, right: Tensor) -> None:

@@ -23,7 +23,6 @@ The paper's critic is left out of boxes where a step would take long; a note say
 """
 
 import argparse
-import csv
 import math
 import multiprocessing
 import resource
@@ -40,8 +39,9 @@ import torch
 from matplotlib.figure import Figure
 
 from cryogan.allocator import keep_freed_memory
+from cryogan.benchmark.curves import save_figure
+from cryogan.benchmark.rows import write_rows
 from cryogan.errors import InputError
-from cryogan.files import atomic_path
 from cryogan.objectives.adversarial import losses
 from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
 from cryogan.objectives.adversarial.loop import Progress, train
@@ -306,8 +306,7 @@ def plot(path: Path, rows: list[Row]) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.suptitle(f"{chosen[0]['device']}, {chosen[0]['threads']} thread(s)")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    save_figure(path, figure)
 
 
 def peak_memory(cases: list[Case], longest_s: float) -> dict[Case, float]:
@@ -361,13 +360,7 @@ def run(options: argparse.Namespace) -> None:
                 rounds[case].append(found)
     rows = [summary(case, rounds[case], memory_MB[case]) for case in running]
 
-    with (
-        atomic_path(options.output / "cost_per_step.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "cost_per_step.csv", rows, COLUMNS)
     plot(options.output / "cost_per_step.png", rows)
     for row in rows:
         print(

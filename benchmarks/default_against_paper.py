@@ -9,23 +9,20 @@ way and compared with the truth afterwards, at the cost of neither run.
 """
 
 import argparse
-import csv
 import multiprocessing
-import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 from cryogan.allocator import keep_freed_memory
-from cryogan.evaluation.comparison import compare_to_truth
-from cryogan.files import atomic_path
+from cryogan.benchmark.cost import Clock
+from cryogan.benchmark.curves import plot_convergence
+from cryogan.benchmark.rows import write_rows
+from cryogan.benchmark.snapshots import Snapshot, training_snapshots, truth_numbers
 from cryogan.io.mrc import Map, read_map
 from cryogan.io.relion import read_particles
 from cryogan.objectives.adversarial.config import PRESETS
-from cryogan.objectives.adversarial.loop import train
 
 COLUMNS = (
     "preset",
@@ -40,83 +37,26 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A volume on the way, and what it had cost."""
-
-    wall_s: float
-    cpu_s: float
-    images_seen: int
-    map_: Map
-
-
 def run(preset: str, star: Path, minutes: float, threads: int, seed: int) -> list[Snapshot]:
     """Train for `minutes` of CPU time (or to the preset's own end), keeping volumes on the way."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     particles = read_particles(star)
-    snapshots: list[Snapshot] = []
-    due, started, started_cpu = 0.0, time.perf_counter(), time.process_time()
-    for progress in train(
-        particles, PRESETS[preset], seed=seed, device=torch.device("cpu"), log_every=5
-    ):
-        state, cpu_s = progress.state, time.process_time() - started_cpu
-        over = cpu_s >= 60 * minutes
-        if cpu_s >= due or over or progress.fraction >= 1:
-            map_ = Map(state.average.clone(), progress.data.pixel_size_A)
-            wall_s = time.perf_counter() - started
-            snapshots.append(Snapshot(wall_s, cpu_s, state.images_seen, map_))
-            due = 1.1 * cpu_s + 5.0  # denser at first
-        if over:
-            break
-    return snapshots
+    return training_snapshots(particles, PRESETS[preset], seed=seed, clock=Clock(), minutes=minutes)
 
 
 def evaluated(preset: str, snapshot: Snapshot, truth: Map) -> dict[str, str | float]:
     """A row of the table."""
-    comparison = compare_to_truth(snapshot.map_, truth)
-    values = (
-        preset,
-        snapshot.wall_s,
-        snapshot.cpu_s,
-        snapshot.images_seen,
-        snapshot.images_seen / snapshot.wall_s,
-        snapshot.map_.volume.shape[-1],
-        comparison.resolution_A(0.5),
-        comparison.resolution_A(0.143),
-        comparison.correlation,
-    )
-    return {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in zip(COLUMNS, values, strict=True)
+    seen = int(snapshot.record["images_seen"])
+    numbers = {
+        "wall_s": snapshot.wall_s,
+        "cpu_s": snapshot.cpu_s,
+        "images_per_s": seen / snapshot.wall_s,
     }
-
-
-def plot(path: Path, rows: list[dict[str, str | float]]) -> None:
-    """Resolution over CPU seconds."""
-    figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
-    axes = figure.add_subplot()
-    for preset, colour in (("default", "#0072B2"), ("paper", "#D55E00")):
-        for threshold, style in (("0.5", "-"), ("0.143", "--")):
-            chosen = [row for row in rows if row["preset"] == preset]
-            axes.plot(
-                [float(row["cpu_s"]) for row in chosen],
-                [float(row[f"truth_fsc_{threshold}_A"]) for row in chosen],
-                style,
-                color=colour,
-                label=f"{preset}, FSC {threshold}",
-            )
-    axes.set(
-        xlabel="CPU seconds", ylabel="resolution against the truth (Å)", xscale="log", yscale="log"
-    )
-    axes.set_yticks(
-        [8, 10, 15, 20, 30, 50, 100, 200], labels=["8", "10", "15", "20", "30", "50", "100", "200"]
-    )
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    numbers |= truth_numbers(snapshot.map_, truth)
+    row: dict[str, str | float] = {name: round(value, 3) for name, value in numbers.items()}
+    row |= {"preset": preset, "images_seen": seen, "box_size": snapshot.map_.volume.shape[-1]}
+    return {name: row[name] for name in COLUMNS}
 
 
 def sooner(rows: list[dict[str, str | float]]) -> float:
@@ -150,14 +90,8 @@ def main() -> None:
         }
         found = {preset: job.result() for preset, job in jobs.items()}
     rows = [evaluated(preset, one, truth) for preset, several in found.items() for one in several]
-    with (
-        atomic_path(options.output / "default_against_paper.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    plot(options.output / "default_against_paper.png", rows)
+    write_rows(options.output / "default_against_paper.csv", rows, COLUMNS)
+    plot_convergence(options.output / "default_against_paper.png", rows, "preset")
     for preset in found:
         print([row for row in rows if row["preset"] == preset][-1])
     print(f"default is {sooner(rows):.0f} times sooner where paper ends")

@@ -9,12 +9,12 @@ and the FSC with the truth in shells 8 and 10.
 """
 
 import argparse
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from cryogan.benchmark.rows import write_rows
 from cryogan.evaluation.fsc import fourier_shell_correlation
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, mask_for, search_for
@@ -73,10 +73,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     rows = [row for snr in options.snrs for seed in options.seeds for row in rows_of(snr, seed)]
-    with (options.output / "flat_posteriors.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "flat_posteriors.csv", rows)
     for row in rows:
         print(*row.values(), sep="  ")
 

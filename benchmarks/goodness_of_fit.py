@@ -9,7 +9,6 @@ misfit each: what is named, with which p.
 """
 
 import argparse
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cryogan.benchmark.rows import write_rows
 from cryogan.evaluation.statistics import kolmogorov_smirnov
 from cryogan.objectives.likelihood.assignment import levels_of_assignment
 from cryogan.objectives.likelihood.bands import harmonics_for
@@ -176,10 +176,7 @@ def main() -> None:
     for name, snr, seed in sets:
         rows.append(row_of(name, snr, seed, options.images))
         print(*rows[-1].values(), sep="  ", flush=True)
-    with (options.output / "goodness_of_fit.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "goodness_of_fit.csv", rows)
     good = [row for row in rows if row["wrong"] == "nothing"]
     for snr in options.snrs:
         values = [float(str(row["ks_significance"])) for row in good if row["snr_dB"] == snr]

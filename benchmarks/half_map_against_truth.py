@@ -23,9 +23,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from cryogan.benchmark.curves import save_figure
+from cryogan.benchmark.rows import read_rows
 from cryogan.errors import InputError
-from cryogan.files import atomic_path, write_text
-from row_files import read_rows
+from cryogan.files import write_text
 
 ALLOWED = 1.0  # shells
 COUNTED, UNQUOTED, EARLIER, PUBLISHED = (
@@ -263,8 +264,7 @@ def plot(path: Path, runs: Sequence[Run]) -> None:
     axis.set_ylabel("half-map resolution, FSC 0.143:\nfiner than that by … Fourier shells")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(path, figure)
 
 
 def _grouped(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 import cryogan as cg
+from cryogan.benchmark.cost import Clock
+from cryogan.benchmark.rows import append_row, read_rows
 from cryogan.objectives.adversarial.config import Stage
 from cryogan.run.contents import read_run_contents
-from row_files import append_row, read_rows
-from verdict_calibration import cpu_s
 
 BOX, IMAGES = 32, 1000
 PIXELS_A = {
@@ -54,7 +54,7 @@ class Case:
 
 def measured(case: Case, datadir: Path) -> Row:
     """Simulate, reconstruct and evaluate; the row of the table."""
-    before = cpu_s()
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         particles = cg.simulate(
             case.molecule,
@@ -84,7 +84,7 @@ def measured(case: Case, datadir: Path) -> Row:
     row |= {
         f"truth_fsc_{level:g}_A": f"{compared.resolution_A(level):.2f}" for level in (0.5, 0.143)
     }
-    return row | {"cpu_s": f"{cpu_s() - before:.1f}"}
+    return row | {"cpu_s": f"{clock.cpu_s:.1f}"}
 
 
 def main() -> None:

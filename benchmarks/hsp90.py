@@ -19,17 +19,15 @@ and are kept there.
 """
 
 import argparse
-import csv
-import os
-import resource
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
+from cryogan.benchmark.cost import cryogan_command, spend
+from cryogan.benchmark.curves import save_figure
+from cryogan.benchmark.rows import read_rows, replaced, write_rows
 from cryogan.cli.exit_codes import ENDED
 from cryogan.conformations.folder import (
     conformations_folder,
@@ -39,7 +37,6 @@ from cryogan.conformations.folder import (
 from cryogan.conformations.series import Series, numbered_series
 from cryogan.errors import InputError
 from cryogan.evaluation.series_comparison import SeriesComparison, compare_series
-from cryogan.files import atomic_path
 from cryogan.io.mrc import read_map
 
 COLUMNS = (
@@ -82,11 +79,10 @@ def command_of(
     route: str, star: Path, run: Path, name: str, seed: int, iterations: int | None
 ) -> list[str]:
     """The command line of a route."""
-    start = [sys.executable, "-m", "cryogan"]
     if route == "refined":
         first = run.with_name(run.name.replace("refined", "adversarial"))
-        return [*start, "refine", str(first), "-o", str(run)]
-    command = [*start, "reconstruct", str(star), "-o", str(run), "--seed", str(seed)]
+        return cryogan_command("refine", str(first), "-o", str(run))
+    command = cryogan_command("reconstruct", str(star), "-o", str(run), "--seed", str(seed))
     if route == "one map":
         return [*command, "--objective", "likelihood", ONE]
     command += ["--model", "heterogeneous"]
@@ -97,20 +93,6 @@ def command_of(
         unet = ["--adversarial.volume_model", "unet", "--adversarial.stages", UNET_STAGES]
         return [*command, *unet]
     return [*command, *LATENTS.get(name, [])]
-
-
-def measured(command: list[str], log: Path) -> tuple[float, float, float]:
-    """CPU seconds, wall seconds and peak memory (GB) of a command and its descendants."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    with log.open("w") as file:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    if done.returncode not in ENDED:
-        tail = " ".join(log.read_text().split()[-40:])
-        raise InputError(f"A run stopped ({tail}); try it by hand: {' '.join(command)}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu_s, time.time() - started, after.ru_maxrss * 1024 / 1e9
 
 
 def series_of(run: Path) -> Series:
@@ -136,22 +118,6 @@ def numbers_of(found: SeriesComparison) -> list[str]:
         f"{found.true_diversity.amplitude:.3f}",
         f"{float(found.population_error.abs().max()):.1f}",
     ]
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of an earlier run."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """The table, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def plot(path: Path, rows: list[dict[str, str]]) -> None:
@@ -194,8 +160,7 @@ def plot(path: Path, rows: list[dict[str, str]]) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=160, format="png")
+    save_figure(path, figure, dpi=160)
 
 
 def main() -> None:
@@ -222,19 +187,16 @@ def main() -> None:
                 for route in options.routes:
                     run = options.work / f"{name}_{route.replace(' ', '_')}_{seed}"
                     options.work.mkdir(exist_ok=True)
-                    spent = measured(
-                        command_of(route, star, run, name, seed, options.iterations),
-                        run.with_suffix(".log"),
-                    )
+                    command = command_of(route, star, run, name, seed, options.iterations)
+                    log = run.with_suffix(".log")
+                    cost, _ = spend(command, Path.cwd(), log, ended=ENDED)
                     found = compare_series(series_of(run), truth)
-                    cpu_s, wall_s, memory_GB = spent
-                    values = [name, route, str(seed), f"{cpu_s:.0f}", f"{wall_s:.0f}"]
-                    values += [f"{memory_GB:.2f}", *numbers_of(found)]
+                    values = [name, route, str(seed), f"{cost.cpu_s:.0f}", f"{cost.wall_s:.0f}"]
+                    values += [f"{cost.memory_GB:.2f}", *numbers_of(found)]
                     row = dict(zip(COLUMNS, values, strict=True))
                     print(row, flush=True)
-                    key = ("set", "route", "seed")
-                    rows = [old for old in rows if any(old[k] != row[k] for k in key)] + [row]
-                    write_rows(table, rows)
+                    rows = replaced(rows, row, ("set", "route", "seed"))
+                    write_rows(table, rows, COLUMNS)
                     plot(table.with_suffix(".png"), rows)
     except InputError as error:
         sys.exit(f"hsp90: {error}")

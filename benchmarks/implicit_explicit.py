@@ -23,7 +23,6 @@ unless they are there.
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -40,12 +39,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from cryogan.benchmark.cost import Cost, cryogan_command, spend
+from cryogan.benchmark.curves import save_figure
+from cryogan.benchmark.rows import read_rows, replaced, write_rows
+from cryogan.cli.exit_codes import ENDED
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
-from cryogan.files import atomic_path
 from cryogan.io.mrc import read_map
 from cryogan.run.contents import read_run_contents
-from routes import spend
 
 METHODS = ("wgan", "relativistic", "wgan + refine", "likelihood")
 COLOURS = dict(zip(METHODS, ("#E69F00", "#0072B2", "#CC79A7", "#009E73"), strict=True))
@@ -101,7 +102,7 @@ class Case:
         index = work / "index.npy"
         np.save(index, np.arange(self.images))
         star = str(self.folder / "particles.star")
-        command = [sys.executable, "-m", "cryogan", "reconstruct", star, "--ind", str(index)]
+        command = cryogan_command("reconstruct", star, "--ind", str(index))
         return [*command, "-o", str(work / "run"), "--seed", str(self.seed), *options]
 
     def adversarial(self, work: Path, loss: str) -> list[str]:
@@ -114,9 +115,9 @@ def wgan(case: Case, work: Path) -> Iterator[Row]:
     first = evaluated(case, "wgan", case.adversarial(work, "wasserstein"), work, work / "run")
     yield first
     if first["outcome"] in ("found", "missed"):
-        command = [sys.executable, "-m", "cryogan", "refine", str(work / "run")]
+        command = cryogan_command("refine", str(work / "run"))
         command += ["--ind", str(work / "index.npy")]
-        spent = (float(first["cpu_s"]), float(first["wall_s"]))
+        spent = Cost(float(first["cpu_s"]), float(first["wall_s"]))
         yield evaluated(case, "wgan + refine", command, work, work / "run" / "refine", spent)
     else:
         yield first | {"method": "wgan + refine"}
@@ -148,22 +149,23 @@ def evaluated(
     command: list[str],
     work: Path,
     run: Path,
-    spent: tuple[float, float] = (0.0, 0.0),
+    spent: Cost | None = None,
 ) -> Row:
     """Run a command and compare the map in `run` with the truth; a failure is a row too.
 
-    `spent` is what led to it, CPU and wall seconds.
+    `spent` is what led to it, if anything did.
     """
     row = dict.fromkeys(COLUMNS, "")
     row |= {"snr_dB": str(case.snr_dB), "images": str(case.images), "seed": str(case.seed)}
     row["method"] = method
     log = work / "log.txt"
     try:
-        cpu_s, wall_s, finished = spend(command, work, log, case.minutes)
+        cost, finished = spend(command, work, log, case.minutes, ended=ENDED)
     except InputError:
         said = [line.strip() for line in log.read_text().splitlines() if line.strip()]
         return row | {"outcome": f"error: {said[-1] if said else 'no message'}"}
-    row |= {"cpu_s": f"{spent[0] + cpu_s:.1f}", "wall_s": f"{spent[1] + wall_s:.1f}"}
+    cost = cost if spent is None else spent + cost
+    row |= {"cpu_s": f"{cost.cpu_s:.1f}", "wall_s": f"{cost.wall_s:.1f}"}
     if not finished:
         return row | {"outcome": f"stopped after {case.minutes:g} min"}
     truth = read_map(case.folder / "truth" / "map.mrc")
@@ -185,10 +187,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[Row] = []
-        if path.is_file():
-            with path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
+        self.rows: list[Row] = read_rows(path)
 
     def has(self, case: Case, methods: Sequence[str]) -> bool:
         """Whether the rows of a job are there."""
@@ -198,15 +197,9 @@ class Table:
 
     def add(self, row: Row) -> None:
         """Add a row in place of an older one, sorted, and write all."""
-        key = COLUMNS[:4]
-        self.rows = [old for old in self.rows if any(old[name] != row[name] for name in key)]
-        self.rows.append(row)
-        self.rows.sort(key=_order)
+        self.rows = sorted(replaced(self.rows, row, COLUMNS[:4]), key=_order)
         print(*row.values(), flush=True)
-        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.path, self.rows, COLUMNS)
 
 
 def _order(row: Row) -> tuple[int, int, int, int]:
@@ -305,8 +298,7 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
         Line2D([], [], color="0.4", ls="--", lw=0.8, label=f"{FOUND_A:.1f} Å, 1.25 × Nyquist"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    save_figure(path, figure)
 
 
 def _points(axes: Axes, own: Sequence[Sequence[Row]], name: str, shift: float, colour: str) -> None:
@@ -352,7 +344,7 @@ def _rate(axes: Axes, place: int, number: int, rows: Sequence[Row], colour: str)
 def simulate(sets: Path, snr_dB: int, images: int, datadir: Path) -> Path:
     """The folder of a set, made unless it is there; another set there is refused."""
     folder = (sets / f"{snr_dB}dB").resolve()
-    command = [sys.executable, "-m", "cryogan", "simulate", "betagal-64px", "--scale", "0.5"]
+    command = cryogan_command("simulate", "betagal-64px", "--scale", "0.5")
     command += ["--images", str(images), f"--noise.snr_dB={snr_dB}", "-o", str(folder)]
     command += ["--datadir", str(datadir.resolve())]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cryogan.benchmark.rows import append_row, read_rows
 from cryogan.files import left_overs
 from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
 from cryogan.objectives.adversarial.objective import Adversarial
@@ -45,7 +46,6 @@ from cryogan.run.lock import LOCKS
 from cryogan.run.worker import Job, optimise
 from cryogan.simulation.in_memory import SimulatedSet, simulate_particles, write_dataset
 from cryogan.simulation.microscope import random_ctf
-from row_files import append_row, read_rows
 
 BOX, PIXEL_A, IMAGES = 16, 12.0, 300
 KILLS = 3  # in a sequence, at most

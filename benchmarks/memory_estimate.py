@@ -10,7 +10,6 @@ and the seconds that the estimate has taken.
 """
 
 import argparse
-import csv
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,7 @@ from pathlib import Path
 import torch
 
 from cryogan.allocator import keep_freed_memory
-from cryogan.files import atomic_path
+from cryogan.benchmark.rows import write_rows
 from cryogan.objectives.adversarial.config import (
     HETEROGENEOUS,
     PAPER_HETEROGENEOUS,
@@ -172,13 +171,7 @@ def main() -> None:
         }
         print(row, flush=True)
         rows.append(row)
-    with (
-        atomic_path(options.output / "memory_estimate.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "memory_estimate.csv", rows)
 
 
 if __name__ == "__main__":

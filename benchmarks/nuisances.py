@@ -13,7 +13,6 @@ python benchmarks/nuisances.py --objective adversarial --variants plain --seeds 
 
 import argparse
 import math
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -25,6 +24,8 @@ from torch import Tensor
 
 import cryogan
 from cryogan import fourier
+from cryogan.benchmark.cost import Clock
+from cryogan.benchmark.rows import append_row
 from cryogan.cli.demo import STAGES
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mixed import resampled
@@ -32,7 +33,6 @@ from cryogan.particles import FLIPPED, MULTIPLIED, ArrayStack, CTFParams, Partic
 from cryogan.phantom import Symmetry, phantom_map
 from cryogan.physics.ctf import ctf
 from phantom_sets import set_of_map
-from row_files import append_row
 
 BOX, PIXEL_SIZE_A = 32, 6.0
 RESULTS = Path(__file__).parent / "results" / "nuisances.csv"
@@ -123,11 +123,6 @@ VARIANTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
 """Name -> what becomes of images, given their CTFs, and what the particle file says of it."""
 
 
-def cpu_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objective", choices=list(CASES), default="likelihood")
@@ -144,7 +139,7 @@ def main() -> None:
     for name, seed in product(options.variants, options.seeds):
         change, correction = VARIANTS[name]
         made = with_images(particles, change(images, transfer), correction)
-        before = cpu_s()
+        clock = Clock()
         run = cryogan.reconstruct(
             made,
             objective=options.objective,
@@ -154,7 +149,7 @@ def main() -> None:
             device="cpu",
             seed=seed,
         )
-        used_s = cpu_s() - before
+        used_s = clock.cpu_s
         found = cryogan.evaluate(run, truth=truth)
         first = first or run.map
         near = compare_to_truth(run.map, first)

@@ -9,13 +9,13 @@ orientations (chi-squared of three degrees of freedom), 0.632 and 0.982 for shif
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cryogan.benchmark.rows import write_rows
 from cryogan.objectives.likelihood.assignment import assign
 from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.physics.distributions import PoseDistribution, Triangular
@@ -84,10 +84,7 @@ def main() -> None:
             for seed in options.seeds:
                 rows.append(row_of(snr, shift, seed, options.images))
                 print(*rows[-1].values(), sep="  ", flush=True)
-    with (options.output / "posterior_spreads.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "posterior_spreads.csv", rows)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cryogan.benchmark.cost import cryogan_command, spend
+from cryogan.benchmark.rows import append_row, read_rows
+from cryogan.cli.exit_codes import ENDED
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.io.mrc import read_map
 from cryogan.run.contents import CROSSINGS
-from routes import spend
-from row_files import append_row, read_rows
 
 KEY = ("set", "symmetry", "seed", "options")  # of a row that is not made again
 
@@ -30,10 +31,10 @@ def row_of(arguments: argparse.Namespace, symmetry: str, seed: int) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         star = arguments.particles.resolve()
-        command = [sys.executable, "-m", "cryogan", "reconstruct", str(star), "-o", str(run)]
+        command = cryogan_command("reconstruct", str(star), "-o", str(run))
         command += ["--objective", "likelihood", "--sym", symmetry, "--seed", str(seed)]
         log = Path(folder) / "log.txt"
-        cpu_s, _, _ = spend(command + arguments.options, Path.cwd(), log, 1e6)
+        cost, _ = spend(command + arguments.options, Path.cwd(), log, ended=ENDED)
         found = compare_to_truth(read_map(run / "map.mrc"), read_map(arguments.reference))
         summary = json.loads((run / "summary.json").read_text())
     return {
@@ -47,7 +48,7 @@ def row_of(arguments: argparse.Namespace, symmetry: str, seed: int) -> dict[str,
         "correlation": round(found.correlation, 3),
         "verdict": summary["verdict"]["word"],
         "half_map_0.143_A": (summary.get("resolution_A") or summary[CROSSINGS])["half_map_0.143"],
-        "cpu_s": round(cpu_s),
+        "cpu_s": round(cost.cpu_s),
     }
 
 

@@ -18,28 +18,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
 import cryogan as cg
-from cryogan import fourier
-from cryogan.data.normalisation import normalised
+from cryogan.benchmark.cost import cryogan_command, run_command, spend
+from cryogan.benchmark.rows import append_row, read_rows
+from cryogan.benchmark.true_poses import map_of_true_poses, posed_particles, symmetry_about_its_axes
+from cryogan.cli.exit_codes import ENDED
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
-from cryogan.io.relion_poses import read_poses
-from cryogan.objectives.likelihood.half_set import HalfSet
-from cryogan.objectives.likelihood.normal_equations import (
-    WeightedPoses,
-    normal_equations,
-    shell_weight,
-    solve,
-)
-from cryogan.objectives.likelihood.observations import Observations
-from cryogan.objectives.likelihood.orientation_grid import OrientationGrid
-from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.run.contents import CROSSINGS
-from cryogan.symmetry import symmetry_matrices
-from routes import spend
-from row_files import append_row, read_rows
 
 KEY = ("condition", "molecule", "symmetry", "seed", "images")  # of a row that is not made again
 RYR1 = "ryr1_refined_particles.star"
@@ -54,44 +40,6 @@ VARIANTS = {  # of the condition without flaws
     "views-3-only": [*_GAUSSIAN, "3"],
 }
 WITHIN = 1.25
-SIGNAL_TO_NOISE = 50.0  # of the prior: next to none
-CPU = torch.device("cpu")
-
-
-def symmetry_of(truth: cg.Map, symmetry: str) -> torch.Tensor:
-    """(G, 3, 3) operators about the axes that the true map has."""
-    operators = symmetry_matrices(symmetry)
-    if len(operators) == 1:
-        return operators
-    found = cg.find_symmetry(truth)
-    if found.group != symmetry:
-        raise InputError(f"The true map has {found.group}, not {symmetry}; give that.")
-    turn = found.frames[0].rotation.to(operators)
-    return turn.mT @ operators @ turn
-
-
-def map_of_true_poses(star: Path, operators: torch.Tensor) -> cg.Map:
-    """Least squares with next to no prior, one pose an image, of the symmetry of the molecule."""
-    particles, _ = normalised(cg.read_particles(star))
-    half = HalfSet.of(particles)
-    size = particles.box_size
-    harmonics = CircularHarmonics(size, size // 2 - 1, size / 2, CPU)
-    poses = read_poses(star.parent / "truth" / "poses.star")
-    frames, n = poses.rotation.float(), len(particles)
-    index = torch.arange(n)
-    seen = [half.observed(part, harmonics, CPU) for part in torch.split(index, 1000)]
-    grid = OrientationGrid(1, frames, torch.zeros(n))  # one direction an image
-    one = torch.ones(n, 1)
-    shift_px = poses.shift_A.float() / particles.pixel_size_A
-    weighted = WeightedPoses(index, index, torch.zeros(n), shift_px, one, one)
-    observations = Observations.joined(seen)
-    equations = normal_equations(observations, weighted, grid, harmonics, operators=operators)
-    prior = SIGNAL_TO_NOISE / shell_weight(equations)
-    prior[:, 0] = prior[:, 1]  # images hold no information on the mean
-    ball = fourier.soft_disc(size, 0.46 * size, 0.04 * size, 3, CPU)
-    start = torch.zeros(1, size, size, size)
-    volume = solve(equations, prior, ball, start, iterations=24)
-    return cg.Map(volume[0], particles.pixel_size_A)
 
 
 def row_of(
@@ -102,23 +50,23 @@ def row_of(
         data, run = Path(folder) / "set", Path(folder) / "run"
         star = data / "particles.star"
         log = Path(folder) / "log.txt"
-        command = [sys.executable, "-m", "cryogan"]
         flaw = "ideal" if condition in VARIANTS else condition
         simulate = ["simulate", "realistic", "--condition", flaw, *VARIANTS.get(condition, [])]
         simulate += [f"--molecule.sources=[{molecule}]", "--images", str(arguments.images)]
         datadir = arguments.datadir.resolve()
         simulate += ["--seed", str(seed), "--datadir", str(datadir)]
         simulate += ["--datadir", str(datadir / "formats" / "poses")]  # for uneven views
-        spend([*command, *simulate, "-o", str(data)], Path.cwd(), log, 1e6)
+        run_command(cryogan_command(*simulate, "-o", str(data)), log)
         if not star.is_file():
             raise InputError(log.read_text()[-500:])
         reconstruct = ["reconstruct", str(star), "-o", str(run), "--objective", "likelihood"]
         reconstruct += [] if symmetry == "C1" else ["--sym", symmetry]
-        cpu_s, _, _ = spend([*command, *reconstruct, "--seed", str(seed)], Path.cwd(), log, 1e6)
+        command = cryogan_command(*reconstruct, "--seed", str(seed))
+        cost, _ = spend(command, Path.cwd(), log, ended=ENDED)
         truth = cg.read_map(data / "truth" / "map.mrc")
         found = compare_to_truth(cg.read_map(run / "map.mrc"), truth)
-        operators = symmetry_of(truth, symmetry)
-        bound = compare_to_truth(map_of_true_poses(star, operators), truth)
+        operators = symmetry_about_its_axes(truth, symmetry)
+        bound = compare_to_truth(map_of_true_poses(*posed_particles(star), operators), truth)
         summary = json.loads((run / "summary.json").read_text())
         log_lines = (run / "stats.jsonl").read_text().splitlines()
     logged = [json.loads(line).get("shift_sd_A") for line in log_lines]
@@ -138,7 +86,7 @@ def row_of(
         "verdict": summary["verdict"]["word"],
         "half_map_0.143_A": round(crossings["half_map_0.143"], 2),
         "shift_sd_A": round(shift_sd_A, 1),
-        "cpu_s": round(cpu_s),
+        "cpu_s": round(cost.cpu_s),
     }
 
 

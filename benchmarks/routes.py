@@ -16,23 +16,19 @@ are added to `routes_NAME.csv`, one when a part of a route ends, with what it an
 """
 
 import argparse
-import csv
-import os
 import re
-import resource
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import replace
 from pathlib import Path
 
+from cryogan.benchmark.cost import Cost, cryogan_command, spend
+from cryogan.benchmark.rows import Row, read_rows, replaced, write_rows
 from cryogan.cli.exit_codes import ENDED
 from cryogan.errors import InputError
 from cryogan.evaluation.comparison import compare_to_truth
-from cryogan.files import atomic_path
 from cryogan.io.mrc import Map, read_map
 from cryogan.io.relion import read_particles
 from cryogan.io.star import read_star, write_star
@@ -66,91 +62,51 @@ REFINEMENT = (
 )
 
 
-def spend(command: list[str], folder: Path, log: Path, minutes: float) -> tuple[float, float, bool]:
-    """CPU and wall seconds of a command and its descendants; False if it was stopped in time."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    with log.open("a") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            process.wait(60 * minutes)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-            return *_spent(before, started), False
-    if process.returncode not in ENDED:
-        tail = " ".join(log.read_text().split()[-40:])
-        raise InputError(f"{command[0]} stopped ({tail}); try it by hand: {' '.join(command)}")
-    return *_spent(before, started), True
-
-
-def _spent(before: resource.struct_rusage, started: float) -> tuple[float, float]:
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu_s, time.time() - started
-
-
 class Table:
     """Rows of results, evaluated and written as they come."""
 
     def __init__(self, path: Path, truth: Map) -> None:
         self.path, self.truth = path, truth
-        self.rows: list[dict[str, str]] = []
-        if path.is_file():
-            with path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
+        self.rows: list[Row] = [*read_rows(path)]
 
-    def add(
-        self, route: str, seed: int, part: str, cpu_s: float, wall_s: float, map_path: Path
-    ) -> None:
+    def add(self, route: str, seed: int, part: str, cost: Cost, map_path: Path) -> None:
         found = compare_to_truth(read_map(map_path), self.truth)
         values = (
             route,
             seed,
             part,
-            f"{cpu_s:.1f}",
-            f"{wall_s:.1f}",
+            f"{cost.cpu_s:.1f}",
+            f"{cost.wall_s:.1f}",
             f"{found.resolution_A(0.5):.2f}",
             f"{found.resolution_A(0.143):.2f}",
             f"{float(found.fsc[-2]):.3f}",
             f"{found.correlation:.3f}",
         )
         row = dict(zip(COLUMNS, map(str, values), strict=True))
-        key = ("route", "seed", "part")
-        self.rows = [old for old in self.rows if any(old[name] != row[name] for name in key)]
-        self.rows.append(row)
+        self.rows = replaced(self.rows, row, ("route", "seed", "part"))
         print(row, flush=True)
-        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.path, self.rows, COLUMNS)
 
 
 def adversarial(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
     """A short adversarial run, and its refinement."""
     run, log = work / "run", work / "log.txt"
-    command = [sys.executable, "-m", "cryogan", "reconstruct", str(star), "-o", str(run)]
+    command = cryogan_command("reconstruct", str(star), "-o", str(run))
     command += ["--adversarial.stages", SHORT, "--seed", str(seed)]
-    first = spend(command, work, log, minutes)
-    table.add("adversarial", seed, "reconstruct", *first[:2], run / "map.mrc")
-    second = spend([sys.executable, "-m", "cryogan", "refine", str(run)], work, log, minutes)
-    total = (first[0] + second[0], first[1] + second[1])
-    table.add("adversarial", seed, "and refine", *total, run / "refine" / "map.mrc")
+    first, _ = spend(command, work, log, minutes, ended=ENDED)
+    table.add("adversarial", seed, "reconstruct", first, run / "map.mrc")
+    second, _ = spend(cryogan_command("refine", str(run)), work, log, minutes, ended=ENDED)
+    table.add("adversarial", seed, "and refine", first + second, run / "refine" / "map.mrc")
 
 
 def likelihood(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
     """Maximum likelihood from one random initialisation, so that success rates are of one."""
     run = work / "run"
-    command = [sys.executable, "-m", "cryogan", "reconstruct", str(star), "-o", str(run)]
+    command = cryogan_command("reconstruct", str(star), "-o", str(run))
     command += ["--objective", "likelihood", "--likelihood.initialisations", "1"]
     command += ["--seed", str(seed)]
-    cpu_s, wall_s, _ = spend(command, work, work / "log.txt", minutes)
-    table.add("likelihood", seed, "reconstruct", cpu_s, wall_s, run / "map.mrc")
+    cost, _ = spend(command, work, work / "log.txt", minutes, ended=ENDED)
+    table.add("likelihood", seed, "reconstruct", cost, run / "map.mrc")
 
 
 def relion(star: Path, seed: int, work: Path, minutes: float, table: Table) -> None:
@@ -163,20 +119,20 @@ def relion(star: Path, seed: int, work: Path, minutes: float, table: Table) -> N
     common = ["--particle_diameter", diameter, "--random_seed", str(seed)]
     command = ["relion_refine", "--i", star.name, "--o", str(work / "ini"), *common]
     command += [*DESCENT.split(), "--sgd_write_iter", "10"]
-    first = spend(command, star.parent, work / "log.txt", minutes)
+    first, done = spend(command, star.parent, work / "log.txt", minutes)
     model = max(work.glob("ini_it*_class001.mrc"))
-    part = "initial model" + ("" if first[2] else f" (stopped; {model.name})")
-    table.add("relion", seed, part, *first[:2], model)
+    part = "initial model" + ("" if done else f" (stopped; {model.name})")
+    table.add("relion", seed, part, first, model)
     for count in (SOME, len(particles)):
-        cpu_s, wall_s, found, done = relion_refinement(star, count, model, common, work, minutes)
+        cost, found, done = relion_refinement(star, count, model, common, work, minutes)
         part = f"and refinement of {count}" + ("" if done else f" (stopped; {found.name})")
-        table.add("relion", seed, part, first[0] + cpu_s, first[1] + wall_s, found)
+        table.add("relion", seed, part, first + cost, found)
 
 
 def relion_refinement(
     star: Path, count: int, model: Path, common: list[str], work: Path, minutes: float
-) -> tuple[float, float, Path, bool]:
-    """CPU seconds of both workers, wall seconds, the map, and whether it came to its end."""
+) -> tuple[Cost, Path, bool]:
+    """The cost (CPU seconds of both workers), the map, and whether it came to its end."""
     name = f"refine{count}"
     some = work / f"{name}.star"
     _write_first(star, count, some)
@@ -185,11 +141,12 @@ def relion_refinement(
     times = f"code=$?; times > {work / name}_rank$OMPI_COMM_WORLD_RANK.txt; sleep 2; exit $code"
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
     command += ["bash", "-c", f"trap : TERM; {shlex.join(worker)}; {times}"]
-    _, wall_s, done = spend(command, star.parent, work / "log.txt", minutes)
+    all_ranks, done = spend(command, star.parent, work / "log.txt", minutes)
     cpu_s = sum(_seconds((work / f"{name}_rank{rank}.txt").read_text()) for rank in (1, 2))
+    cost = replace(all_ranks, cpu_s=cpu_s)
     if done:
-        return cpu_s, wall_s, work / f"{name}_class001.mrc", True
-    return cpu_s, wall_s, max(work.glob(f"{name}_it*_half1_class001.mrc")), False
+        return cost, work / f"{name}_class001.mrc", True
+    return cost, max(work.glob(f"{name}_it*_half1_class001.mrc")), False
 
 
 def _write_first(star: Path, count: int, path: Path) -> None:
@@ -215,8 +172,8 @@ def oracle(star: Path, seed: int, work: Path, minutes: float, table: Table) -> N
     output = work / "oracle.mrc"
     poses = star.parent / "truth" / "poses.star"
     command = ["relion_reconstruct", "--i", str(poses), "--o", str(output), "--ctf"]
-    cpu_s, wall_s, _ = spend(command, star.parent, work / "log.txt", minutes)
-    table.add("oracle", seed, "true poses", cpu_s, wall_s, output)
+    cost, _ = spend(command, star.parent, work / "log.txt", minutes)
+    table.add("oracle", seed, "true poses", cost, output)
 
 
 ROUTES = {

@@ -11,7 +11,6 @@ rings (medians of three turns). The search has the true map; its cost hardly dep
 """
 
 import argparse
-import csv
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 import torch
 
 import cryogan as cg
+from cryogan.benchmark.rows import write_rows
 from cryogan.data.centring import centred
 from cryogan.data.normalisation import normalised
 from cryogan.data.padding import PaddedBox
@@ -133,10 +133,7 @@ def main() -> int:
         for case in CASES:
             rows.append(row_of(arguments.datadir / "models" / name, case, arguments.seed))
             print(rows[-1], flush=True)
-    with (arguments.output / "shifts.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(arguments.output / "shifts.csv", rows)
     return 0
 
 

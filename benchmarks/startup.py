@@ -9,7 +9,6 @@ process.
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryogan.files import atomic_path
+from cryogan.benchmark.rows import write_rows
 
 GOAL = 0.25
 ROUNDS = 5
@@ -96,13 +95,7 @@ def main() -> int:
     for row in rows:
         print(f"{row['command']:<56}{row['wall_s']:>8} s{row['wall_ratio']:>8} of torch")
     if options.output is not None:
-        with (
-            atomic_path(options.output / "startup.csv") as path,
-            path.open("w", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.output / "startup.csv", rows)
     slow = [case for case in CASES if found[case].wall_s > GOAL * torch.wall_s]
     print(f"more than {GOAL} of torch: {', '.join(slow) or 'none'}")
     return 1 if slow else 0

@@ -13,7 +13,6 @@ step (allocation) is left out.
 """
 
 import argparse
-import csv
 import multiprocessing
 import os
 import resource
@@ -27,8 +26,8 @@ import torch
 from torch import Tensor
 
 from cryogan.allocator import keep_freed_memory
+from cryogan.benchmark.rows import write_rows
 from cryogan.data.images import HeldImages, StreamedImages
-from cryogan.files import atomic_path
 from cryogan.io.mrc import StackWriter
 from cryogan.io.relion import read_particles
 from cryogan.io.relion_writing import write_particles
@@ -147,13 +146,7 @@ def main() -> None:
             row = pool.submit(run, star, count, options.steps, options.threads, default).result()
         print(row, flush=True)
         rows.append(row)
-    with (
-        atomic_path(options.output / "streaming_memory.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "streaming_memory.csv", rows)
 
 
 if __name__ == "__main__":

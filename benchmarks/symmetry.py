@@ -8,14 +8,15 @@ of the map with the truth, the mean of that FSC to the last shell but one, and C
 """
 
 import argparse
-import csv
 import json
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import cryogan as cg
+from cryogan.benchmark.rows import append_row
 from cryogan.io.mrc import Map
 from cryogan.phantom import phantom_atoms, phantom_map, residue_density
 from cryogan.symmetry import symmetry_matrices
@@ -80,18 +81,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     path = options.output / "symmetry.csv"
-    with path.open("w", newline="") as file:
-        writer = None
-        for seed in options.seeds:
-            for group in options.phantoms:
-                for way in WAYS:
-                    row = row_of(group, options.snr, seed, way)
-                    if writer is None:
-                        writer = csv.DictWriter(file, list(row))
-                        writer.writeheader()
-                    writer.writerow(row)
-                    file.flush()
-                    print(*row.values(), sep="  ", flush=True)
+    path.unlink(missing_ok=True)
+    for seed, group, way in product(options.seeds, options.phantoms, WAYS):
+        row = row_of(group, options.snr, seed, way)
+        append_row(path, row)
+        print(*row.values(), sep="  ", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ counted last.
 """
 
 import argparse
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,13 @@ from torch import Tensor
 
 import cryogan as cg
 from cryogan import fourier
+from cryogan.benchmark.cost import Clock
+from cryogan.benchmark.rows import append_row, read_rows
 from cryogan.objectives.adversarial.config import Stage
 from cryogan.particles import ArrayStack, Particles
 from cryogan.run.contents import read_run_contents
 from cryogan.simulation.microscope import random_ctf
 from phantom_sets import phantom_set
-from row_files import append_row, read_rows
 
 BOX, PIXEL_A, IMAGES = 16, 12.0, 300
 NOISES = ("white", "coloured", "background")
@@ -104,15 +104,9 @@ def particles_of(case: Case) -> tuple[Particles, cg.Map | None]:
     return Particles(stack, ctf, PIXEL_A), None
 
 
-def cpu_s() -> float:
-    """Of this process and of those that it has waited for."""
-    spent = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in spent)
-
-
 def measured(case: Case, options: dict[str, Any]) -> Row:
     """Reconstruct with the options, defaults otherwise; the row of the table."""
-    before = cpu_s()
+    clock = Clock()
     particles, truth = particles_of(case)
     found = cg.reconstruct(particles, seed=case.seed, device="cpu", **options)
     contents = read_run_contents(found.folder)
@@ -125,7 +119,7 @@ def measured(case: Case, options: dict[str, Any]) -> Row:
     row["truth_fsc_0.5_A"] = ""
     if truth is not None:
         row["truth_fsc_0.5_A"] = f"{cg.evaluate(found, truth=truth).resolution_A(0.5):.2f}"
-    return row | {"cpu_s": f"{cpu_s() - before:.1f}"}
+    return row | {"cpu_s": f"{clock.cpu_s:.1f}"}
 
 
 def table(rows: list[Row]) -> str:

@@ -10,7 +10,6 @@ the last iteration, how far the density is from the true one in the frame of the
 """
 
 import argparse
-import csv
 import math
 import time
 from dataclasses import replace
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.benchmark.rows import write_rows
 from cryogan.data.halves import split_halves
 from cryogan.evaluation.alignment import align, apply_alignment
 from cryogan.evaluation.fsc import fourier_shell_correlation
@@ -120,10 +120,7 @@ def main() -> None:
         for row in reconstructed(VIEWS[name], snr, seed):
             rows.append({"views": name, "snr_dB": snr, "seed": seed} | row)
             print(*rows[-1].values(), sep="  ", flush=True)
-    with (options.output / "view_density.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.output / "view_density.csv", rows)
 
 
 if __name__ == "__main__":

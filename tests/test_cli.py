@@ -35,6 +35,7 @@ POSITIONALS = {
     "report": ["run"],
     "status": ["run"],
     "clean": ["run"],
+    "benchmark": ["table1"],
     "demo": [],
     "volumes": ["run"],
 }
@@ -444,6 +445,10 @@ def test_what_needs_no_numbers_is_answered_without_torch(folder: Path) -> None:
         ["simulate", "phantom", "-o", "new", "--images", "0"],
         ["simulate", "phantom", "-o", "new", "--noise.kind", "pink"],
         ["simulate", "phantom", "-o", "new", "--workers", "0"],
+        ["benchmark", "table7", "-o", "new"],
+        ["benchmark", "table1", "-o", "new", "--condition", "-30dB"],
+        ["benchmark", "table1", "-o", "new", "--datadir", "missing"],
+        ["benchmark", "table1", "-o", "new", "--likelihood.iterations", "0"],
         *([*star, "--sym", "Q9"], ["refine", "run", "--sym", "Q9"], [*star, *run]),
         *([*star, "--diameter", "0"], [*star, "--max-shift", "far"], [*star, "--latent", "no"]),
         *([*star, "--adversarial.batch_size", "0"], [*star, "--adversarial.critic", "blind"]),

@@ -31,6 +31,7 @@ COMMANDS = {
     "report": "write the report of a run folder again, or compare runs on one page",
     "status": "how far runs are, and what their folders hold",
     "clean": "remove what killed processes have left in run folders",
+    "benchmark": "the published tables made anew, ours beside the published numbers",
     "demo": "simulate, reconstruct and evaluate a made-up protein",
 }
 

@@ -134,13 +134,15 @@ def _evaluate_conformations(options: Namespace) -> int:
     output = folder if options.get("output") is None else Path(options.output)
     if not output.is_dir():
         raise InputError(f"Cannot write to {output}: it is not a folder; make it.")
-    require_outputs(options, [output / name for name in SERIES_FILES])
+    names = list(SERIES_FILES)
+    if options.get("particles") is not None:
+        names.append("particles.json")
+    require_outputs(options, [output / name for name in names])
     comparison = cryogan.evaluate(
         folder, truth_conformations=options.truth_dir, pixel_size_A=options.get("apix")
     )
     print(comparison.table())
     write_series_comparison(output, comparison)
-    names = "evaluation.json, matrix.csv, evaluation.png"
     if options.get("particles") is not None:
         scores = cryogan.evaluate_particles(
             options.map,
@@ -151,6 +153,5 @@ def _evaluate_conformations(options: Namespace) -> int:
         )
         print(f"\n{options.particles}\n{scores.text()}")
         write_text(output / "particles.json", json.dumps(scores.record(), indent=2))
-        names += ", particles.json"
-    print(f"written to {output}: {names}")
+    print(f"written to {output}: {', '.join(names)}")
     return 0

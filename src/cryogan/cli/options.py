@@ -184,9 +184,18 @@ def require_seed(options: Namespace) -> int:
         InputError: it is out of range.
     """
     seed: int = options.get("seed") or 0
-    if not 0 <= seed < _MOST_SEEDS:
-        raise InputError(f"--seed is {seed}; give a whole number from 0 to below 2^63.")
+    check_seed("--seed", seed)
     return seed
+
+
+def check_seed(option: str, seed: int) -> None:
+    """Refuse a seed out of range.
+
+    Raises:
+        InputError: it is.
+    """
+    if not 0 <= seed < _MOST_SEEDS:
+        raise InputError(f"{option} is {seed}; give a whole number from 0 to below 2^63.")
 
 
 def require_device(options: Namespace) -> str:

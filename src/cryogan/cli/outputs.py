@@ -15,6 +15,7 @@ _MARKS = (
     b"shell,spatial_frequency_per_A,resolution_A",
     b"map,state,fsc_0.5_A,fsc_0.5_masked_A",
     b'"amplitude_of_motion"',
+    b'"largest_area"',
 )
 
 

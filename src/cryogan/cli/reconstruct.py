@@ -84,13 +84,20 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
     add("--config", action="config", help="YAML file with any of these options")
     add("--preset", choices=list(PRESETS), help="'paper' is the published adversarial recipe")
+    add_settings(parser, chosen, heterogeneous)
+    return parser
+
+
+def add_settings(
+    parser: CommandParser, chosen: str = "default", heterogeneous: bool = False
+) -> None:
+    """--adversarial.NAME and --likelihood.NAME, with the settings of a preset as defaults."""
     skip = {"assumptions"}
     parser.add_class_arguments(AdversarialConfig, "adversarial", skip=skip)
     parser.add_class_arguments(LikelihoodConfig, "likelihood", skip=skip)
     defaults = asdict(preset(chosen, heterogeneous=heterogeneous))
     defaults.pop("assumptions")
     parser.set_defaults({f"adversarial.{name}": value for name, value in defaults.items()})
-    return parser
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -107,10 +114,14 @@ def run(arguments: Sequence[str]) -> int:
         if ":" not in objective:
             raise InputError(f"Settings of the {objective} objective are --{objective}.NAME VALUE.")
         settings = plain(options.settings)
-    if settings.get("stages") is not None:
-        settings["stages"] = tuple(Stage(**stage) for stage in settings["stages"])
     chosen = options.get("preset") or "default"
-    _check(objective, settings, chosen, "latent" in assumptions, assumptions.get("symmetry"))
+    settings = checked_settings(
+        objective,
+        settings,
+        chosen,
+        heterogeneous="latent" in assumptions,
+        symmetry=assumptions.get("symmetry"),
+    )
     if options.get("noise_patches") is not None:
         require_file(options.noise_patches)
     if options.get("noise") is not None:
@@ -154,26 +165,31 @@ def run(arguments: Sequence[str]) -> int:
     return 0 if launch is not None and result.finished else code
 
 
-def _check(
+def checked_settings(
     objective: str,
-    settings: dict[str, Any],
-    chosen: str,
-    heterogeneous: bool,
-    symmetry: str | None,
-) -> None:
-    """Refuse settings out of range before anything is imported."""
+    settings: Mapping[str, Any],
+    chosen: str = "default",
+    *,
+    heterogeneous: bool = False,
+    symmetry: str | None = None,
+) -> dict[str, Any]:
+    """The settings given as Python has them; refused here if out of range, before any import."""
+    settings = dict(settings)
+    if settings.get("stages") is not None:
+        settings["stages"] = tuple(Stage(**stage) for stage in settings["stages"])
     defaults: AdversarialConfig | LikelihoodConfig
     if objective == "adversarial":
         defaults = preset(chosen, heterogeneous=heterogeneous)
     elif objective == "likelihood":
         defaults = LikelihoodConfig()
     else:
-        return
+        return settings
     _refuse_empty(objective, defaults, settings)
     for number, stage in enumerate(settings.get("stages", ())):
         _refuse_empty(f"{objective}.stages[{number}]", stage, vars(stage))
     assumptions = Assumptions() if symmetry is None else Assumptions(symmetry)
     replace(defaults, assumptions=assumptions, **settings)
+    return settings
 
 
 def _refuse_empty(group: str, settings: Any, values: Mapping[str, Any]) -> None:
