@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import cryogan as cg
 from cryogan.cli import main
 from cryogan.cli.exit_codes import ENDED
 from cryogan.data.halves import split_halves
@@ -119,6 +120,9 @@ def test_the_run_folder_holds_everything(finished):
     claims = {"local_resolution.mrc", "directional_fsc.csv", "guinier.csv"}
     assert (claims <= names) is found
     assert ("directions" in summary) is found
+    assert ("resolution_note" in summary) is found
+    note = cg.read_run(finished).resolution_note
+    assert (bool(note) and note in (finished / "report.html").read_text()) is found
     config = json.loads((finished / "config.json").read_text())
     assert config["seed"] == 0
     assert config["config"]["stages"][0]["images"] == STEPS * BATCH

@@ -72,6 +72,7 @@ def resolution(run: RunContents) -> Markup:
     return render(
         "resolution",
         figure=figure,
+        resolution_note=run.resolution_note,
         crossings=[
             f"{angstrom(value_A, 2)} ({'soft mask' if name.endswith('masked') else 'no mask'})"
             for name, value_A in run.half_map_crossings_A.items()

@@ -150,6 +150,11 @@ class RunContents:
         return {name: value for name, value in found.items() if not name.startswith(_OF_HALVES)}
 
     @property
+    def resolution_note(self) -> str:
+        """What is to be known of the half-maps' resolution; empty if nothing is."""
+        return str(self.summary.get("resolution_note", ""))
+
+    @property
     def misfits(self) -> list[str]:
         """What does not fit, a phrase each (docs/goodness_of_fit.md); none if it is not known."""
         found = mapping(self.summary, "goodness_of_fit").get("misfits")

@@ -99,6 +99,11 @@ class Reconstruction:
         return self._contents.symmetry_found
 
     @property
+    def resolution_note(self) -> str:
+        """What is to be known of the half-maps' resolution; empty if nothing is."""
+        return self._contents.resolution_note
+
+    @property
     def misfits(self) -> list[str]:
         """What of the images the map and its assumptions do not explain, a phrase each."""
         return self._contents.misfits

@@ -74,6 +74,9 @@ def write_results(
     retries = sum(int(outcome.get("retries", 0)) for outcome in outcomes)
     if retries:
         summary["retries"] = retries
+    note = getattr(jobs[0].objective, "resolution_note", "")
+    if structure and note:
+        summary["resolution_note"] = note
     if maps.symmetry is not None:
         summary["symmetry"] = dict(maps.symmetry)
     phase("validating the map")
