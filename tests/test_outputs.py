@@ -10,7 +10,6 @@ import cryogan as cg
 from cryogan.cli import main
 from cryogan.io.mrc import write_map, write_stack
 from cryogan.phantom import phantom_map
-from cryogan.run.contents import RUN_FILES
 from cryogan.simulation.in_memory import write_dataset
 from simulated_sets import centred_particles
 
@@ -31,6 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "run" / "config.json").write_text("{}")
     for name in ("half1.mrc", "half2.mrc", "map.mrc"):
         write_map(tmp_path / "run" / name, volume, 12.0)
+    (tmp_path / "run" / "conformations").mkdir()
+    write_map(tmp_path / "run" / "conformations" / "vol_000.mrc", volume, 12.0)
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "latents.csv").write_text("z0\n0.5\n")
+    others = (tmp_path / "particles.star").read_text().replace("particles.mrcs", "cryogan/p.mrcs")
+    (tmp_path / "others.star").write_text(others)
     (tmp_path / "linked.csv").symlink_to(tmp_path / "truth.mrc")
     for suffix in ("csv", "png", "html", "json", "star", "cs", "mrc"):
         (tmp_path / f"mine.{suffix}").write_text("years of work")
@@ -54,6 +59,9 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("evaluate run --truth truth.mrc -o run/fsc.csv", "written over run/fsc.csv"),
         ("symmetry map.mrc -o map.mrc", "written over map.mrc"),
         ("symmetry run -o run/half1.mrc", "written over run/half1.mrc"),
+        ("symmetry run -o run/conformations/vol_000.mrc", "written over run/conformations"),
+        ("assign particles.star run -o others.star", "others.star is there already"),
+        ("volumes run --latents maps/latents.csv -o maps", "maps holds files already"),
         ("symmetry map.mrc -o mine.mrc", "mine.mrc is there already"),
         ("symmetry map.mrc -o mine.csv --overwrite", "has to end in .mrc"),
         ("check particles.star -o particles.mrcs", "has to end in .html"),
@@ -87,8 +95,3 @@ def test_what_cryogan_has_written_is_replaced_and_else_by_overwrite(folder: Path
         assert main(["symmetry", "map.mrc", "-o", "turned.mrc"]) == 0
     assert main(["symmetry", "map.mrc", "-o", "mine.mrc", "--overwrite"]) == 0
     assert cg.read_map(folder / "mine.mrc").volume.shape == (16, 16, 16)
-
-
-def test_files_of_a_run_are_known(folder: Path) -> None:
-    """Those that other tests see written, by name."""
-    assert {"map.mrc", "summary.json", "local_resolution.csv", "checkpoint.pt"} <= set(RUN_FILES)

@@ -189,6 +189,7 @@ def test_the_run_folder_holds_everything(which: str, request: pytest.FixtureRequ
     assert len(rows) == size // 2 + 1
     assert {"half_map", "half_map_masked"} <= rows[0].keys()
     summary = json.loads((folder / "summary.json").read_text())
+    assert summary.get("retries", 0) == 0
     crossing_A = cg.read_run(folder).half_map_crossings_A["half_map_0.143"]
     assert cg.read_run(folder).resolution_note == ""  # the likelihood's half-maps are independent
     assert 2 * PIXEL_SIZE_A <= crossing_A <= BOX * PIXEL_SIZE_A

@@ -121,6 +121,7 @@ def test_the_run_folder_holds_everything(finished):
     assert (claims <= names) is found
     assert ("directions" in summary) is found
     assert ("resolution_note" in summary) is found
+    assert summary.get("retries", 0) == 0  # the watchdog leaves what is in order alone
     note = cg.read_run(finished).resolution_note
     assert (bool(note) and note in (finished / "report.html").read_text()) is found
     config = json.loads((finished / "config.json").read_text())

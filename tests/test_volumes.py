@@ -114,7 +114,7 @@ def test_the_command_writes_maps_of_particles(run_folder, tmp_path, capsys):
     assert rows[0] == "volume,z0,weight,row"
     assert [row.split(",")[-1] for row in rows[1:]] == ["3", "1", "2"]
     assert main(command) == 2
-    assert "holds maps already" in capsys.readouterr().err
+    assert "holds files already" in capsys.readouterr().err
 
 
 def test_the_command_writes_maps_at_latents(run_folder, tmp_path):

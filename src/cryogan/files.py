@@ -6,6 +6,7 @@ can be told from one in use.
 
 import os
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,8 @@ _OLD_S = 86_400.0  # of a temporary file where files cannot be locked
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block ends well.
 
-    The file has the permissions that the process gives new files (umask).
+    The file has the permissions of the one that it replaces, or those that the process gives new
+    files (umask).
 
     Raises:
         InputError: the folder does not exist or cannot be written, or `path` is a folder or a
@@ -45,6 +47,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         ) from error
     try:
         try_lock(descriptor)
+        if path.is_file():
+            os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
         try:
             yield temporary
             os.fsync(descriptor)
@@ -70,11 +74,11 @@ def left_overs(folder: Path) -> list[Path]:
         with suppress(OSError):  # gone meanwhile
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                free = try_lock(descriptor)
-                old = time.time() - os.fstat(descriptor).st_mtime > _OLD_S
+                free = try_lock(descriptor, shared=True)
+                age_s = time.time() - os.fstat(descriptor).st_mtime
             finally:
                 os.close(descriptor)
-            if free or (free is None and old):
+            if free or (free is None and age_s > _OLD_S):
                 found.append(path)
     return found
 
@@ -85,8 +89,12 @@ def remove_left_overs(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def try_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Lock an open file for this process alone, until it is closed; None where there are no locks.
+
+    Args:
+        descriptor: of the file.
+        shared: only look whether another process has locked it: several may at a time.
 
     Returns:
         Whether it is locked now; False if another has locked it.
@@ -94,7 +102,8 @@ def try_lock(descriptor: int) -> bool | None:
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):  # the file system has none

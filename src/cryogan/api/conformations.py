@@ -65,18 +65,18 @@ def write_volumes(
     """Write such maps as `vol_000.mrc` ..., with `latents.csv`: volume, latents, weight, row.
 
     Args:
-        folder: made if need be; it must hold no map.
+        folder: made if need be; it must be empty.
         run, latents, particles, rows: as of `volumes`.
 
     Returns:
         The maps' files.
 
     Raises:
-        InputError: as of `volumes`, or the folder cannot be written or holds maps.
+        InputError: as of `volumes`, or the folder cannot be written or holds files.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.glob("*.mrc"))):
-        raise InputError(f"{folder} holds maps already or is a file; give another folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds files already or is one; give another folder.")
     basis, chosen, numbers = _planned(run, latents, particles, rows)
     try:
         folder.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryogan.errors import InputError
+from cryogan.errors import InputError, Interrupted
 
 _LOOK_EVERY_S = 0.1
 _PATIENCE_S = 60.0  # of a command that has been asked to end
@@ -51,6 +51,19 @@ class Spent:
     in_time: bool = True
 
 
+class Stopped(Interrupted):
+    """A signal has stopped a command.
+
+    Args:
+        number: of the signal.
+        cost: of the command.
+    """
+
+    def __init__(self, number: int, cost: Cost) -> None:
+        super().__init__(number)
+        self.cost = cost
+
+
 def run_command(
     command: Sequence[str],
     log: Path,
@@ -61,7 +74,7 @@ def run_command(
 ) -> Spent:
     """Run a command with one thread a process and wait for it.
 
-    Ctrl-C is passed on to it, and raised here once it has ended.
+    A signal is passed on to it, and raised here once it has ended; a second one kills it.
 
     Args:
         command: program and arguments.
@@ -71,7 +84,7 @@ def run_command(
         watch: called ten times a second.
 
     Raises:
-        KeyboardInterrupt: with the cost as its only argument.
+        Stopped: by a signal, with the cost.
 
     Example:
         >>> import sys, tempfile, pathlib
@@ -82,7 +95,8 @@ def run_command(
         0 42 True
     """
     began = time.monotonic()
-    in_time, interrupted = True, False
+    in_time = True
+    interrupted: int | None = None
     with log.open("a") as file:
         process = subprocess.Popen(
             list(command),
@@ -101,17 +115,16 @@ def run_command(
                 process.send_signal(signal.SIGTERM)
                 in_time = False
             time.sleep(_LOOK_EVERY_S)
-        except KeyboardInterrupt:
-            interrupted = True
-            process.send_signal(signal.SIGINT)
-            _, status, used = os.wait4(process.pid, 0)
-            break
+        except KeyboardInterrupt as interrupt:
+            number = getattr(interrupt, "signal", signal.SIGINT)
+            process.send_signal(number if interrupted is None else signal.SIGKILL)
+            interrupted = interrupted or number
     process.returncode = os.waitstatus_to_exitcode(status)
     cost = Cost(
         used.ru_utime + used.ru_stime, time.monotonic() - began, used.ru_maxrss * 1024 / 1e9
     )
-    if interrupted:
-        raise KeyboardInterrupt(cost)
+    if interrupted is not None:
+        raise Stopped(interrupted, cost)
     return Spent(cost, process.returncode, in_time)
 
 

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryogan.benchmark.cost import Cost, Spent, cryogan_command, run_command
+from cryogan.benchmark.cost import Cost, Spent, Stopped, cryogan_command, run_command
 from cryogan.benchmark.experiments import Cell, Experiment, SetOfTable
 from cryogan.benchmark.order import COSTS, LOG, ROW, Order, progress_in
 from cryogan.benchmark.rows import append_row
 from cryogan.benchmark.tables import write_tables
 from cryogan.errors import InputError
 from cryogan.files import write_text
+from cryogan.run.lock import RUN_LOCK, locked
 from cryogan.simulation.plan import plan
 
 _INTERRUPTED = 130
@@ -76,10 +77,18 @@ def make_table(benchmark: Benchmark, show: Show, say: Say) -> dict[Cell, str]:
         What went wrong, a sentence a cell; empty if all cells are done.
 
     Raises:
-        InputError: before any work: the folder holds another benchmark, or a set cannot be made.
+        InputError: before any work: the folder holds another benchmark or is in use, or a set
+            cannot be made.
         KeyboardInterrupt: the same call goes on where this one stopped.
     """
     _require_possible(benchmark)
+    with locked(benchmark.folder / RUN_LOCK):
+        return _make_cells(benchmark, show, say)
+
+
+def _make_cells(
+    benchmark: Benchmark, show: Callable[[str, float], None], say: Callable[[str], None]
+) -> dict[Cell, str]:
     errors: dict[Cell, str] = {}
     done = sum((benchmark.order(cell).folder / ROW).is_file() for cell in benchmark.cells)
     say(f"{benchmark.experiment.title}: {len(benchmark.cells)} cells, {done} done")
@@ -203,9 +212,9 @@ def _spend(order: Order, what: str, show: Show) -> Spent:
 
     try:
         spent = run_command(command, log, watch=watch)
-    except KeyboardInterrupt as interrupt:
+    except Stopped as stopped:
         if what == "run":
-            _keep(order, interrupt.args[0], _INTERRUPTED)
+            _keep(order, stopped.cost, _INTERRUPTED)
         raise
     if what == "run":
         _keep(order, spent.cost, spent.code)

@@ -10,13 +10,21 @@ from cryogan.errors import InputError
 from cryogan.files import refuse_overwriting
 
 _BEGINNING = 1 << 16  # bytes of a file in which a mark of ours is looked for
-_MARKS = (
-    b"cryogan",
-    b"shell,spatial_frequency_per_A,resolution_A",
-    b"map,state,fsc_0.5_A,fsc_0.5_masked_A",
-    b'"amplitude_of_motion"',
-    b'"largest_area"',
-)
+_MAP_LABEL = b"cryogan: the pixel size is known"
+_MARKS = {
+    ".star": (b"\n_cryogan",),
+    ".mrc": (_MAP_LABEL,),
+    ".map": (_MAP_LABEL,),
+    ".png": (b"Software\0cryogan",),
+    ".html": tuple(b": cryogan %b</title>" % page for page in (b"report", b"check", b"comparison")),
+    ".csv": (
+        b"shell,spatial_frequency_per_A,resolution_A",
+        b"map,state,fsc_0.5_A,fsc_0.5_masked_A",
+    ),
+    ".json": (b'"amplitude_of_motion"', b'"largest_area"', b'"particles": ', b'"verdict": '),
+    ".csg": (b"cryogan",),
+}
+"""What only files have that cryogan has written."""
 
 
 def add_overwrite(parser: CommandParser) -> None:
@@ -76,10 +84,8 @@ def _exists(path: Path) -> bool:
 
 
 def _of_run(folder: Path) -> Iterator[Path]:
-    from cryogan.run.contents import RUN_FILES
-
     if (folder / "config.json").is_file():
-        yield from (folder / name for name in RUN_FILES)
+        yield from (path for path in folder.rglob("*") if path.is_file())
 
 
 def _is_ours(path: Path) -> bool:
@@ -94,4 +100,4 @@ def _is_ours(path: Path) -> bool:
         return False
     if path.suffix == ".cs" and path.with_suffix(".csg").is_file():
         return _is_ours(path.with_suffix(".csg"))
-    return not beginning or any(mark in beginning for mark in _MARKS)
+    return not beginning or any(mark in beginning for mark in _MARKS.get(path.suffix, ()))

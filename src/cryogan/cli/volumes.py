@@ -8,6 +8,8 @@ from cryogan.cli.options import require_file, require_run
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
 
+_MOST = 10_000  # rows
+
 
 def make_parser() -> CommandParser:
     """The command's parser."""
@@ -65,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     table = None
     if latents is not None:
         header = Path(latents).open(errors="replace").readline()  # noqa: SIM115
-        axes = tuple(re.findall(r"\bz\d+\b", header)) or ("z0",)
+        axes = tuple(sorted(set(re.findall(r"\bz\d+\b", header)))) or ("z0",)
         table = read_columns(latents, axes).T
     files = write_volumes(output, options.run, table, particles=particles, rows=rows)
     print(f"{len(files)} map{'s' * (len(files) > 1)} and latents.csv in {output}")
@@ -86,9 +88,10 @@ def rows_of(text: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"(\d{1,12})(?:-(\d{1,12}))?", part.strip())
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first:
+        if last < first or last - first >= _MOST:
             raise InputError(
-                f"--rows is '{text}', which names no rows at '{part}'; write 17, or 0,17,100-109."
+                f"--rows is '{text}', which names no rows at '{part}', or over {_MOST:,}; write "
+                "17, or 0,17,100-109."
             )
         rows += range(first, last + 1)
     return rows

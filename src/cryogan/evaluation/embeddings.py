@@ -82,7 +82,7 @@ def on_circle(turns: Tensor) -> Tensor:
 
 
 def smeared(coordinate: Tensor, generator: torch.Generator) -> Tensor:
-    """Coordinates (n,) of few values, spread evenly to half of the way to the next value.
+    """Coordinates (n,) of few values, spread evenly by half of their mean spacing.
 
     Points of one state are in no order, and an embedding cannot be asked for one.
     """

@@ -43,7 +43,8 @@ def score_particles(
         alignment: what moves the basis' maps into the frame of the truth; None for classes that
             share no frame: each is then aligned on its own to the state that most of its images
             show.
-        images: number of images whose maps are compared, at equal steps.
+        images: number of images whose maps are compared, at equal steps of the
+            images ordered by state.
         operators: (g, 3, 3) of the symmetry of all true states, in their frame; None for C1. With
             `alignment` None the symmetry of each true map is found.
         seed: of the random order of images of one state.
@@ -63,7 +64,8 @@ def score_particles(
     else:
         frames = dict.fromkeys(range(space.classes), alignment) if space.is_discrete else {}
     maps = _Maps(basis, frames, alignment, states)
-    rows = images_at_equal_steps(len(particles), images)
+    by_state = particles.state.argsort(stable=True)  # the order of the published sets
+    rows = by_state[images_at_equal_steps(len(particles), images)]
     nearest = images_of_states(embedded(space, particles.latent), particles.state, len(truth))
     mean_areas = {
         state: states.area(states.mean, state) for state in set(particles.state[rows].tolist())

@@ -16,6 +16,8 @@ CHECKPOINT = "checkpoint.pt"
 RESULT = "result.npz"
 FORMAT = 2
 """Of checkpoints and of `config.json`: larger where what they hold has changed."""
+READABLE = (1, FORMAT)
+"""Formats that hold all that is needed."""
 _FORMAT_OF_ARRAYS = 1
 _FORMAT_NAME = "format"
 
@@ -56,7 +58,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
-        if record.pop(_FORMAT_NAME) != FORMAT:
+        if record.pop(_FORMAT_NAME) not in READABLE:
             raise ValueError("another format")
         found = Checkpoint(**record)
         kinds = {"objective": str, "state": dict, "images_seen": int, "wall_s": float}

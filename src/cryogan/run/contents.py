@@ -30,16 +30,6 @@ _MAP_FILES = {
     "truth": "truth_aligned.mrc",
 }
 
-RUN_FILES = (
-    *_MAP_FILES.values(),
-    *("mask.mrc", "uncertainty.mrc", "local_resolution.mrc", "map_sharpened.mrc"),
-    *("fsc.csv", "directional_fsc.csv", "guinier.csv", "local_resolution.csv"),
-    *("goodness_of_fit.csv", "fit_p_values.csv", "view_density.csv"),
-    *("config.json", "summary.json", "stats.jsonl", "half_sets.npz", "result.npz", "report.html"),
-    *("checkpoint.pt", "progress.npz", "examples.npz"),
-)
-"""What a run writes in its folder."""
-
 _GUINIER = ("inverse_d2_per_A2", "ln_amplitude", "ln_signal", "fit")
 _GOODNESS_OF_FIT = ("ring", "resolution_A", "variance", "expected", "error")
 _FIT_P_VALUES = ("from", "to", "images")

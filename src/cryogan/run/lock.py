@@ -16,13 +16,15 @@ RUN_LOCK = ".run.lock"
 WORKER_LOCK = ".worker.lock"
 """Of a task's folder: held by the process that works on it, which may outlive that for a while."""
 LOCKS = (RUN_LOCK, WORKER_LOCK)
+_INSTANT_S = 1.0
 
 
 @contextmanager
 def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a lock; it is free again when the process ends, however it ends.
 
-    Nothing is locked where the file system has no locks.
+    Nothing is locked where the file system has no locks. Those that look (`holder_of`) hold it for
+    an instant, which is waited for.
 
     Args:
         path: of the lock file, which is made, and removed.
@@ -31,7 +33,7 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     Raises:
         InputError: another process holds it, or the file cannot be written.
     """
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + max(wait_s, _INSTANT_S)
     while True:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -51,7 +53,8 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         if time.monotonic() >= deadline:
             raise InputError(
                 f"{path.parent} is in use by another process ({holder or 'unknown'}); wait for it "
-                "or stop it, or give another output folder."
+                "or stop it, or give another output folder; if that process is gone, delete "
+                f"{path}."
             )
         time.sleep(0.2)
     try:
@@ -79,7 +82,7 @@ def holder_of(path: Path) -> str | None:
     except OSError:
         return None
     try:
-        if try_lock(descriptor) is not False:
+        if try_lock(descriptor, shared=True) is not False:
             return None
         return os.read(descriptor, 200).decode(errors="replace").strip() or "unknown"
     finally:

@@ -1,7 +1,10 @@
 """What a run folder holds, how far its run is, and what may be removed from it."""
 
+import os
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +79,7 @@ def status_of(folder: Path) -> RunStatus:
     if resolution is None and verdict != NOTHING:
         told = [number(record, "half_map_0.143_A") for log in logs for record in log]
         resolution = next((each for each in reversed(told) if each is not None), None)
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = dict(_files(folder))
     holders = [holder_of(folder / RUN_LOCK), *(holder_of(task / WORKER_LOCK) for task in tasks)]
     return RunStatus(
         folder,
@@ -88,18 +91,27 @@ def status_of(folder: Path) -> RunStatus:
         sum(fractions) / len(fractions) if fractions else None,
         resolution,
         verdict,
-        time.time() - max(path.stat().st_mtime for path in files),
+        time.time() - max(found.st_mtime for found in files.values()),
         _sizes(files),
         tuple(_left_overs(folder)),
     )
 
 
-def _sizes(files: list[Path]) -> dict[str, int]:
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All files, but for those that go meanwhile."""
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                yield path, found
+
+
+def _sizes(files: Mapping[Path, os.stat_result]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for path in files:
+    for path, about in files.items():
         kind = "states to resume from" if path.name in (CHECKPOINT, RESULT) else "other files"
         kind = {".mrc": "maps", ".html": "reports"}.get(path.suffix, kind)
-        found[kind] = found.get(kind, 0) + path.stat().st_size
+        found[kind] = found.get(kind, 0) + about.st_size
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 from torch import Tensor
 
-from cryogan.errors import InputError
+from cryogan.errors import InputError, RunError
 from cryogan.io.packed import refuse_packed
 
 HEADER_BYTES = 1024
@@ -70,7 +70,7 @@ class MrcHeader:
                             "there any more; copy or download it again."
                         )
                 if self.stamp not in (None, _stamp(file)):
-                    raise InputError(
+                    raise RunError(
                         f"{self.path} has been written to since it was opened; run the command "
                         "again when nothing writes to it any more."
                     )

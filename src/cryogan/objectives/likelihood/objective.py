@@ -90,7 +90,8 @@ class Likelihood:
             return None
         if not bool(torch.isfinite(state.halves).all()):
             return "the maps are not finite"
-        return "the maps are empty" if not bool(state.halves[:, 0].any()) else None
+        means = state.halves[:, 0].flatten(1)
+        return None if bool(means.any(dim=1).all()) else "a map is empty"
 
     def gentler(self) -> None:
         return None  # no setting is known to help
