@@ -303,7 +303,7 @@ def test_an_error_of_the_thread_ends_training(particles, tmp_path):
     training = train(particles, config, seed=3, device=CPU, log_every=1)
     next(training)
     cut_short(tmp_path / "second.mrcs")
-    with pytest.raises(InputError, match="cut short|written to"):
+    with pytest.raises(InputError, match=r"cut short|written to"):
         list(training)
 
 

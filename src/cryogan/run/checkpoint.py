@@ -14,8 +14,8 @@ from cryogan.files import atomic_path
 
 CHECKPOINT = "checkpoint.pt"
 RESULT = "result.npz"
-FORMAT = 2
-"""Of checkpoints and of `config.json`: larger where what they hold has changed."""
+FORMAT = 1
+"""Of checkpoints and of `config.json`: larger where what is in them can no longer be used."""
 _FORMAT_OF_ARRAYS = 1
 _FORMAT_NAME = "format"
 

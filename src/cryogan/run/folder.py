@@ -125,7 +125,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is damaged ({error}), so that nobody can tell which run this is; {advice}."
         ) from error
-    if found.get("format") != FORMAT:
+    found = {"format": 1} | found  # the first had no number
+    if found["format"] != FORMAT:
         raise InputError(
             f"{path.parent} holds a run of another version of cryogan "
             f"({found.get('cryogan_version', 'unknown')}); {advice}."
