@@ -83,7 +83,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "cut short": lambda old: old[: len(old) // 2],
     "zeros": lambda old: bytes(len(old)),
     "another kind": lambda old: b'["a list"]\n',
-    "another version": lambda old: old.replace(b'"format": 2', b'"format": 99'),
+    "another version": lambda old: old.replace(b'"format": 1', b'"format": 99'),
 }
 
 
@@ -98,6 +98,13 @@ def test_a_damaged_config_is_refused(
     assert words in sentence
     assert "give another output folder, or delete this one" in sentence
     assert (run / "map.mrc").is_file()
+
+
+def test_a_config_without_a_number_is_of_the_first_format(data: Path, run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    assert config.pop("format") == 1
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(command(data, run)) == 0
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut short", "zeros", "another kind"])

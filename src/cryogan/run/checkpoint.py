@@ -14,10 +14,8 @@ from cryogan.files import atomic_path
 
 CHECKPOINT = "checkpoint.pt"
 RESULT = "result.npz"
-FORMAT = 2
-"""Of checkpoints and of `config.json`: larger where what they hold has changed."""
-READABLE = (1, FORMAT)
-"""Formats that hold all that is needed."""
+FORMAT = 1
+"""Of checkpoints and of `config.json`: larger where what is in them can no longer be used."""
 _FORMAT_OF_ARRAYS = 1
 _FORMAT_NAME = "format"
 
@@ -58,7 +56,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
-        if record.pop(_FORMAT_NAME) not in READABLE:
+        if record.pop(_FORMAT_NAME) != FORMAT:
             raise ValueError("another format")
         found = Checkpoint(**record)
         kinds = {"objective": str, "state": dict, "images_seen": int, "wall_s": float}

@@ -22,7 +22,7 @@ from cryogan.files import left_overs, write_text
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Objective
 from cryogan.registry import OBJECTIVES
-from cryogan.run.checkpoint import FORMAT, READABLE
+from cryogan.run.checkpoint import FORMAT
 from cryogan.run.contents import read_run_contents, require_finished
 from cryogan.run.lock import LOCKS
 
@@ -95,7 +95,7 @@ def open_run_folder(
         for key, value in identity.items():
             if key == "config":
                 require_same_images()
-            if key != "format" and _told_apart(found.get(key)) != _told_apart(value):
+            if _told_apart(found.get(key)) != _told_apart(value):
                 what = _difference(key, found.get(key), value)
                 raise InputError(
                     f"{folder} already holds another run ({what} differs); give another output "
@@ -125,7 +125,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is damaged ({error}), so that nobody can tell which run this is; {advice}."
         ) from error
-    if found.get("format", 1) not in READABLE:
+    found = {"format": 1} | found  # the first had no number
+    if found["format"] != FORMAT:
         raise InputError(
             f"{path.parent} holds a run of another version of cryogan "
             f"({found.get('cryogan_version', 'unknown')}); {advice}."
