@@ -114,7 +114,7 @@ def test_the_command_writes_maps_of_particles(run_folder, tmp_path, capsys):
     assert rows[0] == "volume,z0,weight,row"
     assert [row.split(",")[-1] for row in rows[1:]] == ["3", "1", "2"]
     assert main(command) == 2
-    assert "holds maps already" in capsys.readouterr().err
+    assert "holds maps or latents.csv already" in capsys.readouterr().err
 
 
 def test_the_command_writes_maps_at_latents(run_folder, tmp_path):
@@ -144,6 +144,7 @@ def test_what_cannot_be_asked(run_folder, tmp_path, capsys):
         ([run, "--particles", str(poses), "--rows", "9-3", "-o", "x"], "names no rows at '9-3'"),
         ([str(tmp_path), "--latents", str(table), "-o", "x"], "is no run folder"),
         ([run, "--latents", "no.csv", "-o", "x"], "There is no file no.csv"),
+        ([run, "--latents", str(table), "-o", str(tmp_path)], "holds maps or latents.csv already"),
     ):
         assert main(["volumes", *words]) == 2
         message = capsys.readouterr().err

@@ -65,7 +65,7 @@ def write_volumes(
     """Write such maps as `vol_000.mrc` ..., with `latents.csv`: volume, latents, weight, row.
 
     Args:
-        folder: made if need be; it must hold no map.
+        folder: made if need be; it must hold no map and no latents.csv.
         run, latents, particles, rows: as of `volumes`.
 
     Returns:
@@ -75,8 +75,11 @@ def write_volumes(
         InputError: as of `volumes`, or the folder cannot be written or holds maps.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.glob("*.mrc"))):
-        raise InputError(f"{folder} holds maps already or is a file; give another folder.")
+    taken = any(folder.glob("*.mrc")) or (folder / "latents.csv").exists()
+    if taken or (folder.exists() and not folder.is_dir()):
+        raise InputError(
+            f"{folder} holds maps or latents.csv already, or is a file; give another folder."
+        )
     basis, chosen, numbers = _planned(run, latents, particles, rows)
     try:
         folder.mkdir(exist_ok=True)
