@@ -10,10 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryogan.errors import InputError
+from cryogan.errors import InputError, Interrupted
 
 _LOOK_EVERY_S = 0.1
-_PATIENCE_S = 60.0  # of a command that has been asked to end
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,19 @@ class Spent:
     in_time: bool = True
 
 
+class CommandInterrupted(Interrupted):
+    """A signal has stopped a command.
+
+    Args:
+        number: of the signal.
+        cost: of the command until it had ended.
+    """
+
+    def __init__(self, number: int, cost: Cost) -> None:
+        super().__init__(number)
+        self.cost = cost
+
+
 def run_command(
     command: Sequence[str],
     log: Path,
@@ -61,7 +73,8 @@ def run_command(
 ) -> Spent:
     """Run a command with one thread a process and wait for it.
 
-    Ctrl-C is passed on to it, and raised here once it has ended.
+    A signal that interrupts this process is passed on to it as Ctrl-C, and raised here once it has
+    ended. It has a process group of its own, so that Ctrl-C in a terminal reaches it once.
 
     Args:
         command: program and arguments.
@@ -71,7 +84,7 @@ def run_command(
         watch: called ten times a second.
 
     Raises:
-        KeyboardInterrupt: with the cost as its only argument.
+        CommandInterrupted: with the cost.
 
     Example:
         >>> import sys, tempfile, pathlib
@@ -82,7 +95,7 @@ def run_command(
         0 42 True
     """
     began = time.monotonic()
-    in_time, interrupted = True, False
+    in_time, stopped_by = True, 0
     with log.open("a") as file:
         process = subprocess.Popen(
             list(command),
@@ -90,6 +103,7 @@ def run_command(
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
+            process_group=0,
         )
     while True:
         try:
@@ -101,8 +115,8 @@ def run_command(
                 process.send_signal(signal.SIGTERM)
                 in_time = False
             time.sleep(_LOOK_EVERY_S)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as interrupt:
+            stopped_by = getattr(interrupt, "signal", signal.SIGINT)
             process.send_signal(signal.SIGINT)
             _, status, used = os.wait4(process.pid, 0)
             break
@@ -110,8 +124,8 @@ def run_command(
     cost = Cost(
         used.ru_utime + used.ru_stime, time.monotonic() - began, used.ru_maxrss * 1024 / 1e9
     )
-    if interrupted:
-        raise KeyboardInterrupt(cost)
+    if stopped_by:
+        raise CommandInterrupted(stopped_by, cost)
     return Spent(cost, process.returncode, in_time)
 
 

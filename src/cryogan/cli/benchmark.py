@@ -12,7 +12,7 @@ from cryogan.benchmark.making import Benchmark, make_table
 from cryogan.cli.options import check_seed
 from cryogan.cli.parser import CommandParser, plain
 from cryogan.cli.reconstruct import add_settings, checked_settings
-from cryogan.errors import InputError
+from cryogan.errors import InputError, RunError
 from cryogan.objectives.assumptions import GivenAssumptions
 
 _MATTER = (
@@ -65,7 +65,7 @@ def make_parser() -> CommandParser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command: 0, or 2 if cells have failed."""
+    """Run the command: 0, or 5 if cells have failed."""
     options = make_parser().given(_joined(arguments))
     if options.get("output") is None:
         raise InputError("cryogan benchmark needs an output folder; give it with -o.")
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     page = benchmark.folder / f"{benchmark.experiment.name}.md"
     out.print(page.read_text(), markup=False)
     if failed:
-        raise InputError(
+        raise RunError(
             f"{len(failed)} of {len(benchmark.cells)} cells failed, the first "
             f"({next(iter(failed)).name}): {next(iter(failed.values()))}"
         )
