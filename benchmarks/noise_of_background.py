@@ -11,13 +11,13 @@ Images are centred, filtered and windowed as for the likelihood; power is in the
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
 import torch
 
 import cryogan as cg
+from cryogan.benchmark.rows import write_rows
 from cryogan.data.normalisation import normalised
 from cryogan.data.padding import PaddedBox
 from cryogan.data.statistics import measure
@@ -50,12 +50,13 @@ def main() -> int:
     given = measure(images, ready.noise.transformed(lambda patch: patch * window), window=window)
     found = [line, *(each.spectra.noise / each.gain**2 for each in (own, given))]
     path = options.output / f"noise_of_background_{options.particles.resolve().parent.name}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("shell", "resolution_A", "line", "background", "patches"))
-        for shell in range(1, size // 2):
-            values = [f"{float(each[shell]):.5g}" for each in found]
-            writer.writerow((shell, f"{size * images.pixel_size_A / shell:.1f}", *values))
+    width_A = size * images.pixel_size_A
+    columns = ("shell", "resolution_A", "line", "background", "patches")
+    rows = [
+        (shell, f"{width_A / shell:.1f}", *(f"{float(each[shell]):.5g}" for each in found))
+        for shell in range(1, size // 2)
+    ]
+    write_rows(path, [dict(zip(columns, row, strict=True)) for row in rows])
     print(path.read_text())
     return 0
 

@@ -1,5 +1,6 @@
 """What all benchmarks share: costs, rows, and the bound by true poses."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import pytest
 import torch
 
 import cryogan as cg
-from cryogan.benchmark.cost import Cost, run_command, spend
+from cryogan.benchmark.cost import CommandInterrupted, Cost, run_command, spend
 from cryogan.benchmark.rows import append_row, read_rows, replaced, write_rows
 from cryogan.benchmark.true_poses import map_of_true_poses, posed_particles
-from cryogan.errors import InputError
+from cryogan.errors import InputError, Interrupted
 from cryogan.symmetry import symmetry_matrices
 
 _SMALL = {"box_size": 24, "pixel_size_A": 8.0, "seed": 3}
@@ -49,6 +50,32 @@ def test_a_command_is_stopped_when_its_time_is_over(tmp_path: Path) -> None:
 def test_a_killed_command_is_known_by_its_signal(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     assert run_command(command, tmp_path / "log.txt").code == -9
+
+
+def test_an_interruption_reaches_the_command_once_and_waits_for_it(tmp_path: Path) -> None:
+    """The command notes the signal and ends in its own time; what it has cost is known."""
+    note = tmp_path / "note.txt"
+    command = f"""
+import pathlib, signal, sys, time
+received = []
+signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+pathlib.Path({str(note)!r}).touch()
+while not received:
+    time.sleep(0.01)
+time.sleep(0.3)
+pathlib.Path({str(note)!r}).write_text(str(received))
+sys.exit(130)
+"""
+
+    def watch() -> None:
+        if note.exists():
+            raise Interrupted(signal.SIGTERM)
+
+    with pytest.raises(CommandInterrupted) as caught:
+        run_command([sys.executable, "-c", command], tmp_path / "log.txt", watch=watch)
+    assert note.read_text() == "[2]"
+    assert caught.value.signal == signal.SIGTERM
+    assert caught.value.cost.cpu_s > 0.0
 
 
 def test_costs_add_up_but_memory_does_not() -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cryogan.benchmark import making
-from cryogan.benchmark.cost import Cost, Spent, Stopped
+from cryogan.benchmark.cost import CommandInterrupted, Cost, Spent
 from cryogan.benchmark.experiments import EXPERIMENTS, Cell, Experiment
 from cryogan.benchmark.making import Benchmark, make_table
 from cryogan.benchmark.order import Order
@@ -164,7 +164,7 @@ class Commands:
         watch()
         cost = Cost(1.0, 2.0, 0.1)
         if self.stop_at in words:
-            raise Stopped(signal.SIGINT, cost)
+            raise CommandInterrupted(signal.SIGINT, cost)
         if any(word in words for word in self.failing):
             log.write_text("progress 0.1\ncryogan: The map is empty.\n")
             return Spent(cost, 2)

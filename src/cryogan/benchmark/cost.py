@@ -13,7 +13,6 @@ from pathlib import Path
 from cryogan.errors import InputError, Interrupted
 
 _LOOK_EVERY_S = 0.1
-_PATIENCE_S = 60.0  # of a command that has been asked to end
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ class Spent:
     in_time: bool = True
 
 
-class Stopped(Interrupted):
+class CommandInterrupted(Interrupted):
     """A signal has stopped a command.
 
     Args:
         number: of the signal.
-        cost: of the command.
+        cost: of the command until it had ended.
     """
 
     def __init__(self, number: int, cost: Cost) -> None:
@@ -74,7 +73,9 @@ def run_command(
 ) -> Spent:
     """Run a command with one thread a process and wait for it.
 
-    A signal is passed on to it, and raised here once it has ended; a second one kills it.
+    A signal that interrupts this process is passed on to it as Ctrl-C, and raised here once it has
+    ended; a second one kills it. It has a process group of its own, so that Ctrl-C in a terminal
+    reaches it once.
 
     Args:
         command: program and arguments.
@@ -84,7 +85,7 @@ def run_command(
         watch: called ten times a second.
 
     Raises:
-        Stopped: by a signal, with the cost.
+        CommandInterrupted: with the cost.
 
     Example:
         >>> import sys, tempfile, pathlib
@@ -95,8 +96,7 @@ def run_command(
         0 42 True
     """
     began = time.monotonic()
-    in_time = True
-    interrupted: int | None = None
+    in_time, stopped_by = True, 0
     with log.open("a") as file:
         process = subprocess.Popen(
             list(command),
@@ -104,6 +104,7 @@ def run_command(
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
+            process_group=0,
         )
     while True:
         try:
@@ -116,15 +117,14 @@ def run_command(
                 in_time = False
             time.sleep(_LOOK_EVERY_S)
         except KeyboardInterrupt as interrupt:
-            number = getattr(interrupt, "signal", signal.SIGINT)
-            process.send_signal(number if interrupted is None else signal.SIGKILL)
-            interrupted = interrupted or number
+            process.send_signal(signal.SIGKILL if stopped_by else signal.SIGINT)
+            stopped_by = stopped_by or getattr(interrupt, "signal", signal.SIGINT)
     process.returncode = os.waitstatus_to_exitcode(status)
     cost = Cost(
         used.ru_utime + used.ru_stime, time.monotonic() - began, used.ru_maxrss * 1024 / 1e9
     )
-    if interrupted is not None:
-        raise Stopped(interrupted, cost)
+    if stopped_by:
+        raise CommandInterrupted(stopped_by, cost)
     return Spent(cost, process.returncode, in_time)
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryogan.benchmark.cost import Cost, Spent, Stopped, cryogan_command, run_command
+from cryogan.benchmark.cost import CommandInterrupted, Cost, Spent, cryogan_command, run_command
 from cryogan.benchmark.experiments import Cell, Experiment, SetOfTable
 from cryogan.benchmark.order import COSTS, LOG, ROW, Order, progress_in
 from cryogan.benchmark.rows import append_row
@@ -212,9 +212,9 @@ def _spend(order: Order, what: str, show: Show) -> Spent:
 
     try:
         spent = run_command(command, log, watch=watch)
-    except Stopped as stopped:
+    except CommandInterrupted as interrupted:
         if what == "run":
-            _keep(order, stopped.cost, _INTERRUPTED)
+            _keep(order, interrupted.cost, _INTERRUPTED)
         raise
     if what == "run":
         _keep(order, spent.cost, spent.code)

@@ -65,7 +65,7 @@ def make_parser() -> CommandParser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command: 0, or 2 if cells have failed."""
+    """Run the command: 0, or 5 if cells have failed."""
     options = make_parser().given(_joined(arguments))
     if options.get("output") is None:
         raise InputError("cryogan benchmark needs an output folder; give it with -o.")
