@@ -111,7 +111,8 @@ def run_command(
             found, status, used = os.wait4(process.pid, os.WNOHANG)
             if found:
                 break
-            watch()
+            if not stopped_by:
+                watch()
             if in_time and minutes is not None and time.monotonic() - began > 60.0 * minutes:
                 process.send_signal(signal.SIGTERM)
                 in_time = False
