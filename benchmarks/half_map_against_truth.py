@@ -44,7 +44,8 @@ class Source:
     Attributes:
         name: of the file, without suffix.
         set_name: what the runs are of.
-        box_size, pixel_size_A: of the maps.
+        box_size: of the maps.
+        pixel_size_A: of the maps, or the column that has it.
         half, truth: columns of the two resolutions in Å.
         run: columns that tell a run from the others.
         kind: of runs that quote a resolution.
@@ -54,7 +55,7 @@ class Source:
     name: str
     set_name: str
     box_size: int
-    pixel_size_A: float
+    pixel_size_A: float | str
     half: str
     truth: str
     run: tuple[str, ...]
@@ -102,6 +103,19 @@ SOURCES = (
         HALF,
         TRUTH,
         ("kind", "snr_dB", "seed"),
+    ),
+    *(
+        Source(
+            "half_map_runs",
+            f"four molecules at four SNRs, {objective}",
+            32,
+            "pixel_size_A",
+            HALF,
+            TRUTH,
+            ("molecule", "snr_dB", "seed"),
+            only={"objective": (objective,)},
+        )
+        for objective in ("likelihood", "adversarial")
     ),
     Source(
         "implicit_explicit",
@@ -195,9 +209,15 @@ def runs_of(source: Source, rows: Iterable[Mapping[str, str]]) -> list[Run]:
         unquoted = row.get("verdict") == UNQUOTED and source.kind == COUNTED
         label = " ".join(row[name] for name in source.run if row[name])
         kind = UNQUOTED if unquoted else source.kind
-        size, pixel_size_A = source.box_size, source.pixel_size_A
+        size, pixel_size_A = source.box_size, _pixel_size_A(source, row, line)
         found.append(Run(source.set_name, label, size, pixel_size_A, half_A, truth_A, kind))
     return found
+
+
+def _pixel_size_A(source: Source, row: Mapping[str, str], line: int) -> float:
+    if isinstance(source.pixel_size_A, float):
+        return source.pixel_size_A
+    return _length(row[source.pixel_size_A], source, line)
 
 
 def _length(text: str, source: Source, line: int) -> float:
