@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryogan.benchmark.cost import CommandInterrupted, Cost, Spent
 from cryogan.benchmark.experiments import EXPERIMENTS, Cell, Experiment
 from cryogan.benchmark.making import Benchmark, make_table
 from cryogan.benchmark.order import Order
-from cryogan.benchmark.running import arguments_of
+from cryogan.benchmark.running import arguments_of, shown
 from cryogan.benchmark.tables import markdown
 from cryogan.cli import main
 from cryogan.errors import InputError
@@ -86,6 +87,13 @@ def test_what_a_reconstruction_is_told() -> None:
     assert found["settings"] == {"view_density": "other/run"}
     found = arguments_of(order_of(HSP90, set_name="4-states", method="likelihood"))
     assert (found["latent"], found["classes"], found["max_shift"]) == ("discrete", 4, "0%")
+
+
+def test_a_run_stops_without_its_benchmark() -> None:
+    """One whose parent has another process id than it should have is alone."""
+    shown(os.getppid())([[{"images_seen": 1}]])
+    with pytest.raises(KeyboardInterrupt):
+        shown(os.getpid())([[{"images_seen": 1}]])
 
 
 # The page
@@ -171,14 +179,14 @@ class Commands:
         if "simulate" in command:
             simulated(command)
         if "evaluate" in command:
-            order = Order.read(Path(command[-1]))
+            order = Order.read(Path(command[-2]))
             found = row(order.cell.set_name, order.cell.method, order.cell.seed, 9.0, 10.0)
             (order.folder / "row.json").write_text(json.dumps(found))
         return Spent(cost, 0)
 
     def runs(self) -> list[str]:
         """Names of the cells that were run."""
-        return [words.rpartition("/")[2] for words in self.given if " run " in words]
+        return [Path(words.split()[-2]).name for words in self.given if " run " in words]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ process imports no torch until the pictures are drawn: its memory would count as
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -203,6 +204,7 @@ def _spend(order: Order, what: str, show: Show) -> Spent:
         KeyboardInterrupt: it was interrupted.
     """
     command = [sys.executable, "-m", "cryogan.benchmark", what, str(order.folder)]
+    command.append(str(os.getpid()))
     log = order.folder / LOG
     words = {"run": order.cell.method, "evaluate": "evaluation"}[what]
 

@@ -25,8 +25,12 @@ _SAY_EVERY_S = 10.0
 Show = Callable[[list[list[dict[str, Any]]]], None]
 
 
-def run_cell(order: Order) -> bool:
+def run_cell(order: Order, parent: int) -> bool:
     """Run a cell, or go on with it; False if it was interrupted.
+
+    Args:
+        order: which.
+        parent: id of the process of the benchmark, without which a run stops.
 
     Raises:
         InputError: it cannot be run.
@@ -38,12 +42,12 @@ def run_cell(order: Order) -> bool:
         assert order.needs is not None
         settings = settings_of(order, "likelihood")
         run = cg.refine(
-            order.needs / RUN, settings=settings, folder=order.run, device="cpu", show=shown()
+            order.needs / RUN, settings=settings, folder=order.run, device="cpu", show=shown(parent)
         )
         return run.finished
     particles = cg.read_particles(order.star, sign="bright")
     run = cg.reconstruct(
-        particles, **arguments_of(order), folder=order.run, device="cpu", show=shown()
+        particles, **arguments_of(order), folder=order.run, device="cpu", show=shown(parent)
     )
     return run.finished
 
@@ -134,9 +138,9 @@ def _true_states(order: Order) -> Series:
     )
 
 
-def shown() -> Show:
+def shown(parent: int) -> Show:
     """Print the fraction done every few seconds; stop where the benchmark itself has gone."""
-    parent, said = os.getppid(), 0.0
+    said = 0.0
     latest: dict[int, Mapping[str, Any]] = {}
 
     def show(records: list[list[dict[str, Any]]]) -> None:
