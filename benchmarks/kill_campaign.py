@@ -424,7 +424,7 @@ def short(work: Path, kills: int) -> Iterator[dict[str, object]]:
             for _ in range(KILLS):
                 if job.is_finished:
                     break  # killed after its result was written
-                inside = rng.randrange(8) if rng.random() < 0.5 else None
+                inside = rng.randrange(5) if rng.random() < 0.5 else None
                 after_s = 600.0 if inside is not None else rng.uniform(0.05, 0.9) * seconds
                 if not killed(job, inside, after_s):
                     break

@@ -159,7 +159,9 @@ def test_a_state_is_taken_over_whole_or_refused(part: str | None, tmp_path: Path
     (tmp_path / "progress.npz").write_bytes(b"no pictures")  # dispensable
     with (tmp_path / "stats.jsonl").open("a") as log:
         log.write('3\n{"foreign": 1}\nno JSON\n')
+    (tmp_path / LEFT[0]).write_text("half a file")
     assert optimise(job)
+    assert not list(tmp_path.glob(".*"))
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 40]
 

@@ -12,6 +12,7 @@ import torch
 
 from cryogan.allocator import keep_freed_memory
 from cryogan.errors import InputError, RunError
+from cryogan.files import remove_left_overs
 from cryogan.objectives.base import Objective, StateError, Task
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.registry import OBJECTIVES
@@ -87,6 +88,8 @@ def optimise(
     keep_freed_memory()
     lock = locked(job.folder / WORKER_LOCK, _ANOTHER_S) if group.rank == 0 else nullcontext()
     with lock:
+        if group.rank == 0:
+            remove_left_overs(job.folder)  # of a worker that was killed
         retries = 0
         while True:
             try:
