@@ -19,6 +19,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -107,7 +108,7 @@ SOURCES = (
     *(
         Source(
             "half_map_runs",
-            f"four molecules at four SNRs, {objective}",
+            f"four molecules, {objective}",
             32,
             "pixel_size_A",
             HALF,
@@ -248,11 +249,11 @@ def table(runs: Sequence[Run]) -> str:
 
 def plot(path: Path, runs: Sequence[Run]) -> None:
     """Shells by which half-maps are finer than the truth, over the truth's resolution."""
-    figure = Figure(figsize=(8.4, 5.4), dpi=160, layout="constrained")
+    figure = Figure(figsize=(9.4, 5.4), dpi=160, layout="constrained")
     axis = figure.subplots()
     names = dict.fromkeys(run.set_name for run in runs)
-    palette = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "0.4", "#E69F00", "#56B4E9")
-    colours = dict(zip(names, palette, strict=False))
+    palette = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "0.4", "#E69F00", "#56B4E9", "0.0")
+    colours = dict(zip(names, cycle(palette), strict=False))
     markers = {COUNTED: "o", UNQUOTED: "x", EARLIER: "+", PUBLISHED: "^"}
     for (name, kind), some in _grouped(runs).items():
         axis.scatter(
