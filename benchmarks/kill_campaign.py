@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from cryogan.benchmark.rows import append_row, read_rows
-from cryogan.files import left_overs
+from cryogan.files import left_overs, remove_left_overs
 from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
 from cryogan.objectives.adversarial.objective import Adversarial
 from cryogan.objectives.assumptions import Assumptions
@@ -430,7 +430,9 @@ def short(work: Path, kills: int) -> Iterator[dict[str, object]]:
                     break
                 count += 1
                 yield {"case": name, "sequence": sequence_, "kill": count, "inside": inside}
-            if not job.is_finished:
+            if job.is_finished:
+                remove_left_overs(job.folder)  # as the command does, which has no more to work on
+            else:
                 killed(job, None, 600.0)
             wrong = [file.name for file in job.folder.glob(".cryogan-*")]
             with np.load(job.folder / RESULT) as found, np.load(reference.folder / RESULT) as other:

@@ -1,7 +1,10 @@
 """What all benchmarks share: costs, rows, and the bound by true poses."""
 
+import json
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,19 +20,32 @@ from cryogan.symmetry import symmetry_matrices
 _SMALL = {"box_size": 24, "pixel_size_A": 8.0, "seed": 3}
 
 
+def costs(commands: Sequence[str], folder: Path) -> list[Cost]:
+    """Of Python commands, one after the other, from a small process: a child begins as large."""
+    program = f"""
+import json, pathlib, sys
+from dataclasses import asdict
+from cryogan.benchmark.cost import run_command
+log = pathlib.Path({str(folder / "log.txt")!r})
+for command in {list(commands)!r}:
+    print(json.dumps(asdict(run_command([sys.executable, "-c", command], log).cost)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return [Cost(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
 def test_the_cost_of_a_command_counts_its_own_processes(tmp_path: Path) -> None:
     work = "sum(i for i in range(10**6))"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{work};' * 10])"
-    alone = run_command([sys.executable, "-c", "pass"], tmp_path / "log.txt").cost
-    both = run_command([sys.executable, "-c", child], tmp_path / "log.txt").cost
+    alone, both = costs(["pass", child], tmp_path)
     assert both.cpu_s > alone.cpu_s + 0.1
     assert 0.005 < alone.memory_GB < 1.0
 
 
 def test_memory_is_that_of_the_command_and_not_of_an_earlier_one(tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    large = run_command([sys.executable, "-c", "x = bytes(1) * 10**9"], log).cost
-    small = run_command([sys.executable, "-c", "pass"], log).cost
+    large, small = costs(["x = bytes(1) * 10**9", "pass"], tmp_path)
     assert large.memory_GB > 1.0 > small.memory_GB
 
 

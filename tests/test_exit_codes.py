@@ -11,6 +11,7 @@ import cryogan as cg
 from cryogan.cli import exit_codes, main
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.objectives.base import Maps
+from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import phantom_map
 from cryogan.run.checkpoint import RESULT, save_arrays
 from cryogan.run.contents import read_run_contents
@@ -39,6 +40,7 @@ class Done:
     """A finished job."""
 
     folder: Path
+    objective: Likelihood
 
 
 def written(folder: Path, word: str | None) -> Path:
@@ -52,7 +54,7 @@ def written(folder: Path, word: str | None) -> Path:
     (folder / "config.json").write_text(json.dumps({"objective": "likelihood"}))
     spent = {"wall_s": torch.tensor(1.0), "cpu_s": torch.tensor(1.0)}
     save_arrays(folder / RESULT, **spent, images_seen=torch.tensor(300))
-    write_results(folder, [Done(folder)], maps, verdict)
+    write_results(folder, [Done(folder, Likelihood())], maps, verdict)
     return folder
 
 
