@@ -269,11 +269,11 @@ def plot(path: Path, runs: Sequence[Run]) -> None:
     axis.axhline(0.0, color="0.6", lw=0.8)
     axis.axhline(ALLOWED, color="0.2", lw=1.0, ls="--")
     axis.text(
-        1.0,
+        0.0,
         ALLOWED,
-        "above: too fine ",
+        " above: too fine",
         transform=axis.get_yaxis_transform(),
-        ha="right",
+        ha="left",
         va="bottom",
     )
     axis.set_xscale("log")

@@ -24,11 +24,11 @@ PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 _HEAD = """# Results
 
 All measurements of the project, from the tables in [benchmarks/results](../benchmarks/results),
-each with the command that made it. This page is generated (`python benchmarks/results_page.py`);
-what the numbers mean is said where the method is described. Resolutions are in Å; `fsc_0.5_A` and
-`truth_fsc_0.5_A` are where the FSC with the true map, unmasked, falls to 0.5. Seconds are CPU
-seconds of all processes unless a column says wall. Machines had two CPU cores, shared with other
-work, and no GPU. Of several runs: median (least to greatest).
+each with its command, which for some made a part of the rows. This page is generated (`python
+benchmarks/results_page.py`); what the numbers mean is said where the method is described.
+Resolutions are in Å; `fsc_0.5_A` and `truth_fsc_0.5_A` are where the FSC with the true map,
+unmasked, falls to 0.5. Seconds are CPU seconds of all processes unless a column says wall. Machines
+had two CPU cores, shared with other work, and no GPU. Of several runs: median (least to greatest).
 """
 _Row = Mapping[str, str]
 

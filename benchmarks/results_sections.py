@@ -116,7 +116,8 @@ SECTIONS = (
         "python benchmarks/hsp90.py SETS -o benchmarks/results --work RUNS --sets motion1 --seeds "
         "0 1 2",
         "100,000 images of 32 px, −10 dB, poses and conformations unknown ([what the columns "
-        "mean](heterogeneity.md)).",
+        "mean](heterogeneity.md)). Other sets by `--sets`. memory_GB is the most of all commands "
+        "that one call of the benchmark had run until then, so that it may be too high.",
     ),
     Section(
         "Symmetry given, found, or none",
@@ -145,7 +146,8 @@ SECTIONS = (
         "What extraction leaves in images",
         {"nuisances": ""},
         "python benchmarks/nuisances.py --objective likelihood",
-        "One set given anew with offsets, ramps, hot pixels and others.",
+        "One set given anew with offsets, ramps, hot pixels and others; "
+        "`--objective adversarial` for the other rows.",
         (
             "correlation_with_truth",
             "fsc_with_plain_at_0.9_nyquist",

@@ -1,4 +1,4 @@
-"""The short form of `benchmarks/kill_campaign.py`: SIGKILL at any time, inside writes too."""
+"""`benchmarks/kill_tasks.py`: SIGKILL at any time, inside writes too."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-CAMPAIGN = Path(__file__).parent.parent / "benchmarks" / "kill_campaign.py"
+CAMPAIGN = Path(__file__).parent.parent / "benchmarks" / "kill_tasks.py"
 
 
 @pytest.mark.slow
 def test_killed_tasks_end_as_those_that_nobody_kills(tmp_path: Path) -> None:
     """Five kills or more of each objective: not a bit differs, and no temporary file is left."""
     done = subprocess.run(
-        [sys.executable, str(CAMPAIGN), "--work", str(tmp_path), "--short", "5"],
+        [sys.executable, str(CAMPAIGN), "--work", str(tmp_path), "--kills", "5"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

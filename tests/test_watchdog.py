@@ -69,7 +69,7 @@ def test_a_run_goes_on_from_its_last_checkpoint_more_gently(needs: int, tmp_path
     assert load_checkpoint(tmp_path / "checkpoint.pt").retries == needs
 
 
-def test_it_is_told_where_gentleness_does_not_help(tmp_path: Path) -> None:
+def test_it_is_told_where_gentler_settings_do_not_help(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="went wrong after 4 images, also with gentler") as caught:
         optimise(job(tmp_path, Fragile(needs=MOST_RETRIES + 1)))
     assert "the map is not finite; its last good checkpoint is kept" in str(caught.value)

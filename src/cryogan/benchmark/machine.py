@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cryogan
+from cryogan.run.threads import available_cores
 
 _PACKAGES = ("torch", "numpy", "scipy", "healpix", "roma")
 
@@ -26,7 +27,7 @@ def hardware() -> dict[str, str | int | float]:
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": available_cores(),
         "memory_GB": round(pages * page_bytes / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
     }
@@ -39,9 +40,3 @@ def _processor() -> str:
         return platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cryogan.errors import InputError
+from cryogan.io.relion_columns import particle_table
 from cryogan.io.relion_poses import read_poses
 from cryogan.io.star import Table, read_star
 
@@ -51,7 +52,7 @@ def read_assigned(star: Path | str, latent: Tensor, truth: Path | str) -> Assign
     known = Path(truth) / "poses.star"
     if not known.is_file():
         raise InputError(f"{truth} holds no poses.star; give the folder truth of a simulation.")
-    tables = [_particles(path) for path in (Path(star), known)]
+    tables = [particle_table(read_star(path), path) for path in (Path(star), known)]
     images = [_images(table) for table in tables]
     row = {name: number for number, name in enumerate(images[1])}
     missing = next((name for name in images[0] if name not in row), None)
@@ -70,13 +71,6 @@ def read_assigned(star: Path | str, latent: Tensor, truth: Path | str) -> Assign
         state[rows],
         read_poses(known).rotation.double()[rows],
     )
-
-
-def _particles(path: Path) -> Table:
-    for table in read_star(path):
-        if "rlnImageName" in table:
-            return table
-    raise InputError(f"{path} has no table of particles; give a star file with one.")
 
 
 def _images(table: Table) -> list[tuple[int, str]]:

@@ -9,7 +9,8 @@ from cryogan.conformations.basis import ConformationBasis, fitted_basis
 from cryogan.conformations.folder import conformations_folder, read_conformations
 from cryogan.conformations.latent import Latent
 from cryogan.errors import InputError
-from cryogan.io.star import Table, read_star
+from cryogan.io.relion_columns import particle_table
+from cryogan.io.star import read_star
 from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.folder import read_run
 
@@ -42,25 +43,13 @@ def conformation_basis(folder: Path) -> ConformationBasis:
     return ConformationBasis(assumptions.latent_space, result["basis"].mean(0), series.pixel_size_A)
 
 
-def assigned_table(star: Path | str) -> Table:
-    """The table of particles in a star file of `cryogan assign`.
-
-    Raises:
-        InputError: there is none.
-    """
-    for table in read_star(star):
-        if "rlnImageName" in table:
-            return table
-    raise InputError(f"{star} has no table of particles; give a star file of cryogan assign.")
-
-
 def assigned_latents(star: Path | str, latent: Latent) -> Tensor:
     """(n, dimension) latents that `cryogan assign` has written; of classes, their number from 0.
 
     Raises:
         InputError: the file lacks them.
     """
-    table = assigned_table(star)
+    table = particle_table(read_star(star), star)
     if latent.is_discrete:
         labels = ["rlnClassNumber"]
     else:

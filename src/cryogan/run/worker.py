@@ -132,9 +132,9 @@ def _attempt(
     if found is not None and found.objective != name:
         raise InputError(f"{path} is of another objective; delete it to compute that part again.")
     retries = max(retries, 0 if found is None else found.retries)
-    softened = gentler(job.objective, retries)
-    assert softened is not None
-    objective, words = softened
+    changed = gentler(job.objective, retries)
+    assert changed is not None
+    objective, words = changed
     pictures = Pictures(job.folder / PICTURES)
     log_path = job.folder / LOG if writes else Path(os.devnull)
     drop_after(log_path, 0 if found is None else found.images_seen)
