@@ -1,20 +1,23 @@
 """Every pose of a search counts once, and none but those."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from cryogan.objectives.likelihood.central_slices import reference
-from cryogan.objectives.likelihood.observations import Observations
+from cryogan.objectives.likelihood.central_slices import Reference, reference
+from cryogan.objectives.likelihood.observations import Observations, moved
 from cryogan.objectives.likelihood.pose_search import (
     Cells,
     log_marginal_likelihood,
+    log_marginal_likelihood_of_all,
     poses_searched,
     search,
 )
 from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles, levels_for
+from cryogan.objectives.likelihood.view_density import ViewDensity
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.density import gaussian_density
 from cryogan.physics.projection import volume_spectrum
@@ -104,3 +107,69 @@ def test_no_pose_is_scored_twice(rings: int, generator: torch.Generator) -> None
         )[real]
         assert len(pose) > 8
         assert len(pose.unique(dim=0)) == len(pose)
+
+
+def weak_images(
+    levels: list[Level], rings: int, generator: torch.Generator
+) -> tuple[Observations, list[Reference]]:
+    """Four images that tell little of their poses, and slices of a molecule."""
+    band = harmonics(rings)
+    a = 0.3 * torch.randn(4, len(band.order), dtype=torch.complex64, generator=generator)
+    seen = Observations(a * band.weight, 0.3 * band.ring_weight.expand(4, -1).clone())
+    molecule = gaussian_density(CENTRES_PX, box_size=BOX, pixel_size_A=1.0, sigma_A=2.0)
+    spectrum = volume_spectrum(molecule, 2.0)
+    return seen, [reference(spectrum, band, level) for level in levels]
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_the_likelihood_over_all_poses_leaves_none_out(
+    uneven: bool, generator: torch.Generator
+) -> None:
+    """The mean over all orientations, each pose scored by a search that keeps every one."""
+    level = Level(8, 6, 10**9)
+    if uneven:
+        weight = torch.rand(12 * 8**2, generator=generator) + 0.1
+        level = replace(level, views=ViewDensity(weight / weight.mean()))
+    seen, references = weak_images([level], 6, generator)
+    cells = search(seen, references, [level])
+    assert cells.score.shape[1] == 12 * 8**2 * len(in_plane_angles(8, CPU))
+    found = log_marginal_likelihood_of_all(seen, references, [level])
+    torch.testing.assert_close(found, log_marginal_likelihood(cells, [level]), atol=1e-3, rtol=1e-4)
+    few = [replace(level, keep=24, most=192)]
+    left_out = log_marginal_likelihood(search(seen, references, few), few)
+    assert bool((left_out < found - 1.0).all())  # else this shows nothing
+
+
+def test_the_likelihood_over_all_poses_is_the_mean_over_all_shifts(
+    generator: torch.Generator,
+) -> None:
+    """Of each shift on its own: images that are moved back by it, weighted with its prior."""
+    level = Level(8, 6, 10**9, shift_step_px=1.5, shift_steps=1, shift_sd_px=1.2)
+    seen, references = weak_images([level], 6, generator)
+    shifts_px = level.shifts_px(CPU)
+    none = [replace(level, shift_steps=0)]
+    each = []
+    for shift_px in shifts_px:
+        moved_back = moved(seen.a, shift_px.view(1, 1, 2), harmonics(6))[:, 0]
+        each.append(
+            log_marginal_likelihood_of_all(Observations(moved_back, seen.b), references, none)
+        )
+    prior = level.log_prior_of_shifts(shifts_px)
+    expected = torch.logsumexp(torch.stack(each, 1) + prior, 1) - torch.logsumexp(prior, 0)
+    found = log_marginal_likelihood_of_all(seen, references, [level])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("largest_px", [0.0, 4.0])
+def test_an_empty_map_explains_as_much_as_noise_alone(
+    largest_px: float, generator: torch.Generator
+) -> None:
+    levels = levels_for(harmonics(8), BOX / 2, largest_px)
+    seen, references = weak_images(levels, 8, generator)
+    empty = [
+        reference(torch.zeros_like(volume_spectrum(torch.zeros(BOX, BOX, BOX), 2.0)), band, level)
+        for band, level in ((harmonics(8), level) for level in levels)
+    ]
+    found = log_marginal_likelihood_of_all(seen, empty, levels)
+    torch.testing.assert_close(found, torch.zeros(4), atol=1e-4, rtol=0)
+    assert bool((log_marginal_likelihood_of_all(seen, references, levels).abs() > 1e-3).all())

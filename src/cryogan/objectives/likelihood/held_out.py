@@ -24,7 +24,7 @@ from cryogan.objectives.likelihood.bands import (
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
-from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood, search
+from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood_of_all
 from cryogan.objectives.likelihood.posterior import references_of
 from cryogan.physics.imaging import rescale_volume
 
@@ -107,8 +107,7 @@ def held_out(
 
     def given(reference: Tensor) -> Tensor:
         slices = references_of(reference[None], SINGLE_STRUCTURE, harmonics, levels)
-        found = search(seen, slices.references[0], levels)
-        return log_marginal_likelihood(found, levels).cpu()
+        return log_marginal_likelihood_of_all(seen, slices.references[0], levels).cpu()
 
     return HeldOut(
         given(known), torch.stack([given(other) for other in others]), given(_sphere(known))

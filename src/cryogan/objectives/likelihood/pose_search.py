@@ -178,6 +178,47 @@ def _along_an_axis(first: Level, finest: Level) -> float:
     return float((inside * finest.log_prior_of_shifts(along).exp()).sum())
 
 
+def log_marginal_likelihood_of_all(
+    observations: Observations,
+    references: Sequence[Reference],
+    levels: Sequence[Level],
+    chunk: int = SEARCHED_TOGETHER,
+) -> Tensor:
+    """(n,) log of the mean likelihood over all poses of the first levels, over that of noise alone.
+
+    No pose is left out: where images tell little of their poses, what `search` leaves out holds
+    most. Where shifts are searched, all orientations at the most promising shifts are compared on
+    the first level of orientations, those at the other shifts on the level of shifts.
+
+    Args:
+        observations, references, levels, chunk: as for `search`.
+    """
+    exhaustive = _exhaustive(references, levels)
+    first = exhaustive[0]
+    shift_px = first.level.shifts_px(observations.a.device)
+    many = max(1, chunk * 12 // len(shift_px))
+    found = []
+    for start in range(0, len(observations), many):
+        part = observations[start : start + many]
+        by_shift = _over_orientations(first.scores(part, shift_px[None]), first.level)
+        if len(exhaustive) == 2:
+            finer = exhaustive[1]
+            best = by_shift.topk(min(first.level.keep, len(shift_px)), dim=1).indices
+            scores = finer.scores(part, shift_px[best])
+            by_shift = by_shift.scatter(1, best, _over_orientations(scores, finer.level))
+        prior = first.level.log_prior_of_shifts(shift_px)
+        found.append(torch.logsumexp(by_shift, dim=1) - torch.logsumexp(prior, dim=0))
+    return torch.cat(found)
+
+
+def _over_orientations(scores: Scores, level: Level) -> Tensor:
+    """(n, S) log of the mean likelihood over all orientations, and log-prior, at every shift."""
+    score = scores.of_angles + scores.same
+    score = score.view(len(scores.psi), *scores.power.shape)
+    views = float(level.views.relative(scores.direction, level.nside).sum())
+    return torch.logsumexp(score, dim=(0, 3)) - math.log(len(scores.psi) * views)
+
+
 def log_likelihood_by_view(
     observations: Observations,
     references: Sequence[Reference],
