@@ -70,10 +70,11 @@ class Case:
         return self.kind, "" if self.snr_dB is None else f"{self.snr_dB:g}", str(self.seed)
 
 
-def cases(noise_runs: int, seeds: int) -> list[Case]:
+def cases(noise_runs: int, seeds: int, first_seed: int) -> list[Case]:
     """Noise of all kinds in turn, and the molecule at every SNR with every seed."""
-    noise = [Case(NOISES[k % len(NOISES)], None, k) for k in range(noise_runs)]
-    return noise + [Case("phantom", snr, seed) for seed in range(seeds) for snr in SNRS_DB]
+    noise = [Case(NOISES[k % len(NOISES)], None, first_seed + k) for k in range(noise_runs)]
+    chosen = range(first_seed, first_seed + seeds)
+    return noise + [Case("phantom", snr, seed) for seed in chosen for snr in SNRS_DB]
 
 
 def noise_images(kind: str, generator: torch.Generator) -> Tensor:
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the table")
     parser.add_argument("--noise-runs", type=int, default=200, help="runs of noise (default: 200)")
     parser.add_argument("--seeds", type=int, default=10, help="of each SNR (default: 10)")
+    parser.add_argument("--first-seed", type=int, default=0, help="default: 0")
     parser.add_argument("--limit", type=int, help="runs made now, at most")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--short", action="store_true", help="short runs without shifts")
@@ -163,7 +165,8 @@ def main() -> None:
     path = options.output / f"verdict_calibration{name}.csv"
     rows: list[Row] = read_rows(path)
     done = {(row["kind"], row["snr_dB"], row["seed"]) for row in rows}
-    todo = [case for case in cases(options.noise_runs, options.seeds) if case.key not in done]
+    wanted = cases(options.noise_runs, options.seeds, options.first_seed)
+    todo = [case for case in wanted if case.key not in done]
     for case in todo[: options.limit]:
         row = measured(case, runs)
         rows.append(row)

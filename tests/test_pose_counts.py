@@ -110,14 +110,14 @@ def test_no_pose_is_scored_twice(rings: int, generator: torch.Generator) -> None
 
 
 def weak_images(
-    levels: list[Level], rings: int, generator: torch.Generator
+    levels: list[Level], rings: int, generator: torch.Generator, contrast: float = 1.0
 ) -> tuple[Observations, list[Reference]]:
-    """Four images that tell little of their poses, and slices of a molecule."""
+    """Four images that tell little of their poses, and slices of a molecule of some contrast."""
     band = harmonics(rings)
     a = 0.3 * torch.randn(4, len(band.order), dtype=torch.complex64, generator=generator)
     seen = Observations(a * band.weight, 0.3 * band.ring_weight.expand(4, -1).clone())
     molecule = gaussian_density(CENTRES_PX, box_size=BOX, pixel_size_A=1.0, sigma_A=2.0)
-    spectrum = volume_spectrum(molecule, 2.0)
+    spectrum = volume_spectrum(contrast * molecule, 2.0)
     return seen, [reference(spectrum, band, level) for level in levels]
 
 
@@ -133,7 +133,7 @@ def test_the_likelihood_over_all_poses_leaves_none_out(
     seen, references = weak_images([level], 6, generator)
     cells = search(seen, references, [level])
     assert cells.score.shape[1] == 12 * 8**2 * len(in_plane_angles(8, CPU))
-    found = log_marginal_likelihood_of_all(seen, references, [level])
+    found = log_marginal_likelihood_of_all(seen, references, [level])[0]
     torch.testing.assert_close(found, log_marginal_likelihood(cells, [level]), atol=1e-3, rtol=1e-4)
     few = [replace(level, keep=24, most=192)]
     left_out = log_marginal_likelihood(search(seen, references, few), few)
@@ -152,11 +152,11 @@ def test_the_likelihood_over_all_poses_is_the_mean_over_all_shifts(
     for shift_px in shifts_px:
         moved_back = moved(seen.a, shift_px.view(1, 1, 2), harmonics(6))[:, 0]
         each.append(
-            log_marginal_likelihood_of_all(Observations(moved_back, seen.b), references, none)
+            log_marginal_likelihood_of_all(Observations(moved_back, seen.b), references, none)[0]
         )
     prior = level.log_prior_of_shifts(shifts_px)
     expected = torch.logsumexp(torch.stack(each, 1) + prior, 1) - torch.logsumexp(prior, 0)
-    found = log_marginal_likelihood_of_all(seen, references, [level])
+    found = log_marginal_likelihood_of_all(seen, references, [level])[0]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -170,6 +170,16 @@ def test_an_empty_map_explains_as_much_as_noise_alone(
         reference(torch.zeros_like(volume_spectrum(torch.zeros(BOX, BOX, BOX), 2.0)), band, level)
         for band, level in ((harmonics(8), level) for level in levels)
     ]
-    found = log_marginal_likelihood_of_all(seen, empty, levels)
+    found = log_marginal_likelihood_of_all(seen, empty, levels)[0]
     torch.testing.assert_close(found, torch.zeros(4), atol=1e-4, rtol=0)
     assert bool((log_marginal_likelihood_of_all(seen, references, levels).abs() > 1e-3).all())
+
+
+def test_contrasts_are_factors_of_the_map(generator: torch.Generator) -> None:
+    level = Level(8, 6, 24, shift_step_px=1.5, shift_steps=1)
+    seen, references = weak_images([level], 6, generator)
+    found = log_marginal_likelihood_of_all(seen, references, [level], (1.0, 0.5))
+    _, weaker = weak_images([level], 6, generator, 0.5)
+    expected = log_marginal_likelihood_of_all(seen, weaker, [level])[0]
+    torch.testing.assert_close(found[1], expected, atol=1e-4, rtol=1e-4)
+    assert bool(((found[0] - found[1]).abs() > 1e-2).any())

@@ -28,10 +28,14 @@ from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood_of
 from cryogan.objectives.likelihood.posterior import references_of
 from cryogan.physics.imaging import rescale_volume
 
+_CONTRASTS = (1.0, 0.71, 0.5, 0.35)  # of maps: few weak images do not tell the scale
+
 
 @dataclass(frozen=True)
 class HeldOut:
     """Log marginal likelihoods of n held-out images, over that of noise alone.
+
+    Of each map at the contrast at which it explains the images best.
 
     Attributes:
         of_map: (n,) given the map.
@@ -107,7 +111,8 @@ def held_out(
 
     def given(reference: Tensor) -> Tensor:
         slices = references_of(reference[None], SINGLE_STRUCTURE, harmonics, levels)
-        return log_marginal_likelihood_of_all(seen, slices.references[0], levels).cpu()
+        found = log_marginal_likelihood_of_all(seen, slices.references[0], levels, _CONTRASTS)
+        return found[found.mean(dim=1).argmax()].cpu()
 
     return HeldOut(
         given(known), torch.stack([given(other) for other in others]), given(_sphere(known))

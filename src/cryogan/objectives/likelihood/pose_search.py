@@ -182,9 +182,10 @@ def log_marginal_likelihood_of_all(
     observations: Observations,
     references: Sequence[Reference],
     levels: Sequence[Level],
+    contrasts: Sequence[float] = (1.0,),
     chunk: int = SEARCHED_TOGETHER,
 ) -> Tensor:
-    """(n,) log of the mean likelihood over all poses of the first levels, over that of noise alone.
+    """(c, n) log of the mean likelihood over all poses of the first levels, over noise alone's.
 
     No pose is left out: where images tell little of their poses, what `search` leaves out holds
     most. Where shifts are searched, all orientations at the most promising shifts are compared on
@@ -192,31 +193,36 @@ def log_marginal_likelihood_of_all(
 
     Args:
         observations, references, levels, chunk: as for `search`.
+        contrasts: factors of the map, c of them.
     """
     exhaustive = _exhaustive(references, levels)
     first = exhaustive[0]
     shift_px = first.level.shifts_px(observations.a.device)
+    prior = torch.logsumexp(first.level.log_prior_of_shifts(shift_px), dim=0)
     many = max(1, chunk * 12 // len(shift_px))
     found = []
     for start in range(0, len(observations), many):
         part = observations[start : start + many]
-        by_shift = _over_orientations(first.scores(part, shift_px[None]), first.level)
+        by_shift = _over_orientations(first.scores(part, shift_px[None]), first.level, contrasts)
         if len(exhaustive) == 2:
             finer = exhaustive[1]
-            best = by_shift.topk(min(first.level.keep, len(shift_px)), dim=1).indices
+            best = by_shift.amax(dim=0).topk(min(first.level.keep, len(shift_px)), dim=1).indices
             scores = finer.scores(part, shift_px[best])
-            by_shift = by_shift.scatter(1, best, _over_orientations(scores, finer.level))
-        prior = first.level.log_prior_of_shifts(shift_px)
-        found.append(torch.logsumexp(by_shift, dim=1) - torch.logsumexp(prior, dim=0))
-    return torch.cat(found)
+            fine = _over_orientations(scores, finer.level, contrasts)
+            by_shift = by_shift.scatter(2, best.expand(len(fine), -1, -1), fine)
+        found.append(torch.logsumexp(by_shift, dim=2) - prior)
+    return torch.cat(found, dim=1)
 
 
-def _over_orientations(scores: Scores, level: Level) -> Tensor:
-    """(n, S) log of the mean likelihood over all orientations, and log-prior, at every shift."""
-    score = scores.of_angles + scores.same
-    score = score.view(len(scores.psi), *scores.power.shape)
+def _over_orientations(scores: Scores, level: Level, contrasts: Sequence[float]) -> Tensor:
+    """(c, n, S) log of the mean likelihood over all orientations, and log-prior, at each shift."""
+    shape = len(scores.psi), *scores.power.shape
+    of_angles, found = scores.of_angles.view(shape), []
+    for contrast in contrasts:
+        score = contrast * of_angles - 0.5 * contrast**2 * scores.power + scores.prior
+        found.append(torch.logsumexp(score, dim=(0, 3)))
     views = float(level.views.relative(scores.direction, level.nside).sum())
-    return torch.logsumexp(score, dim=(0, 3)) - math.log(len(scores.psi) * views)
+    return torch.stack(found) - math.log(len(scores.psi) * views)
 
 
 def log_likelihood_by_view(
