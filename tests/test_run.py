@@ -120,10 +120,11 @@ def test_the_run_folder_holds_everything(finished):
     claims = {"local_resolution.mrc", "directional_fsc.csv", "guinier.csv"}
     assert (claims <= names) is found
     assert ("directions" in summary) is found
-    assert ("resolution_note" in summary) is found
+    assert ("held_out_resolution_A" in summary) is found
     assert summary.get("retries", 0) == 0  # the watchdog leaves what is in order alone
-    note = cg.read_run(finished).resolution_note
-    assert (bool(note) and note in (finished / "report.html").read_text()) is found
+    contents = cg.read_run(finished)
+    assert (contents.quoted_resolution_A is not None) is found
+    assert contents.resolution_note in (finished / "report.html").read_text()
     config = json.loads((finished / "config.json").read_text())
     assert config["seed"] == 0
     assert config["config"]["stages"][0]["images"] == STEPS * BATCH

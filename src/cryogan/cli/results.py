@@ -31,8 +31,10 @@ def print_results(out: Console, result: Any) -> int:
             f"half-map FSC 0.143: {resolution_A['half_map_0.143']:.2f} Å unmasked, "
             f"{resolution_A['half_map_0.143_masked']:.2f} Å masked"
         )
+        if result.held_out_resolution_A is not None:
+            out.print(f"held-out images:    {result.held_out_resolution_A:.2f} Å")
         if result.resolution_note:
-            out.print(f"note: {result.resolution_note}")
+            out.print(f"note: {result.resolution_note}; quote {result.quoted_resolution_A:.2f} Å")
     for phrase in result.misfits:
         out.print(f"does not fit: {phrase}")
     out.print(f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}")

@@ -26,9 +26,17 @@ def header(run: RunContents) -> Markup:
         resolutions=[
             (angstrom(quoted.value_A), quoted.criterion, quoted.compared)
             for quoted in quoted_resolutions(run)
-        ],
+        ]
+        + _held_out(run),
         facts=_facts(run),
     )
+
+
+def _held_out(run: RunContents) -> list[tuple[str, str, str]]:
+    value_A = run.held_out_resolution_A
+    if value_A is None:
+        return []
+    return [(angstrom(value_A), "likelihood", "half-maps against held-out images")]
 
 
 def warning(run: RunContents) -> str:
@@ -94,7 +102,9 @@ def _verdict(run: RunContents) -> str:
     if run.without_structure:
         half = "No resolution is quoted."
     elif run.verdict is not None and run.verdict[0] == STRUCTURE:
-        half = f"Structure found: {run.verdict[1]}. {half}"
+        half = f"Structure found: {run.verdict[1]}. {half}{_held_out_sentence(run)}"
+    else:
+        half += _held_out_sentence(run)
     return f"{_what(run)} from {images}{how}. {half}{known}"
 
 
@@ -104,6 +114,14 @@ def _what(run: RunContents) -> str:
     series = run.conformations.series
     kind = {"path": "conformations along a path", "classes": "classes", "grid": "conformations"}
     return f"{len(series)} {kind[series.kind]}, and their mean map,"
+
+
+def _held_out_sentence(run: RunContents) -> str:
+    """The resolution to quote, where held-out images support less than the half-maps claim."""
+    note = run.resolution_note
+    return (
+        f" But {note}; {angstrom(run.quoted_resolution_A or 0.0)} is to be quoted." if note else ""
+    )
 
 
 def _half_map_sentence(

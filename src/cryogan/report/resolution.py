@@ -11,6 +11,7 @@ from cryogan.report.formats import angstrom
 from cryogan.report.template import render
 from cryogan.run.contents import RunContents
 
+_HELD_OUT = "each half-map against images of the other half-set, held-out likelihood"
 _PAIRS = {"half_map": "half-map 1 against half-map 2", "truth": "map against known structure"}
 
 
@@ -62,6 +63,11 @@ def _named(values_A: Mapping[str, float]) -> list[QuotedResolution]:
     ]
 
 
+def _held_out(run: RunContents) -> list[tuple[str, str]]:
+    value_A = run.held_out_resolution_A
+    return [] if value_A is None else [(_HELD_OUT, angstrom(value_A, 2))]
+
+
 def resolution(run: RunContents) -> Markup:
     """The FSC curves, the quoted resolutions and what they mean."""
     resolutions = quoted_resolutions(run)
@@ -81,5 +87,6 @@ def resolution(run: RunContents) -> Markup:
         quoted=[
             (f"{quoted.compared}, {quoted.criterion}", angstrom(quoted.value_A, 2))
             for quoted in resolutions
-        ],
+        ]
+        + _held_out(run),
     )

@@ -39,6 +39,8 @@ _LOCAL_RESOLUTION = ("from_A", "to_A", "volume_A3")
 STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
 
 _OF_HALVES = "half_map_"
+_NOTED = 1.05  # times the resolution of the half-maps
+_FROM_HALVES = "half_map_0.143", "half_map_0.143_masked"
 CROSSINGS = "half_map_crossings_A"
 """In `summary.json`, where half-map FSC curves cross 0.143 if that is no resolution."""
 
@@ -140,9 +142,31 @@ class RunContents:
         return {name: value for name, value in found.items() if not name.startswith(_OF_HALVES)}
 
     @property
+    def held_out_resolution_A(self) -> float | None:
+        """To what images support the half-map that has no part in them; None if it is not known."""
+        return None if self.without_structure else number(self.summary, "held_out_resolution_A")
+
+    @property
+    def quoted_resolution_A(self) -> float | None:
+        """The coarsest of those of half-maps and held-out images: the one to quote.
+
+        None where the verdict is "no structure", or nothing is known.
+        """
+        found = [self.resolution_A.get(name) for name in _FROM_HALVES]
+        known = [each for each in (*found, self.held_out_resolution_A) if each is not None]
+        return max(known, default=None)
+
+    @property
     def resolution_note(self) -> str:
-        """What is to be known of the half-maps' resolution; empty if nothing is."""
-        return str(self.summary.get("resolution_note", ""))
+        """How far held-out images support the maps, where half-maps agree further; else empty."""
+        held_out_A = self.held_out_resolution_A
+        halves_A = [self.resolution_A.get(name, 0.0) for name in _FROM_HALVES]
+        if held_out_A is None or held_out_A < _NOTED * max(halves_A):
+            return ""
+        return (
+            f"images of the other half-set support the half-maps to {held_out_A:.2f} Å: what they "
+            "share beyond is not in the images"
+        )
 
     @property
     def misfits(self) -> list[str]:

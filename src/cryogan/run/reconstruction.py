@@ -27,6 +27,7 @@ from cryogan.run.folder import make_run_folder, open_run_folder
 from cryogan.run.goodness_of_fit import goodness_of_run
 from cryogan.run.half_sets import content_digest, require_same_images, write_half_sets
 from cryogan.run.halves import Show, make_jobs, run_jobs, run_placed
+from cryogan.run.held_out_resolution import held_out_resolution_A
 from cryogan.run.lock import RUN_LOCK, locked
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
@@ -99,8 +100,18 @@ class Reconstruction:
         return self._contents.symmetry_found
 
     @property
+    def held_out_resolution_A(self) -> float | None:
+        """To what images support the half-map that has no part in them; None if it is not known."""
+        return self._contents.held_out_resolution_A
+
+    @property
+    def quoted_resolution_A(self) -> float | None:
+        """The coarsest of those of half-maps and held-out images; None without structure."""
+        return self._contents.quoted_resolution_A
+
+    @property
     def resolution_note(self) -> str:
-        """What is to be known of the half-maps' resolution; empty if nothing is."""
+        """How far held-out images support the maps, where half-maps agree further; else empty."""
         return self._contents.resolution_note
 
     @property
@@ -255,8 +266,19 @@ def run_objective(
                 verdict = verdict_of(
                     found, half_sets, assumptions, noise=noise, seed=seed, device=where
                 )
-                fit = None
+                fit, held_out_A = None, None
                 if verdict is not None and verdict.word != NOTHING:
+                    if found.conformations is None:
+                        phase("measuring how far held-out images support the maps")
+                        held_out_A = held_out_resolution_A(
+                            found,
+                            half_sets,
+                            assumptions,
+                            noise=noise,
+                            splits=power_splits_of(folder),
+                            seed=seed,
+                            device=where,
+                        )
                     phase("testing the goodness of fit")
                     fit = goodness_of_run(
                         found,
@@ -269,6 +291,6 @@ def run_objective(
                         seed=seed,
                         device=where,
                     )
-                write_results(folder, jobs, found, verdict, fit, phase)
+                write_results(folder, jobs, found, verdict, fit, held_out_A, phase)
                 phase("")
     return Reconstruction(folder, stopped_by, sources, keep)

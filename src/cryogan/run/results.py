@@ -34,6 +34,7 @@ def write_results(
     maps: Maps,
     verdict: Verdict | None,
     fit: tuple[GoodnessOfFit, float] | None = None,
+    held_out_A: float | None = None,
     phase: Callable[[str], None] = lambda what: None,
 ) -> None:
     """Write the results of finished jobs.
@@ -46,6 +47,7 @@ def write_results(
         maps: that their results were joined to.
         verdict: on them; None if there are too few particles.
         fit: from `goodness_of_run`; None if there are too few particles or is no structure.
+        held_out_A: from `held_out_resolution_A`; None if it is not known.
         phase: told what begins.
 
     Raises:
@@ -74,9 +76,8 @@ def write_results(
     retries = sum(int(outcome.get("retries", 0)) for outcome in outcomes)
     if retries:
         summary["retries"] = retries
-    note = getattr(jobs[0].objective, "resolution_note", "")
-    if structure and note:
-        summary["resolution_note"] = note
+    if held_out_A is not None:
+        summary["held_out_resolution_A"] = held_out_A
     if maps.symmetry is not None:
         summary["symmetry"] = dict(maps.symmetry)
     phase("validating the map")

@@ -28,7 +28,7 @@ class RunStatus:
         started: date and time at which it began, as written then.
         images_seen: by its tasks so far.
         fraction: done, as far as the objective tells.
-        resolution_A: half-map FSC 0.143 so far, of the likelihood, or at the end.
+        resolution_A: half-map FSC 0.143 so far, of the likelihood; at the end that to quote.
         verdict: of a finished run.
         changed_s: seconds since a file of it was last written.
         sizes: kind of file → bytes.
@@ -72,7 +72,7 @@ def status_of(folder: Path) -> RunStatus:
     resolution, verdict = None, None
     if finished:
         try:
-            resolution = contents.resolution_A.get("half_map_0.143")
+            resolution = contents.quoted_resolution_A
             verdict = None if contents.verdict is None else contents.verdict[0]
         except InputError:
             finished = False  # it is written again

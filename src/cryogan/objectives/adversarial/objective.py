@@ -37,10 +37,6 @@ class Adversarial:
     """Match the distribution of images with a critic (`Objective`)."""
 
     together: ClassVar[bool] = False
-    resolution_note: ClassVar[str] = (
-        "half-maps of adversarial training also agree in what training gets wrong in both, and may "
-        "seem finer than they are; cryogan refine gives a resolution to quote"
-    )
     config: AdversarialConfig = field(default_factory=AdversarialConfig)
 
     @classmethod
