@@ -3,7 +3,9 @@
     python benchmarks/half_map_against_truth.py -o benchmarks/results
 
 Reads the tables of other benchmarks that hold both numbers of one run: where the half-maps' FSC
-falls to 0.143, and where that of the map with the truth falls to 0.5, neither masked. A half-map
+falls to 0.143, and where that of the map with the truth falls to 0.5, neither masked. Where a table
+also says how far held-out images support the maps, the coarser of both counts, which is what a run
+quotes. A half-map
 FSC of 0.143 means 0.5 with the truth for the mean of both half-maps, if the half-sets are
 independent. Counted are runs by the present code, of a molecule that is known, whose verdict lets
 them quote a resolution: of how many is that of the half-maps finer by more than one Fourier shell
@@ -64,7 +66,7 @@ class Source:
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-HALF, TRUTH = "half_map_0.143_A", "truth_fsc_0.5_A"
+HALF, TRUTH, HELD_OUT = "half_map_0.143_A", "truth_fsc_0.5_A", "held_out_A"
 _CELL = ("snr_dB", "images", "seed", "method")
 SOURCES = (
     Source(
@@ -163,6 +165,7 @@ class Run:
         box_size, pixel_size_A: of its maps.
         half_A, truth_A: where the FSC of the half-maps, and with the truth, falls to its threshold.
         kind: whether it is counted, and if not, why.
+        held_out_A: to what held-out images support the maps; 0 if it was not measured.
     """
 
     set_name: str
@@ -172,12 +175,18 @@ class Run:
     half_A: float
     truth_A: float
     kind: str
+    held_out_A: float = 0.0
+
+    @property
+    def quoted_A(self) -> float:
+        """The resolution that the run quotes."""
+        return max(self.half_A, self.held_out_A)
 
     @property
     def shells_finer(self) -> float:
-        """By how many shells the half-maps' resolution is finer than that with the truth."""
+        """By how many shells the quoted resolution is finer than that with the truth."""
         width_A = self.box_size * self.pixel_size_A
-        return width_A / self.half_A - width_A / self.truth_A
+        return width_A / self.quoted_A - width_A / self.truth_A
 
     @property
     def leaves_room(self) -> bool:
@@ -211,7 +220,10 @@ def runs_of(source: Source, rows: Iterable[Mapping[str, str]]) -> list[Run]:
         label = " ".join(row[name] for name in source.run if row[name])
         kind = UNQUOTED if unquoted else source.kind
         size, pixel_size_A = source.box_size, _pixel_size_A(source, row, line)
-        found.append(Run(source.set_name, label, size, pixel_size_A, half_A, truth_A, kind))
+        held_out_A = _length(row[HELD_OUT], source, line) if row.get(HELD_OUT) else 0.0
+        found.append(
+            Run(source.set_name, label, size, pixel_size_A, half_A, truth_A, kind, held_out_A)
+        )
     return found
 
 
@@ -237,18 +249,20 @@ def _length(text: str, source: Source, line: int) -> float:
 def table(runs: Sequence[Run]) -> str:
     """CSV, a row a run."""
     lines = [
-        "set,run,kind,box_size,pixel_size_A,half_map_0.143_A,truth_fsc_0.5_A,shells_finer,leaves_room"
+        "set,run,kind,box_size,pixel_size_A,half_map_0.143_A,held_out_A,truth_fsc_0.5_A,"
+        "shells_finer,leaves_room"
     ]
     for run in runs:
-        quoted = f"{run.half_A:.2f},{run.truth_A:.2f},{run.shells_finer:.2f},{run.leaves_room}"
+        held_out = f"{run.held_out_A:.2f}" if run.held_out_A else ""
+        values = f"{run.half_A:.2f},{held_out},{run.truth_A:.2f},{run.shells_finer:.2f}"
         name = run.set_name.replace(",", ":")
         box = f"{run.box_size},{run.pixel_size_A:g}"
-        lines.append(f"{name},{run.label},{run.kind},{box},{quoted}")
+        lines.append(f"{name},{run.label},{run.kind},{box},{values},{run.leaves_room}")
     return "\n".join(lines) + "\n"
 
 
 def plot(path: Path, runs: Sequence[Run]) -> None:
-    """Shells by which half-maps are finer than the truth, over the truth's resolution."""
+    """Shells by which quoted resolutions are finer than the truth, over the truth's resolution."""
     figure = Figure(figsize=(9.4, 5.4), dpi=160, layout="constrained")
     axis = figure.subplots()
     names = dict.fromkeys(run.set_name for run in runs)
@@ -282,7 +296,7 @@ def plot(path: Path, runs: Sequence[Run]) -> None:
     axis.set_xticks(ticks, labels=[str(tick) for tick in ticks])
     axis.minorticks_off()
     axis.set_xlabel("resolution with the truth, FSC 0.5 (Å)")
-    axis.set_ylabel("half-map resolution, FSC 0.143:\nfiner than that by … Fourier shells")
+    axis.set_ylabel("resolution that the run quotes:\nfiner than that by … Fourier shells")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     save_figure(path, figure)

@@ -20,7 +20,6 @@ import cryogan as cg
 from cryogan.benchmark.cost import Clock
 from cryogan.benchmark.rows import append_row, read_rows
 from cryogan.objectives.adversarial.config import Stage
-from cryogan.run.contents import read_run_contents
 
 BOX, IMAGES = 32, 1000
 PIXELS_A = {
@@ -75,12 +74,13 @@ def measured(case: Case, datadir: Path) -> Row:
             seed=case.seed,
             device="cpu",
         )
-        verdict = read_run_contents(found.folder).summary["verdict"]["word"]
+        verdict, held_out_A = found.verdict, found.held_out_resolution_A
         crossings_A = found.half_map_crossings_A
         compared = cg.evaluate(found, truth=Path(folder) / "set" / "truth" / "map.mrc")
     row = dict(zip(("molecule", "snr_dB", "seed", "objective"), case.key, strict=True))
     row |= {"pixel_size_A": f"{PIXELS_A[case.molecule]:g}", "verdict": verdict}
     row |= {f"{name}_A": f"{value:.2f}" for name, value in crossings_A.items()}
+    row["held_out_A"] = f"{held_out_A:.2f}" if held_out_A else ""
     row |= {
         f"truth_fsc_{level:g}_A": f"{compared.resolution_A(level):.2f}" for level in (0.5, 0.143)
     }

@@ -117,6 +117,8 @@ def measured(case: Case, options: dict[str, Any]) -> Row:
     for name in ("gain", "z_of_images", "z_of_maps"):
         row |= {f"{name}_{half}": f"{evidence[name][half - 1]:.3f}" for half in (1, 2)}
     row |= {f"{name}_A": f"{value:.2f}" for name, value in found.half_map_crossings_A.items()}
+    held_out_A = contents.held_out_resolution_A
+    row["held_out_A"] = f"{held_out_A:.2f}" if held_out_A else ""
     row["truth_fsc_0.5_A"] = ""
     if truth is not None:
         row["truth_fsc_0.5_A"] = f"{cg.evaluate(found, truth=truth).resolution_A(0.5):.2f}"

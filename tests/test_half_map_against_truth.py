@@ -28,6 +28,15 @@ def test_more_than_one_shell_is_too_fine(benchmark: ModuleType) -> None:
     assert benchmark.too_fine(runs(benchmark, (10.0, 200 / 19))) == []  # one shell
 
 
+def test_what_held_out_images_do_not_support_is_not_quoted(benchmark: ModuleType) -> None:
+    source = benchmark.Source("t", "set", 80, 2.5, "half", "truth", ("seed",))
+    row = {"half": "10", "truth": "20", "seed": "3"}
+    rows = [row | {"held_out_A": value} for value in ("", "5", "19")]
+    found = benchmark.runs_of(source, rows)
+    assert [run.quoted_A for run in found] == [10.0, 10.0, 19.0]
+    assert benchmark.too_fine(found) == found[:2]
+
+
 def test_near_the_nyquist_limit_nothing_can_be_too_fine(benchmark: ModuleType) -> None:
     found = runs(benchmark, (5.0, 5.0), (5.0, 200 / 39), (5.0, 200 / 38.9))
     assert [run.leaves_room for run in found] == [False, False, True]

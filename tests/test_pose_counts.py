@@ -13,6 +13,7 @@ from cryogan.objectives.likelihood.pose_search import (
     Cells,
     log_marginal_likelihood,
     log_marginal_likelihood_of_all,
+    log_marginal_likelihood_refined,
     poses_searched,
     search,
 )
@@ -183,3 +184,44 @@ def test_contrasts_are_factors_of_the_map(generator: torch.Generator) -> None:
     expected = log_marginal_likelihood_of_all(seen, weaker, [level])[0]
     torch.testing.assert_close(found[1], expected, atol=1e-4, rtol=1e-4)
     assert bool(((found[0] - found[1]).abs() > 1e-2).any())
+
+
+def images_of_a_molecule(
+    levels: list[Level], contrast: float, generator: torch.Generator
+) -> tuple[Observations, list[Reference]]:
+    """Four noisy slices of a molecule, weak or strong."""
+    band = harmonics(13)
+    molecule = gaussian_density(CENTRES_PX, box_size=BOX, pixel_size_A=1.0, sigma_A=1.5)
+    references = [reference(volume_spectrum(molecule, 2.0), band, level) for level in levels]
+    plane, _ = references[-1].take(torch.tensor([5, 700, 1400, 2000]))
+    noise = torch.randn(4, len(band.order), dtype=torch.complex64, generator=generator)
+    b = contrast * band.ring_weight.expand(4, -1).clone()
+    a = contrast * plane * band.weight + (contrast * band.weight).sqrt() * noise
+    return Observations(a, b), references
+
+
+@pytest.mark.parametrize("contrast", [3.0, 100.0, 3000.0])
+def test_the_refined_likelihood_leaves_no_pose_out(
+    contrast: float, generator: torch.Generator
+) -> None:
+    """Held against a search that hands on every pose that counts."""
+    levels = levels_for(harmonics(13), BOX / 2, 0.0)
+    assert len(levels) == 2
+    seen, references = images_of_a_molecule(levels, contrast, generator)
+    seen = seen[:1]
+    every = [replace(level, keep=10**6, most=0) for level in levels]
+    expected = log_marginal_likelihood(search(seen, references, every), every)
+    found = log_marginal_likelihood_refined(seen, references, levels)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.01)
+
+
+@pytest.mark.parametrize("contrast", [3.0, 3000.0])
+def test_the_refined_likelihood_with_shifts(contrast: float, generator: torch.Generator) -> None:
+    """Of weak images that of the coarse grids, of strong ones that of the few poses they tell."""
+    levels = levels_for(harmonics(13), BOX / 2, 3.0, shift_sd_px=1.0)
+    seen, references = images_of_a_molecule(levels, contrast, generator)
+    found = log_marginal_likelihood_refined(seen, references, levels)
+    kept = log_marginal_likelihood(search(seen, references, levels), levels)
+    coarse = log_marginal_likelihood_of_all(seen, references, levels)[0]
+    expected = coarse if contrast < 10.0 else kept
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.01)

@@ -120,7 +120,7 @@ def test_the_run_folder_holds_everything(finished):
     claims = {"local_resolution.mrc", "directional_fsc.csv", "guinier.csv"}
     assert (claims <= names) is found
     assert ("directions" in summary) is found
-    assert ("held_out_resolution_A" in summary) is found
+    assert ("held_out_resolution_A" in summary) is (found and "verdict" in summary)
     assert summary.get("retries", 0) == 0  # the watchdog leaves what is in order alone
     contents = cg.read_run(finished)
     assert (contents.quoted_resolution_A is not None) is found

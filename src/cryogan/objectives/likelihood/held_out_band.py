@@ -24,7 +24,7 @@ from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.observations import Observations
-from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood, search
+from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood_refined
 from cryogan.objectives.likelihood.posterior import References, references_of
 from cryogan.physics.imaging import rescale_volume
 
@@ -97,8 +97,8 @@ class HeldOutBand:
             b=torch.where(within, seen.b, 0.0),
         )
         levels = self.references.levels
-        cells = search(limited, self.references.references[0], levels)
-        return float(log_marginal_likelihood(cells, levels).mean())
+        slices = self.references.references[0]
+        return float(log_marginal_likelihood_refined(limited, slices, levels).mean())
 
 
 def with_power(volume: Tensor, power: Tensor) -> Tensor:

@@ -214,6 +214,41 @@ def log_marginal_likelihood_of_all(
     return torch.cat(found, dim=1)
 
 
+def log_marginal_likelihood_refined(
+    observations: Observations,
+    references: Sequence[Reference],
+    levels: Sequence[Level],
+    chunk: int = SEARCHED_TOGETHER,
+) -> Tensor:
+    """(n,) as `log_marginal_likelihood_of_all`, with promising poses on all levels.
+
+    Poses that `search` hands on from the first level of orientations count on the finest level,
+    all others where they are. Only what is left out between those levels does not count.
+
+    Args:
+        observations, references, levels, chunk: as for `search`.
+    """
+    exhaustive = _exhaustive(references, levels)
+    level = exhaustive[-1].level
+    if len(levels) == 1:
+        return log_marginal_likelihood_of_all(observations, references, levels)[0]
+    prior = level.log_prior_of_shifts(levels[0].shifts_px(observations.a.device))
+    found = []
+    for start in range(0, len(observations), chunk):
+        part = observations[start : start + chunk]
+        whole = log_marginal_likelihood_of_all(part, references, levels, chunk=chunk)[0]
+        scores = _everywhere(part, exhaustive)
+        poses = len(scores.psi) * float(level.views.relative(scores.direction, level.nside).sum())
+        cells = Cells(*scores.best(max(level.keep, level.most)))
+        keep = level.keep if len(exhaustive) == 1 else _SHIFTED[level.nside]
+        cells = cells.promising(keep, min(level.most, _REFINED), level.complete)
+        coarse = torch.logsumexp(cells.score, dim=1) - math.log(poses) - torch.logsumexp(prior, 0)
+        rest = whole + torch.log1p(-(coarse - whole).exp().clamp_max(1.0 - 1e-6))
+        fine = log_marginal_likelihood(search(part, references, levels, chunk), levels)
+        found.append(torch.logaddexp(rest, fine))
+    return torch.cat(found)
+
+
 def _over_orientations(scores: Scores, level: Level, contrasts: Sequence[float]) -> Tensor:
     """(c, n, S) log of the mean likelihood over all orientations, and log-prior, at each shift."""
     shape = len(scores.psi), *scores.power.shape
