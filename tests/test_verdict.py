@@ -75,6 +75,17 @@ def test_the_weaker_half_set_decides(gains, agreed_A, word):
     assert weigh(first, second, 200.0, agreed_A).word == word
 
 
+@pytest.mark.parametrize(
+    ("gain", "word"),
+    [(0.12, "no structure"), (0.2, "doubtful"), (0.26, "structure found")],
+)
+def test_random_maps_must_explain_less_by_more_than_they_differ(gain, word):
+    """Images gain by 17 standard deviations or more; maps by 1.5, 2.5 and 3.3 of their own."""
+    found = held(gain, spread=0.1)
+    assert found.z_of_images > 15
+    assert weigh(found, found, 200.0, 20.0).word == word
+
+
 @pytest.fixture(scope="module")
 def particles() -> Particles:
     generator = torch.Generator().manual_seed(5)

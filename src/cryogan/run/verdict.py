@@ -24,7 +24,8 @@ from cryogan.physics.noise import NoiseModel
 from cryogan.randomness import generator_for
 from cryogan.run.contents import DOUBTFUL, NOTHING, STRUCTURE
 
-_CLEAR, _FAINT = 5.0, 3.0  # standard deviations
+_CLEAR, _FAINT = 5.0, 3.0  # standard deviations, from image to image
+_CLEAR_OF_MAPS, _FAINT_OF_MAPS = 3.0, 2.0  # from map to map: of eight, in both half-sets
 _FEWEST_RINGS, _MOST_RINGS = 5, 16
 _OUTLINE = 2.0  # shells that maps of random phases share with the map
 _LEAST_GAIN = 1.0  # of an image; of noise, less than 0.1
@@ -111,17 +112,17 @@ def weigh(first: HeldOut, second: HeldOut, width_A: float, agreed_A: float) -> V
     gain = first.gain, second.gain
     z_of_images = first.z_of_images, second.z_of_images
     z_of_maps = first.z_of_maps, second.z_of_maps
-    weakest = min(*z_of_images, *z_of_maps)
+    of_images, of_maps = min(z_of_images), min(z_of_maps)
     agree = width_A / agreed_A > _FEWEST_SHELLS
     least = float(f"{min(gain):.2g}")
     said = (
         f"held-out images gain {least:,g} in log-likelihood by the map of the other half-set "
         "over noise alone, maps of random phases beyond its outline and its spherical average "
-        f"({weakest:.1f} standard deviations)"
+        f"({of_images:.1f} standard deviations from image to image, {of_maps:.1f} from map to map)"
     )
-    if weakest < _FAINT and (min(gain) < _LEAST_GAIN or min(z_of_images) < _FAINT):
+    if of_images < _FAINT or (of_maps < _FAINT_OF_MAPS and min(gain) < _LEAST_GAIN):
         word, reason = NOTHING, said
-    elif weakest < _CLEAR:
+    elif of_images < _CLEAR or of_maps < _CLEAR_OF_MAPS:
         word = DOUBTFUL
         reason = f"{said}; give more images or more iterations, or another seed"
     elif not agree:
