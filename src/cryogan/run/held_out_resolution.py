@@ -1,5 +1,6 @@
 """The resolution of a run that its held-out images support (docs/validation.md)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -49,7 +50,7 @@ def held_out_resolution_A(
     crossings_A = [resolution_A(curve, 0.143, maps.pixel_size_A) for curve in curves]
     finest = (half_sets[0].box_size // 2 - 1) / padded.share
     first = round(_FEWEST_SHELLS / padded.share)
-    last = max(first, int(min(width_A / min(crossings_A), finest)))
+    last = max(first, int(min(math.ceil(width_A / min(crossings_A)), finest)))
     fsc = padded.shells(maps.fsc.float().nan_to_num(0.0).clamp(0.0, 1.0))
     bands = []
     for number, half_map in enumerate((maps.half1, maps.half2)):
