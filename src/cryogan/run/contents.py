@@ -391,3 +391,8 @@ def _read_arrays(path: Path, dimensions: dict[str, int]) -> dict[str, FloatArray
                 f"{dimensions[name]}; delete the file or resume the run."
             )
     return arrays
+
+
+def run_name(folder: Path) -> str:
+    """A run in few words: its folder, and the one that holds it."""
+    return "/".join(folder.resolve().parts[-2:])
