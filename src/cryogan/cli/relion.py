@@ -4,7 +4,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -28,10 +27,12 @@ MAPS = {
 }
 """File of a run → its name in the job's folder, and what it is to RELION."""
 
+ABORT_EVERY_S = 2.0
+"""Seconds between looks for the request to abort."""
+
 RUN = "cryogan"  # the run folder inside the job's
 
 _OTHER_INPUTS = ("--in_movies", "--in_mics", "--in_coords")
-_OWN = ("--o", "--in_parts", "--in_mask", "--in_3dref", "--j", "--pipeline_control")
 _INTERRUPTED = "interrupted; continue the job, and the run goes on"
 _SHARED = ("ind", "first", "device")
 """Options of `reconstruct` that `assign` is given too; it takes the others from the run."""
@@ -49,7 +50,7 @@ def make_parser() -> CommandParser:
         "are written, without poses, and no job goes on from them. "
         "Run again, it goes on. Exit code: 0 success, otherwise that of cryogan reconstruct.",
         "cryogan relion --o External/job003/ --in_parts Extract/job002/particles.star --sym D2",
-        (*_OWN[:5], "--overwrite"),
+        ("--o", "--in_parts", "--in_mask", "--in_3dref", "--j", "--overwrite"),
     )
     add = parser.add_argument
     add("--o", type=str, metavar="FOLDER", help="the job's folder")
@@ -71,8 +72,9 @@ def make_parser() -> CommandParser:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command; RELION's markers tell how it has ended, whatever happens."""
-    own, passed_on = _told_apart(arguments)
-    options = make_parser().given(own)
+    parser = make_parser()
+    own, passed_on = parser.told_apart(arguments)
+    options = parser.given(own)
     if options.get("o") is None or options.get("in_parts") is None:
         raise InputError(
             "cryogan relion needs the job's folder (--o) and a particle file (--in_parts), as "
@@ -84,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         jobs.clear_markers(folder)
     try:
         work = _work(options, passed_on, folder)
-        with stopped_when(lambda: jobs.is_to_abort(folder)):
+        with stopped_when(lambda: jobs.is_to_abort(folder), ABORT_EVERY_S):
             code = work()
     except KeyboardInterrupt:
         _end(folder, jobs.ABORTED, _INTERRUPTED)
@@ -93,23 +95,6 @@ def run(arguments: Sequence[str]) -> int:
         _end(folder, jobs.FAILURE, " ".join(str(error).split()) or type(error).__name__)
         raise
     return _ended(folder, code, poses_only=options.get("in_3dref") is not None)
-
-
-def _told_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments of this command, and those that are passed on."""
-    own: list[str] = []
-    passed_on: list[str] = []
-    flags = ("-h", "--help", "--help-all", "--overwrite")
-    words = iter(arguments)
-    for word in words:
-        name, given, _ = word.partition("=")
-        if name in flags:
-            own.append(word)
-        elif name in (*_OWN, *_OTHER_INPUTS):
-            own += [word] if given else [word, *islice(words, 1)]
-        else:
-            passed_on.append(word)
-    return own, passed_on
 
 
 def _refuse_foreign(options: Namespace, folder: Path) -> None:

@@ -6,15 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_EVERY_S = 2.0
-
 
 @contextmanager
-def stopped_when(asked: Callable[[], bool], every_s: float = _EVERY_S) -> Iterator[None]:
+def stopped_when(asked: Callable[[], bool], every_s: float) -> Iterator[None]:
     """Send this process SIGTERM, on which runs save their work, as soon as `asked` says so.
 
     Args:
-        asked: called every few seconds, from a thread of its own; must not raise.
+        asked: called again and again, from a thread of its own; must not raise.
         every_s: seconds between calls.
     """
     over = threading.Event()
