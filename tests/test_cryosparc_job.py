@@ -14,6 +14,7 @@ from cryogan.cli import main
 from cryogan.io import cryosparc
 from cryogan.io.cryosparc.poses import ALIGNMENT_FIELDS
 from cryogan.io.mrc import read_map, write_map, write_stack
+from cryogan.io.particle_files import read_particles as read_any
 from cryogan.io.relion import read_particles
 from cryogan.particles import Pose
 from cryogan.physics.rotations import random_rotations
@@ -238,13 +239,11 @@ def run_code(monkeypatch: pytest.MonkeyPatch, server: Server) -> list[int]:
     def reconstruct(arguments: list[str]) -> int:
         star, output = arguments[0], Path(arguments[2])
         project_dir = arguments[arguments.index("--datadir") + 1]
-        read = cryosparc.read_particles(star, datadir=project_dir, sign="bright")
-        assert torch.equal(
-            read.stack.read(torch.arange(COUNT)),
-            read_particles(server.folder / "particles.star", sign="bright").stack.read(
-                torch.arange(COUNT)
-            ),
-        )
+        read = read_any(star, datadir=project_dir, sign="bright")
+        known = read_particles(server.folder / "particles.star", sign="bright")
+        rows = torch.arange(COUNT)
+        assert torch.equal(read.stack.read(rows), known.stack.read(rows))
+        assert torch.equal(read.ctf.defocus_u_A, known.ctf.defocus_u_A)
         output.mkdir()
         for name in ("map", "half1", "half2", "mask"):
             write_map(output / f"{name}.mrc", torch.rand(8, 8, 8), 2.0)

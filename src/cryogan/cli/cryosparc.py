@@ -14,7 +14,7 @@ from cryogan.cli.stopping import stopped_when
 from cryogan.errors import InputError
 
 _INSTALL = (
-    "cryogan cryosparc needs cryosparc-tools; install it with pip install 'cryogan[cryosparc]', or "
+    "There is no cryosparc-tools here; install it with pip install 'cryogan[cryosparc]', or "
     "pip install cryosparc-tools~=5.0.0 with the first two numbers of your CryoSPARC's version."
 )
 ASK_EVERY_S = 30.0

@@ -17,7 +17,7 @@ from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit
 from cryogan.run.checkpoint import RESULT, load_arrays
-from cryogan.run.contents import CROSSINGS, NOTHING, run_name
+from cryogan.run.contents import CROSSINGS, NOTHING, in_words
 from cryogan.run.goodness_of_fit import write_goodness_of_fit
 from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
@@ -53,10 +53,12 @@ def write_results(
         InputError: a file cannot be written.
     """
     pixel_size_A = maps.pixel_size_A
-    run = run_name(folder)
-    write_map(folder / "half1.mrc", maps.half1, pixel_size_A, f"half-map 1 of {run}")
-    write_map(folder / "half2.mrc", maps.half2, pixel_size_A, f"half-map 2 of {run}")
-    write_map(folder / "map.mrc", maps.average, pixel_size_A, f"map of {run}")
+    for name, what, volume in (
+        ("half1", "half-map 1", maps.half1),
+        ("half2", "half-map 2", maps.half2),
+        ("map", "map", maps.average),
+    ):
+        write_map(folder / f"{name}.mrc", volume, pixel_size_A, in_words(folder, what))
     curves = {"half_map": maps.fsc, "half_map_masked": maps.fsc_masked}
     write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
     structure = verdict is None or verdict.word != NOTHING

@@ -17,7 +17,7 @@ from cryogan.evaluation.uncertainty import uncertainty
 from cryogan.io.mrc import write_map
 from cryogan.io.tables import write_columns
 from cryogan.objectives.base import Maps
-from cryogan.run.contents import run_name
+from cryogan.run.contents import in_words
 
 _BINS = 24
 
@@ -36,10 +36,8 @@ def write_validation(folder: Path, maps: Maps, *, structure: bool) -> dict[str, 
     Raises:
         InputError: a file cannot be written.
     """
-    run = run_name(folder)
-    write_map(folder / "mask.mrc", maps.mask, maps.pixel_size_A, f"mask of {run}")
-    deviation = uncertainty(maps.half1, maps.half2)
-    write_map(folder / "uncertainty.mrc", deviation, maps.pixel_size_A, f"uncertainty of {run}")
+    for name, volume in (("mask", maps.mask), ("uncertainty", uncertainty(maps.half1, maps.half2))):
+        write_map(folder / f"{name}.mrc", volume, maps.pixel_size_A, in_words(folder, name))
     if not structure:
         return {}
     resolved_A = resolution_A(maps.fsc_masked, 0.143, maps.pixel_size_A, maps.mask.shape[-1])
@@ -77,7 +75,7 @@ def _local_resolution(folder: Path, maps: Maps, resolved_A: float) -> dict[str, 
         window=window,
         band_end_A=size * maps.pixel_size_A / _last_shell(maps),
     )
-    what = f"local resolution (A) of {run_name(folder)}"
+    what = in_words(folder, "local resolution (A)")
     write_map(folder / "local_resolution.mrc", found, maps.pixel_size_A, what)
     inside = found[maps.mask > 0.5].double()
     low, middle, high = torch.quantile(_at_most(inside), torch.tensor([0.05, 0.5, 0.95]).double())
@@ -109,7 +107,7 @@ def _sharpening(folder: Path, maps: Maps, resolved_A: float) -> dict[str, Any]:
     if plot.b_factor_A2 is None:
         return {"b_factor_A2": None, "reason": plot.reason}
     sharp = sharpened(average, maps.fsc_masked, plot.b_factor_A2, maps.pixel_size_A, resolved_A)
-    what = f"sharpened map of {run_name(folder)}"
+    what = in_words(folder, "sharpened map")
     write_map(folder / "map_sharpened.mrc", sharp, maps.pixel_size_A, what)
     return {
         "b_factor_A2": round(plot.b_factor_A2, 2),

@@ -24,7 +24,7 @@ def write_map(path: Path | str, volume: Tensor, pixel_size_A: float, what: str =
         volume: the map.
         pixel_size_A: edge of a voxel.
         what: said in the header's second label after program and version, as far as its 80
-            characters go: "half-map 1 of betagal/run".
+            characters go: "half-map 1, likelihood, particles.star".
 
     Raises:
         InputError: the file cannot be written.
