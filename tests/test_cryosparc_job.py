@@ -12,6 +12,7 @@ import torch
 
 from cryogan.cli import main
 from cryogan.io import cryosparc
+from cryogan.io.cryosparc import external_job
 from cryogan.io.cryosparc.poses import ALIGNMENT_FIELDS
 from cryogan.io.mrc import read_map, write_map, write_stack
 from cryogan.io.particle_files import read_particles as read_any
@@ -395,6 +396,80 @@ def test_without_cryosparc_tools_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "cryosparc", None)
     assert main(ASK) == 2
     assert "pip install 'cryogan[cryosparc]'" in capsys.readouterr().err
+
+
+def test_cryosparc_tools_take_our_calls(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classes of cryosparc-tools, where it is installed, on a stand-in for its server."""
+    monkeypatch.delitem(sys.modules, "cryosparc")
+    monkeypatch.delitem(sys.modules, "cryosparc.tools")
+    controllers = pytest.importorskip("cryosparc.controllers.job")
+    tools_dataset = pytest.importorskip("cryosparc.dataset").Dataset
+    namespace = types.SimpleNamespace
+    stored: dict[str, Any] = {}
+    spec = namespace(type="snowflake", inputs=namespace(root={}), outputs=namespace(root={}))
+    model = namespace(project_uid="P1", uid="J9", spec=spec, status="running")
+    outputs = namespace(root={"particles": namespace(type="particle")})
+    source = namespace(spec=namespace(outputs=outputs))
+
+    def add_output(project: str, job: str, name: str, given: Any) -> Any:
+        assert {slot.dtype for slot in given.slots} <= DATATYPES[given.type]
+        spec.outputs.root[name] = given
+        return model
+
+    def add_input(project: str, job: str, name: str, given: Any) -> Any:
+        assert [slot.name for slot in given.slots] == ["blob", "ctf"]
+        spec.inputs.root[name] = given
+        return model
+
+    def fields(project: str, job: str, name: str, params: Any) -> list[Any]:
+        slots = spec.outputs.root[name].slots
+        return [
+            (f"{slot.name}/{field}", *kind) for slot in slots for field, *kind in FIELDS[slot.dtype]
+        ]
+
+    def load(project: str, job: str, name: str, slots: list[str]) -> Any:
+        return tools_dataset(
+            {n: c for n, c in server.particles.items() if n.partition("/")[0] in ("uid", *slots)}
+        )
+
+    def save(project: str, job: str, name: str, dataset: Any, version: int) -> Any:
+        stored[name] = dataset
+        return model
+
+    api = namespace(
+        jobs=namespace(
+            find_one=lambda project, job: source,
+            add_external_input=add_input,
+            add_external_output=add_output,
+            connect=lambda *arguments, **named: model,
+            load_input=load,
+            get_output_fields=fields,
+            save_output=save,
+        )
+    )
+    uploaded: dict[str, Path] = {}
+
+    def upload(project: str, target: Any, source: Path, overwrite: bool) -> None:
+        uploaded[str(target)] = source
+
+    job = controllers.ExternalJobController(namespace(api=api, upload=upload), model)
+    external_job.connect(job, "J1", "particles", half_sets=False)
+    assert spec.outputs.root["particles"].passthrough == "particles"
+    path = tmp_path / "particles.cs"
+    assert external_job.save_particles(job, path, half_sets=False) == COUNT
+    read = read_any(path, datadir=server.folder, sign="bright")
+    assert torch.equal(read.ctf.defocus_u_A, torch.tensor([1e4, 2e4, 3e4, 4e4]))
+    for name in ("map", "half1", "half2", "mask"):
+        write_map(tmp_path / f"{name}.mrc", torch.rand(8, 8, 8), 2.0)
+    external_job.save_results(job, tmp_path, server.folder / "all.cs")
+    assert set(uploaded) == {f"J9/{name}.mrc" for name in ("map", "half1", "half2", "mask")}
+    assert stored["volume"]["map_half_A/path"].tolist() == ["J9/half1.mrc"]
+    assert stored["mask"]["mask/shape"].tolist() == [[8, 8, 8]]
+    whole = np.load(server.folder / "all.cs")
+    assert np.array_equal(stored["particles"]["alignments3D/pose"], whole["alignments3D/pose"])
+    assert np.array_equal(stored["particles"]["uid"], whole["uid"])
 
 
 def test_without_a_login_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _refuse_foreign(options: Namespace, folder: Path) -> None:
     """Refuse a folder with the outputs of another program, before any marker is touched."""
-    names = [POSES, *(name for name, _ in MAPS.values())]
+    beside = [str(Path(POSES).with_suffix(suffix)) for suffix in (".cs", ".csg")]
+    names = [POSES, *beside, *(name for name, _ in MAPS.values())]
     require_outputs(options, [folder / name for name in names])
 
 
