@@ -226,10 +226,11 @@ def _ended(folder: Path, code: int, *, poses_only: bool) -> int:
 
 
 def _end(folder: Path, marker: str, what: str) -> None:
-    """Say how the job has ended, in the job's note too, and write the marker."""
+    """Say how the job has ended, in its note too, and write the marker, if its folder is there."""
+    if not folder.is_dir():
+        return
     ending = f"{marker.rpartition('_')[2].lower()}: {what}"
     print(f"RELION job: {ending}", flush=True)
-    if folder.is_dir():
-        with (folder / "note.txt").open("a") as note:
-            note.write(f" ++++ cryogan {cryogan.__version__}, {time.strftime('%c')}: {ending}\n")
-        jobs.write_marker(folder, marker)
+    with (folder / "note.txt").open("a") as note:
+        note.write(f" ++++ cryogan {cryogan.__version__}, {time.strftime('%c')}: {ending}\n")
+    jobs.write_marker(folder, marker)

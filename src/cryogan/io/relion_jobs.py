@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryogan.files import write_text
-from cryogan.io.star import write_star
 
 SUCCESS, FAILURE, ABORTED = (
     f"RELION_JOB_EXIT_{word}" for word in ("SUCCESS", "FAILURE", "ABORTED")
@@ -73,6 +72,8 @@ def write_nodes(folder: Path, nodes: Mapping[str, NodeKind]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
+    from cryogan.io.star import write_star  # NumPy, which markers do not need
+
     columns = {
         "rlnPipeLineNodeName": [(folder / name).as_posix() for name in nodes],
         "rlnPipeLineNodeType": [str(kind.number) for kind in nodes.values()],
