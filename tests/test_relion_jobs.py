@@ -287,6 +287,7 @@ def test_dark_images_are_told(calls: Calls, capsys: pytest.CaptureFixture[str]) 
         (("--sim", "D2"), "no option --sim"),
         (("-o", "elsewhere"), "leave it out"),
         (("--j", "0"), "1 or more threads"),
+        (("--j", "many"), "1 or more threads"),
         (("--in_mask", "none.mrc"), "There is no file none.mrc"),
         (("--in_3dref", "particles.star", "--in_mask", "particles.star"), "need no mask"),
     ],
@@ -339,6 +340,8 @@ def test_jobs_of_other_programs_are_left_alone(
     assert relion_job() == 2
     assert "run_data.star is there already" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in JOB.iterdir()} == before
+    assert relion_job("--overwrite") == 0
+    assert "--overwrite" in calls["assign"]
 
 
 def test_the_input_may_not_be_the_output(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:

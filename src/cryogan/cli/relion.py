@@ -62,7 +62,7 @@ def make_parser() -> CommandParser:
         metavar="FILE",
         help="assign poses against this map (cryogan assign --reference), and reconstruct none",
     )
-    add("--j", type=int, metavar="N", help="threads (default: OMP_NUM_THREADS, or all cores)")
+    add("--j", type=str, metavar="N", help="threads (default: OMP_NUM_THREADS, or all cores)")
     add("--pipeline_control", type=str, help="RELION may add this; of no effect")
     for name in _OTHER_INPUTS:
         add(name, type=str, help="refused: particles are needed")
@@ -125,10 +125,10 @@ def _work(options: Namespace, passed_on: list[str], folder: Path) -> Callable[[]
     particles = str(require_file(options.in_parts))
     threads = options.get("j")
     if threads is not None:
-        if threads < 1:
+        if not threads.isdecimal() or int(threads) < 1:
             raise InputError(f"--j is {threads}; give 1 or more threads.")
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    poses = str(folder / POSES)
+        os.environ["OMP_NUM_THREADS"] = threads
+    poses = ["-o", str(folder / POSES), *(["--overwrite"] if options.overwrite else [])]
     reference = options.get("in_3dref")
     if reference is not None:
         require_file(reference)
@@ -137,7 +137,7 @@ def _work(options: Namespace, passed_on: list[str], folder: Path) -> Callable[[]
                 "Poses against a reference map need no mask; leave one of the job's inputs empty."
             )
         _make(folder)
-        return lambda: _assign([particles, "--reference", reference, "-o", poses, *passed_on])
+        return lambda: _assign([particles, "--reference", reference, *poses, *passed_on])
     if options.get("in_mask") is not None:
         require_file(options.in_mask)
         passed_on = ["--mask", options.in_mask, *passed_on]
@@ -159,7 +159,7 @@ def _work(options: Namespace, passed_on: list[str], folder: Path) -> Callable[[]
             _copy_maps(folder)
         if code not in (0, exit_codes.BY_VERDICT["doubtful"]):
             return code
-        return _assign([particles, run_folder, "-o", poses, *shared]) or code
+        return _assign([particles, run_folder, *poses, *shared]) or code
 
     return work
 
