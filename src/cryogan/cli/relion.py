@@ -128,7 +128,7 @@ def _work(options: Namespace, passed_on: list[str], folder: Path) -> Callable[[]
         if not threads.isdecimal() or int(threads) < 1:
             raise InputError(f"--j is {threads}; give 1 or more threads.")
         os.environ["OMP_NUM_THREADS"] = threads
-    poses = ["-o", str(folder / POSES), *(["--overwrite"] if options.overwrite else [])]
+    poses = ["-o", str(folder / POSES), *(["--overwrite"] if options.get("overwrite") else [])]
     reference = options.get("in_3dref")
     if reference is not None:
         require_file(reference)
