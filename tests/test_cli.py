@@ -38,6 +38,9 @@ POSITIONALS = {
     "benchmark": ["table1"],
     "demo": [],
     "volumes": ["run"],
+    "flip": ["map.mrc"],
+    "relion": [],
+    "cryosparc": [],
 }
 
 

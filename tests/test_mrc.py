@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import cryogan
 from cryogan.errors import InputError
 from cryogan.io.mrc import MrcStack, StackWriter, read_map, write_map, write_stack
 from relion_programs import relion
@@ -210,3 +211,21 @@ def test_maps_of_other_programs(shared_data: Path) -> None:
     with mrcfile.open(shared_data / "empiar-10017/reference_map.mrc") as mrc:
         np.testing.assert_array_equal(reference.volume.numpy(), mrc.data)
     assert reference.pixel_size_A == pytest.approx(3.54)
+
+
+def test_labels_say_program_version_and_content(tmp_path: Path) -> None:
+    """As mrcfile reads them; too long or not ASCII does no harm."""
+    path = tmp_path / "map.mrc"
+    for what, said in (
+        ("", f"cryogan {cryogan.__version__}"),
+        ("half-map 1", f"cryogan {cryogan.__version__}: half-map 1"),
+        ("Å\n" + 90 * "x", f"cryogan {cryogan.__version__}: ? x"),
+    ):
+        write_map(path, torch.zeros(4, 4, 4), 1.0, what)
+        with mrcfile.open(path) as file:
+            labels = file.get_labels()
+        assert len(labels) == 2
+        assert labels[1].startswith(said)
+        assert len(labels[1]) <= 80
+        assert read_map(path).pixel_size_A == 1.0
+    assert mrcfile.validate(str(path))

@@ -101,6 +101,7 @@ def test_the_run_folder_holds_everything(finished):
         "mask.mrc",
         "uncertainty.mrc",
         "report.html",
+        "view.cxc",
     }
     for name in ("map.mrc", "half1.mrc", "half2.mrc"):
         with mrcfile.open(finished / name) as file:

@@ -28,10 +28,13 @@ COMMANDS = {
     "simulate": "particle images of a known structure: your molecule's, or the papers' data sets",
     "evaluate": "compare a map with a known structure",
     "symmetry": "the point group of a map, its axes, and the evidence",
+    "flip": "the other hand of a map or run, and of its poses",
     "report": "write the report of a run folder again, or compare runs on one page",
     "status": "how far runs are, and what their folders hold",
     "clean": "remove what killed processes have left in run folders",
     "benchmark": "the published tables made anew, ours beside the published numbers",
+    "relion": "reconstruct and assign poses as an External job of RELION",
+    "cryosparc": "reconstruct and assign poses as an External job of cryoSPARC",
     "demo": "simulate, reconstruct and evaluate a made-up protein",
 }
 

@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -107,6 +108,23 @@ class CommandParser(ArgumentParser):
         except (ArgumentError, OverflowError) as error:
             raise InputError(self._sentence(str(error))) from error
         return found
+
+    def told_apart(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Arguments of this command, and all others, which it passes on to another one."""
+        options = self._options()
+        own: list[str] = []
+        passed_on: list[str] = []
+        words = iter(arguments)
+        for word in words:
+            name, given, _ = word.partition("=")
+            if name in ("-h", "--help", "--help-all"):
+                own.append(word)
+            elif name in options:
+                takes_value = not given and self._find(name).nargs != 0
+                own += [word, *islice(words, 1 if takes_value else 0)]
+            else:
+                passed_on.append(word)
+        return own, passed_on
 
     def help_text(self, everything: bool) -> str:
         """The short or the whole help."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, get_args
 
+from jsonargparse import Namespace
+
 from cryogan.cli import exit_codes
 from cryogan.cli.options import (
     add_assumptions,
@@ -100,9 +102,18 @@ def add_settings(
     parser.set_defaults({f"adversarial.{name}": value for name, value in defaults.items()})
 
 
+def options_of(arguments: Sequence[str]) -> Namespace:
+    """What the arguments and their configuration files say.
+
+    Raises:
+        InputError: an option is unknown or cannot be understood.
+    """
+    return make_parser(*_preset_and_model(arguments)).given(arguments)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command; its exit code tells the verdict (`exit_codes`)."""
-    options = make_parser(*_preset_and_model(arguments)).given(arguments)
+    options = options_of(arguments)
     if options.get("output") is None:
         raise InputError("cryogan reconstruct needs an output folder; give it with -o.")
     assumptions = assumptions_of(options)

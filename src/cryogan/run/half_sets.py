@@ -242,6 +242,12 @@ def has_other_contrast(particles: Particles, record: RunRecord) -> bool:
     return bool(len(differ) and differ.mean() > 0.5)
 
 
+def are_dark(folder: Path) -> bool:
+    """Whether the protein is dark in most images of a run, as they are on disk."""
+    columns = _columns(folder)
+    return "sign" in columns and bool((columns["sign"] < 0).mean() > 0.5)
+
+
 def inverted(particles: Particles, record: RunRecord) -> Particles:
     """The particles with the other contrast."""
     source = particles.source

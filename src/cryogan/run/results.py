@@ -17,10 +17,11 @@ from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit
 from cryogan.run.checkpoint import RESULT, load_arrays
-from cryogan.run.contents import CROSSINGS, NOTHING
+from cryogan.run.contents import CROSSINGS, NOTHING, in_words
 from cryogan.run.goodness_of_fit import write_goodness_of_fit
 from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
+from cryogan.run.view_script import write_view
 from cryogan.run.views import write_view_density
 from cryogan.run.worker import Job
 from cryogan.simulation.prepared import one_thread
@@ -54,9 +55,12 @@ def write_results(
         InputError: a file cannot be written.
     """
     pixel_size_A = maps.pixel_size_A
-    write_map(folder / "half1.mrc", maps.half1, pixel_size_A)
-    write_map(folder / "half2.mrc", maps.half2, pixel_size_A)
-    write_map(folder / "map.mrc", maps.average, pixel_size_A)
+    for name, what, volume in (
+        ("half1", "half-map 1", maps.half1),
+        ("half2", "half-map 2", maps.half2),
+        ("map", "map", maps.average),
+    ):
+        write_map(folder / f"{name}.mrc", volume, pixel_size_A, in_words(folder, what))
     curves = {"half_map": maps.fsc, "half_map_masked": maps.fsc_masked}
     write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
     structure = verdict is None or verdict.word != NOTHING
@@ -86,6 +90,7 @@ def write_results(
         summary["views"] = write_view_density(folder, outcomes[0]["view_density"])
     if fit is not None:
         summary["goodness_of_fit"] = write_goodness_of_fit(folder, *fit)
+    write_view(folder, maps.average, maps.mask)
     if maps.conformations is not None and maps.halves is not None:
         is_path = jobs[0].objective.config.assumptions.latent_space.is_path
         write_conformations(folder / "conformations", maps.conformations, path=is_path)

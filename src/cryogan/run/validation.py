@@ -17,6 +17,7 @@ from cryogan.evaluation.uncertainty import uncertainty
 from cryogan.io.mrc import write_map
 from cryogan.io.tables import write_columns
 from cryogan.objectives.base import Maps
+from cryogan.run.contents import in_words
 
 _BINS = 24
 
@@ -35,8 +36,8 @@ def write_validation(folder: Path, maps: Maps, *, structure: bool) -> dict[str, 
     Raises:
         InputError: a file cannot be written.
     """
-    write_map(folder / "mask.mrc", maps.mask, maps.pixel_size_A)
-    write_map(folder / "uncertainty.mrc", uncertainty(maps.half1, maps.half2), maps.pixel_size_A)
+    for name, volume in (("mask", maps.mask), ("uncertainty", uncertainty(maps.half1, maps.half2))):
+        write_map(folder / f"{name}.mrc", volume, maps.pixel_size_A, in_words(folder, name))
     if not structure:
         return {}
     resolved_A = resolution_A(maps.fsc_masked, 0.143, maps.pixel_size_A, maps.mask.shape[-1])
@@ -74,7 +75,8 @@ def _local_resolution(folder: Path, maps: Maps, resolved_A: float) -> dict[str, 
         window=window,
         band_end_A=size * maps.pixel_size_A / _last_shell(maps),
     )
-    write_map(folder / "local_resolution.mrc", found, maps.pixel_size_A)
+    what = in_words(folder, "local resolution (A)")
+    write_map(folder / "local_resolution.mrc", found, maps.pixel_size_A, what)
     inside = found[maps.mask > 0.5].double()
     low, middle, high = torch.quantile(_at_most(inside), torch.tensor([0.05, 0.5, 0.95]).double())
     finest, coarsest = float(inside.min()), float(inside.max())
@@ -105,7 +107,8 @@ def _sharpening(folder: Path, maps: Maps, resolved_A: float) -> dict[str, Any]:
     if plot.b_factor_A2 is None:
         return {"b_factor_A2": None, "reason": plot.reason}
     sharp = sharpened(average, maps.fsc_masked, plot.b_factor_A2, maps.pixel_size_A, resolved_A)
-    write_map(folder / "map_sharpened.mrc", sharp, maps.pixel_size_A)
+    what = in_words(folder, "sharpened map")
+    write_map(folder / "map_sharpened.mrc", sharp, maps.pixel_size_A, what)
     return {
         "b_factor_A2": round(plot.b_factor_A2, 2),
         "fit_from_A": plot.fit_from_A,

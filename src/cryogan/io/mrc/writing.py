@@ -9,12 +9,22 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 from torch import Tensor
 
+import cryogan
 from cryogan.files import atomic_path
 from cryogan.io.mrc.header import HEADER_BYTES, LABEL
 
+_LABEL_BYTES = 80
 
-def write_map(path: Path | str, volume: Tensor, pixel_size_A: float) -> None:
+
+def write_map(path: Path | str, volume: Tensor, pixel_size_A: float, what: str = "") -> None:
     """Write a (D, D, D) map (axes z, y, x) atomically; its origin fields are zero.
+
+    Args:
+        path: of the file.
+        volume: the map.
+        pixel_size_A: edge of a voxel.
+        what: said in the header's second label after program and version, as far as its 80
+            characters go: "half-map 1, likelihood, particles.star".
 
     Raises:
         InputError: the file cannot be written.
@@ -23,7 +33,7 @@ def write_map(path: Path | str, volume: Tensor, pixel_size_A: float) -> None:
     statistics = _Statistics()
     statistics.add(values)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(_header(values.shape, pixel_size_A, statistics, is_volume=True))
+        file.write(_header(values.shape, pixel_size_A, statistics, is_volume=True, what=what))
         file.write(values.tobytes())
 
 
@@ -125,8 +135,20 @@ class _Statistics:
         header["rms"] = np.sqrt(max(variance, 0.0))
 
 
+def _label(what: str) -> bytes:
+    """Program, version and what a file holds, in the 80 printable characters of a label."""
+    text = f"cryogan {cryogan.__version__}" + (f": {what}" if what else "")
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    return plain.encode("ascii", errors="replace")[:_LABEL_BYTES]
+
+
 def _header(
-    shape: tuple[int, ...], pixel_size_A: float, statistics: _Statistics, *, is_volume: bool
+    shape: tuple[int, ...],
+    pixel_size_A: float,
+    statistics: _Statistics,
+    *,
+    is_volume: bool,
+    what: str = "",
 ) -> bytes:
     header = np.zeros(1, HEADER_DTYPE.newbyteorder("<"))[0]
     header["nz"], header["ny"], header["nx"] = shape
@@ -141,6 +163,7 @@ def _header(
     header["map"] = b"MAP "
     header["machst"] = (0x44, 0x44, 0, 0)
     header["nversion"] = 20140
-    header["nlabl"], header["label"][0] = 1, LABEL
+    header["nlabl"], header["label"][0] = 2, LABEL
+    header["label"][1] = _label(what)
     statistics.fill(header)
     return bytes(header.tobytes())
