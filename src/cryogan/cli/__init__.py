@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "compare a map with a known structure",
     "symmetry": "the point group of a map, its axes, and the evidence",
     "report": "write the report of a run folder again, or compare runs on one page",
+    "watch": "a page that shows runs as they go",
     "status": "how far runs are, and what their folders hold",
     "clean": "remove what killed processes have left in run folders",
     "benchmark": "the published tables made anew, ours beside the published numbers",

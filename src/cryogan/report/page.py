@@ -40,7 +40,11 @@ def write_report(run_folder: Path, poses: Path | None = None) -> Path:
     """
     run = read_run_contents(run_folder)
     columns = None if poses is None else read_particle_columns(poses)
-    scripts = ["structure.js"] if run.conformations is None else ["structure.js", "viewer.js"]
+    scripts = (
+        ["structure.js"]
+        if run.conformations is None
+        else ["structure.js", "renderer.js", "viewer.js"]
+    )
     page = render(
         "page",
         title=f"{run.path.resolve().name}: cryogan report",

@@ -94,7 +94,7 @@ def particles(run: RunContents, columns: ParticleColumns) -> Markup:
         if varying
         else None,
         constant=[
-            f"{_title(label)} {significant(values[0])}"
+            f"{title_of(label)} {significant(values[0])}"
             for label, values in columns.values.items()
             if label not in varying
         ],
@@ -112,10 +112,11 @@ def panel(label: str, values: FloatArray) -> Panel:
         low, high = np.quantile(values, [_TAIL, 1.0 - _TAIL])
         low, high = (low, high) if low < high else (values.min(), values.max())
     count, edges = np.histogram(values.clip(low, high), _BINS, (float(low), float(high)))
-    return Panel(_title(label), edges, count, level=label == FIT)
+    return Panel(title_of(label), edges, count, level=label == FIT)
 
 
-def _title(label: str) -> str:
+def title_of(label: str) -> str:
+    """What a column of `cryogan assign` is."""
     known = label.rstrip("0123456789")
     return _TITLES[known] + (f" {label[len(known) :]}" if len(label) > len(known) else "")
 

@@ -8,9 +8,8 @@ from cryogan import fourier
 from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Arrays, Step, Task
 from cryogan.run.checkpoint import save_arrays
+from cryogan.run.contents import EXAMPLES, MAP_SO_FAR
 
-MAP_SO_FAR = "map_so_far.mrc"
-EXAMPLES = "examples.npz"
 _LARGEST_PX = 128  # a picture, not a result
 
 

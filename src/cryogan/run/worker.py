@@ -68,7 +68,8 @@ def optimise(
 
     The process is taken to be a worker's: its number of threads and its allocator are set. The
     first of a group writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, what there is to see so
-    far (`run.so_far`) and, at the end, what the objective keeps; `result.npz` comes last and says that the task is finished.
+    far (`run.so_far`) and, at the end, what the objective keeps; `result.npz` comes last and says
+    that the task is finished.
 
     If the numbers go wrong, it goes on from the last checkpoint with gentler settings
     (`run.watchdog`).
