@@ -117,7 +117,7 @@ def time_left(contents: RunContents, logs: dict[str, list[Record]]) -> str:
             continue
         took = (number(iterations[-1], "wall_s") or 0.0) - (number(iterations[-2], "wall_s") or 0.0)
         rest = max(0.0, most - (number(iterations[-1], "iteration") or 0.0))
-        return f"at most {duration(max(took, 0.0) * rest)}, less once the resolution stays the same"
+        return f"at most {duration(max(took, 0.0) * rest)}, less if the resolution stops improving"
     return "not known yet"
 
 

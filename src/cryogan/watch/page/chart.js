@@ -61,6 +61,7 @@ function cryoganChart(title) {
     });
     (figure.thresholds || []).forEach(function (y) {
       line(left, py(y), width - right, py(y), "threshold");
+      text(width - right - 4, py(y) - 4, String(y), "end");
     });
     svg.append(shape("rect", { x: left, y: top, width: width - left - right,
       height: height - top - bottom, class: "frame" }));
