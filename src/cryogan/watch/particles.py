@@ -4,13 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryogan.report.particles import (
-    INFORMATION,
-    SPREAD,
-    ParticleColumns,
-    read_particle_columns,
-    title_of,
-)
+from cryogan.report.particle_columns import ParticleColumns, read_particle_columns
+from cryogan.report.scatter import about
 
 
 @dataclass(frozen=True)
@@ -29,19 +24,8 @@ class Scatter:
         return cls(read_particle_columns(path))
 
     def about(self) -> dict[str, Any]:
-        """`file`, `count`, `columns` (titles) and the two that are drawn first (`x`, `y`)."""
-        labels = list(self.columns.values)
-        latents = [label for label in labels if label.startswith("cryoganLatent")]
-        latents = [label for label in latents if not label.startswith("cryoganLatentSpread")]
-        first = latents[:2] + [label for label in (INFORMATION, SPREAD) if label in labels]
-        chosen = [labels.index(label) for label in first]
-        return {
-            "file": self.columns.path.name,
-            "count": len(self.columns),
-            "columns": [title_of(label) for label in labels],
-            "x": chosen[0],
-            "y": chosen[min(1, len(chosen) - 1)],
-        }
+        """File, number of particles and titles of the columns (`report.scatter.about`)."""
+        return about(self.columns, list(self.columns.values))
 
     def column(self, number: int) -> bytes | None:
         """(n,) little-endian float32 of a column; None if there is none of that number."""
