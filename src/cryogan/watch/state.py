@@ -51,8 +51,8 @@ def run_state(folder: Path) -> dict[str, Any]:
         "objective": status.objective,
         "state": state,
         "stage": part(lambda: _stage(contents, status, logs), "", left_out),
-        "fraction": 1.0 if status.finished else status.fraction,
-        "elapsed_s": max((number(r, "wall_s") or 0.0 for r in _last(logs)), default=0.0),
+        "fraction": 1.0 if status.finished else _finite(status.fraction),
+        "elapsed_s": max((_finite(number(r, "wall_s")) or 0.0 for r in _last(logs)), default=0.0),
         "left": part(lambda: time_left(contents, logs), "", left_out) if state == "running" else "",
         "facts": part(lambda: _facts(contents, status, logs), [], left_out),
         "verdict": None if verdict is None or not status.finished else list(verdict),
@@ -61,6 +61,10 @@ def run_state(folder: Path) -> dict[str, Any]:
         "fsc": part(lambda: _fsc(contents), None, left_out),
         "left_out": left_out,
     }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _last(logs: dict[str, list[Record]]) -> list[Record]:
