@@ -1,13 +1,17 @@
 """The page of `cryogan watch` in a browser: it loads, follows a run, and a lasso saves rows."""
 
+import json
 import threading
 import time
+from importlib.resources import files
 
 import pytest
 import torch
 
 from browser import CHROMIUM, browser
 from cryogan.io.row_numbers import read_row_numbers
+from cryogan.report.particle_columns import read_particle_columns
+from cryogan.report.scatter import embedded_scatter
 from cryogan.watch.particles import Scatter
 from cryogan.watch.server import WatchServer
 from cryogan.watch.site import Site
@@ -68,6 +72,19 @@ def complaints(page):
     return [each for each in page.messages if "GL Driver Message" not in each]
 
 
+def lasso(page):
+    """Drawn round the left half of the scatter plot."""
+    box = page.value("""(() => {
+        const canvas = document.querySelector('.scatter canvas');
+        canvas.scrollIntoView({ block: 'center' });
+        const box = canvas.getBoundingClientRect();
+        return [box.left, box.top, box.width, box.height];
+    })()""")
+    left, top, width, height = box
+    corners = [(0.02, 0.01), (0.5, 0.01), (0.5, 0.97), (0.02, 0.97), (0.02, 0.02)]
+    page.drag([(left + width * x, top + height * y) for x, y in corners])
+
+
 def test_it_shows_the_runs(page):
     assert page.value("document.title") == "one, two: cryogan watch"
     assert page.value(_STAGE).startswith("refinement, iteration 4, 7 rings")
@@ -119,15 +136,7 @@ def test_everything_can_be_reached_with_the_tab_key(page):
 
 def test_a_lasso_saves_rows(page, folder):
     """Round all with latent 0 below about a half; the file goes with --ind."""
-    box = page.value("""(() => {
-        const canvas = document.querySelector('.scatter canvas');
-        canvas.scrollIntoView({ block: 'center' });
-        const box = canvas.getBoundingClientRect();
-        return [box.left, box.top, box.width, box.height];
-    })()""")
-    left, top, width, height = box
-    corners = [(0.02, 0.01), (0.5, 0.01), (0.5, 0.97), (0.02, 0.97), (0.02, 0.02)]
-    page.drag([(left + width * x, top + height * y) for x, y in corners])
+    lasso(page)
     told = page.value("document.querySelector('.scatter [role=status]').textContent")
     chosen = int(told.split()[0])
     assert 0.3 * COUNT < chosen < 0.7 * COUNT
@@ -140,6 +149,32 @@ def test_a_lasso_saves_rows(page, folder):
     values = Scatter.read(folder / "poses.star").columns.values["cryoganLatent0"]
     inside, outside = values[rows], values[sorted(set(range(COUNT)) - set(rows.tolist()))]
     assert inside.max() < outside.min() + 1e-6
+
+
+def test_a_report_has_the_same_lasso(page, folder, tmp_path):
+    """From columns inside the page: a lasso round all chooses all."""
+    columns = read_particle_columns(folder / "poses.star")
+    scripts = [
+        (files("cryogan.report") / "templates" / name).read_text()
+        for name in ("scatter.js", "particles.js")
+    ]
+    data = json.dumps(embedded_scatter(columns))
+    path = tmp_path / "report.html"
+    path.write_text(
+        '<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,">'
+        '<div id="particles-scatter"></div>'
+        f'<script type="application/json" id="scatter">{data}</script>'
+        f"<script>{scripts[0]}</script><script>{scripts[1]}</script>"
+    )
+    url = page.value("location.href")
+    page.open(path.as_uri())
+    told = "document.querySelector('.scatter [role=status]').textContent"
+    page.wait("document.querySelector('.scatter [role=status]')?.textContent.startsWith('0 of')")
+    lasso(page)
+    assert 0.3 * COUNT < int(page.value(told).split()[0]) < 0.7 * COUNT
+    page.open(url)
+    page.wait("document.querySelectorAll('.strip.three img').length === 9")
+    page.wait("document.querySelector('.scatter [role=status]') !== null")
 
 
 def test_ranges_choose_without_a_mouse(page):
