@@ -433,6 +433,20 @@ def test_lines_until_all_runs_are_finished(tmp_path):
     assert "one: finished, verdict: doubtful" in lines[2]
 
 
+def test_runs_that_are_called_alike_are_told_apart(tmp_path):
+    for name in ("a", "b"):
+        likelihood_in_progress(tmp_path / name / "run")
+        finish(tmp_path / name / "run")
+    lines = []
+    follow([tmp_path / "a" / "run", tmp_path / "b" / "run"], lines.append)
+    assert [
+        f"{tmp_path}/{name}/run: finished" in line for name, line in zip("ab", lines, strict=True)
+    ] == [
+        True,
+        True,
+    ]
+
+
 def test_time_left_is_told_in_a_line(tmp_path):
     adversarial_in_progress(tmp_path / "run")
     with at_work(tmp_path / "run"):

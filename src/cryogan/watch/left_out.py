@@ -8,12 +8,11 @@ from cryogan.errors import InputError
 Value = TypeVar("Value")
 
 
-def part(make: Callable[[], Value], default: Value, left_out: list[str]) -> Value:
-    """What `make` returns; where it fails on what a file holds, `default`.
+def part(make: Callable[[], Value], left_out: list[str]) -> Value | None:
+    """What `make` returns; None where it fails on what a file holds.
 
     Args:
         make: reads a part of a run folder.
-        default: in its place.
         left_out: the reason is appended here, a sentence.
     """
     try:
@@ -26,4 +25,4 @@ def part(make: Callable[[], Value], default: Value, left_out: list[str]) -> Valu
         reason = f"a file of the run holds something unexpected ({error})."
     if reason not in left_out:
         left_out.append(reason)
-    return default
+    return None

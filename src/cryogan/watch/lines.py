@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cryogan.report.formats import duration
-from cryogan.watch.state import run_state
+from cryogan.watch.state import names_of, run_state
 
 
 def line_of(state: dict[str, Any], stamp: str) -> str:
@@ -49,14 +49,14 @@ def follow(
         every_s: seconds between lines.
         sleep: waits so many seconds.
     """
-    waiting = list(folders)
+    waiting = list(zip(folders, names_of(folders), strict=True))
     while True:
         unfinished = []
-        for folder in waiting:
-            state = run_state(folder)
+        for folder, name in waiting:
+            state = run_state(folder) | {"name": name}
             show(line_of(state, time.strftime("%Y-%m-%d %H:%M:%S")))
             if state["state"] != "finished":
-                unfinished.append(folder)
+                unfinished.append((folder, name))
         waiting = unfinished
         if not waiting:
             return

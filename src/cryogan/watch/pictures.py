@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.io.mrc import Map
+from cryogan.io.mrc import Map, read_map
 from cryogan.report.images import grey_range
 from cryogan.report.strips import (
     PLANES,
@@ -45,13 +46,13 @@ def pictures_version(folder: Path) -> str:
 
 def maps_of(contents: RunContents, left_out: list[str]) -> list[tuple[str, Map]]:
     """What is to be shown in 3D: conformations, the map, or the maps so far, with their labels."""
-    so_far = part(lambda: contents.maps_so_far, {}, left_out)
+    so_far = part(lambda: contents.maps_so_far, left_out) or {}
     if so_far:
         return [
             (f"half-map {name.removeprefix('half')} so far" if name else "map so far", map_)
             for name, map_ in so_far.items()
         ]
-    series = part(lambda: contents.conformations, None, left_out)
+    series = part(lambda: contents.conformations, left_out)
     if series is not None:
         what = "class" if series.series.kind == "classes" else "map"
         size_A = series.series.pixel_size_A
@@ -59,8 +60,9 @@ def maps_of(contents: RunContents, left_out: list[str]) -> list[tuple[str, Map]]
             (f"{what} {number} of {len(series.series)}", Map(volume, size_A))
             for number, volume in enumerate(series.series.volumes, start=1)
         ]
-    maps = part(lambda: contents.maps, {}, left_out)
-    return [("map", maps["map"])] if "map" in maps else []
+    path = contents.path / "map.mrc"
+    map_ = part(lambda: read_map(path), left_out) if path.is_file() else None
+    return [] if map_ is None else [("map", map_)]
 
 
 def run_voxels(folder: Path) -> dict[str, Any]:
@@ -72,14 +74,14 @@ def run_voxels(folder: Path) -> dict[str, Any]:
         is no map or a flat one; `left_out`.
     """
     left_out: list[str] = []
-    contents = part(lambda: read_run_contents(folder), None, left_out)
+    contents = part(lambda: read_run_contents(folder), left_out)
     maps = [] if contents is None else maps_of(contents, left_out)
     maps = [(label, map_) for label, map_ in maps if bool(torch.isfinite(map_.volume).all())]
     none = {"labels": [], "voxels": None, "left_out": left_out}
     if not maps:
         return none
     volumes, pixel_size_A = _in_one_box([map_ for _, map_ in maps])
-    found = part(lambda: voxel_series(volumes, pixel_size_A), None, left_out)
+    found = part(lambda: voxel_series(volumes, pixel_size_A), left_out)
     if found is None:
         return none
     mean = volumes.mean(0)
@@ -113,15 +115,15 @@ def run_pictures(folder: Path) -> dict[str, Any]:
         it, `bar` with `length_A` and `percent`, or None); `left_out`.
     """
     left_out: list[str] = []
-    contents = part(lambda: read_run_contents(folder), None, left_out)
+    contents = part(lambda: read_run_contents(folder), left_out)
     if contents is None:
         return {"sections": [], "examples": [], "left_out": left_out}
     maps = maps_of(contents, left_out)
     if len(maps) > 2:  # conformations: their mean
         mean = torch.stack([map_.volume for _, map_ in maps]).mean(0)
         maps = [("mean map", Map(mean, maps[0][1].pixel_size_A))]
-    sections = [(label, part(lambda m=map_: _sections(m), [], left_out)) for label, map_ in maps]  # type: ignore[misc]
-    examples = part(lambda: example_rows(contents), [], left_out)
+    sections = [(label, part(partial(_sections, map_), left_out)) for label, map_ in maps]
+    examples = part(lambda: example_rows(contents), left_out) or []
     return {
         "sections": [_row(label, pictures) for label, pictures in sections if pictures],
         "examples": [_row(label, pictures) for label, pictures in examples],

@@ -69,13 +69,13 @@ class WatchServer(ThreadingHTTPServer):
     @property
     def is_local(self) -> bool:
         """Whether only this computer can reach it."""
-        return ipaddress.ip_address(self.server_address[0]).is_loopback
+        return ipaddress.ip_address(str(self.server_address[0])).is_loopback
 
     @property
     def url(self) -> str:
         """The address of the page, with the token."""
         host = self._host
-        if ipaddress.ip_address(self.server_address[0]).is_unspecified:
+        if ipaddress.ip_address(str(self.server_address[0])).is_unspecified:
             host = socket.gethostname()
         host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}/{self.token}/"

@@ -16,7 +16,7 @@ from cryogan.json_text import to_json
 from cryogan.report.figures import COLOURS
 from cryogan.watch.particles import Scatter
 from cryogan.watch.pictures import pictures_version, run_pictures, run_voxels
-from cryogan.watch.state import run_state
+from cryogan.watch.state import names_of, run_state
 
 _STATE_S = 1.0  # that a state is good for
 _TYPES = {
@@ -105,7 +105,8 @@ class Site:
 
     def _states(self) -> Answer:
         runs = [
-            run_state(folder) | {"pictures": pictures_version(folder)} for folder in self._folders
+            run_state(folder) | {"name": name, "pictures": pictures_version(folder)}
+            for folder, name in zip(self._folders, names_of(self._folders), strict=True)
         ]
         return _json({"runs": runs, "colours": COLOURS, "has_particles": self._scatter is not None})
 

@@ -1,6 +1,7 @@
 """How far a run is, in numbers and words: all that is shown of it but pictures."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ from cryogan.run.log import LOG
 from cryogan.run.status import RunStatus, status_of
 from cryogan.watch.curves import curves_of
 from cryogan.watch.left_out import part
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Names of runs: of their folders, or the paths as they are given if some are called alike.
+
+    Example:
+        >>> names_of([Path("a/run"), Path("b/run")])
+        ['a/run', 'b/run']
+    """
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def run_state(folder: Path) -> dict[str, Any]:
@@ -24,8 +36,8 @@ def run_state(folder: Path) -> dict[str, Any]:
     """
     left_out: list[str] = []
     name = folder.resolve().name
-    contents = part(lambda: read_run_contents(folder), None, left_out)
-    status = None if contents is None else part(lambda: status_of(folder), None, left_out)
+    contents = part(lambda: read_run_contents(folder), left_out)
+    status = None if contents is None else part(lambda: status_of(folder), left_out)
     if contents is None or status is None:
         return {
             "name": name,
@@ -42,23 +54,25 @@ def run_state(folder: Path) -> dict[str, Any]:
             "fsc": None,
             "left_out": left_out,
         }
-    logs = part(lambda: contents.logs, {}, left_out)
-    part(lambda: contents.summary, {}, left_out)
-    verdict = part(lambda: contents.verdict, None, left_out)
+    logs = part(lambda: contents.logs, left_out) or {}
+    part(lambda: contents.summary, left_out)
+    verdict = part(lambda: contents.verdict, left_out)
     state = "finished" if status.finished else "stopped" if status.holder is None else "running"
     return {
         "name": name,
         "objective": status.objective,
         "state": state,
-        "stage": part(lambda: _stage(contents, status, logs), "", left_out),
+        "stage": part(lambda: _stage(contents, status, logs), left_out) or "",
         "fraction": 1.0 if status.finished else _finite(status.fraction),
         "elapsed_s": max((_finite(number(r, "wall_s")) or 0.0 for r in _last(logs)), default=0.0),
-        "left": part(lambda: time_left(contents, logs), "", left_out) if state == "running" else "",
-        "facts": part(lambda: _facts(contents, status, logs), [], left_out),
+        "left": part(lambda: time_left(contents, logs), left_out) or ""
+        if state == "running"
+        else "",
+        "facts": part(lambda: _facts(contents, status, logs), left_out) or [],
         "verdict": None if verdict is None or not status.finished else list(verdict),
         "warning": _warning(contents, status, state),
-        "curves": part(lambda: curves_of(logs), [], left_out),
-        "fsc": part(lambda: _fsc(contents), None, left_out),
+        "curves": part(lambda: curves_of(logs), left_out) or [],
+        "fsc": part(lambda: _fsc(contents), left_out),
         "left_out": left_out,
     }
 
