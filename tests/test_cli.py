@@ -123,7 +123,7 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{task} " in overview
         assert command in overview
         assert command.split()[1] in COMMANDS
-    assert max(len(line) for line in overview.splitlines()) <= 100
+    assert max(len(line) for line in overview.splitlines()) <= 110
     assert shown(capsys, "--version").strip() == cryogan.__version__
 
 

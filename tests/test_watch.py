@@ -171,7 +171,7 @@ def test_tokens_differ_and_cannot_be_guessed(server):
 def test_no_path_leads_to_another_file(server, folder, path):
     target = f"/{server.token}/{path.replace('FOLDER', str(folder))}"
     status, _, content = asked(server, target)
-    assert status == 404
+    assert status in (400, 404)  # 400 where http.server finds no target in it
     assert SECRET.encode() not in content
 
 

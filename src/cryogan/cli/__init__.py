@@ -43,7 +43,7 @@ TASKS = {
     "a first map": "cryogan reconstruct particles.star -o run --objective likelihood",
     "watch it": "cryogan watch run",
     "conformations": "cryogan reconstruct particles.star -o moving --objective likelihood "
-    "--model heterogeneous",
+    "--latent uniform",
     "poses for RELION": "cryogan assign particles.star run -o poses.star",
     "poses for cryoSPARC": "cryogan assign particles.cs run -o poses.cs",
     "choose particles": "cryogan select poses.star -o good.star "
