@@ -165,7 +165,7 @@
       stage.className = "stage " + run.state;
       var parts = [(run.state === "stopped" ? "stopped: " : "") + run.stage];
       if (run.fraction !== null && run.state !== "finished") parts.push((100 * run.fraction).toFixed(0) + " %");
-      if (run.elapsed_s) parts.push(duration(run.elapsed_s) + " of computing so far");
+      if (run.elapsed_s) parts.push(duration(run.elapsed_s) + " of computing" + (run.state === "finished" ? "" : " so far"));
       if (run.state === "running" && run.left) parts.push("time left: " + run.left);
       stage.textContent = parts.join(" · ");
       bar.hidden = run.state === "finished" || run.state === "unreadable";
