@@ -291,6 +291,12 @@ def test_the_command_writes_text_json_and_page(
     assert "opticsGroup2" in page
 
 
+def test_json_in_place_of_the_text(star: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "p.star", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ready"] is True
+    assert not Path("-").exists()
+
+
 def test_warnings_of_the_reader_and_unused_columns_are_noted(
     star: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import cryogan
-from cryogan.cli import COMMANDS, main
+from cryogan.cli import COMMANDS, TASKS, main
 from cryogan.cli.parser import OLD_GROUPS, RENAMED
 from cryogan.objectives.adversarial.config import AdversarialConfig
 from cryogan.objectives.likelihood.config import LikelihoodConfig
@@ -41,6 +41,8 @@ POSITIONALS = {
     "flip": ["map.mrc"],
     "relion": [],
     "cryosparc": [],
+    "watch": ["run"],
+    "completion": ["bash"],
 }
 
 
@@ -120,7 +122,11 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for name, what in COMMANDS.items():
         assert f"{name} " in overview
         assert what in overview
-    assert "Example: cryogan reconstruct" in overview
+    for task, command in TASKS.items():
+        assert f"{task} " in overview
+        assert command in overview
+        assert command.split()[1] in COMMANDS
+    assert max(len(line) for line in overview.splitlines()) <= 110
     assert shown(capsys, "--version").strip() == cryogan.__version__
 
 
@@ -129,7 +135,8 @@ def test_short_help_fits_on_a_screen(command: str, capsys: pytest.CaptureFixture
     short = shown(capsys, command, "--help")
     assert shown(capsys, command, "-h") == short
     options = [line for line in short.splitlines() if line.startswith("  -")]
-    assert 0 < len(options) <= 14
+    assert bool(options) == (command != "completion")
+    assert len(options) <= 14
     assert f"Example: cryogan {command} " in short
     assert f"cryogan {command} --help-all" in short
     assert "%%" not in short
@@ -158,8 +165,8 @@ def test_whole_help_lists_every_option(command: str, capsys: pytest.CaptureFixtu
 def test_the_example_of_every_command_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
     """Refused for a missing file, if at all, and not for how it is written."""
     for command in COMMANDS:
-        if command == "demo":
-            continue  # it would run
+        if command in ("demo", "completion"):
+            continue  # they would run
         line = shown(capsys, command, "--help").split("Example: cryogan ")[1].splitlines()[0]
         sentence = refusal(capsys, *line.split())
         assert any(words in sentence for words in ("There is no", "no run folder", "is not here"))

@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,20 @@ def test_histograms_hold_every_particle(run_folder: Path, poses: Path) -> None:
         0.96: 40.0,
     }
     assert "The same for all particles: contrast 1." in page.text
+
+
+def test_the_columns_that_a_lasso_chooses_among(run_folder: Path, poses: Path) -> None:
+    text = write_report(run_folder, poses).read_text()
+    data = re.search(r'<script type="application/json" id="scatter">(.*?)</script>', text)
+    assert data is not None
+    found = json.loads(data[1])
+    assert (found["file"], found["count"]) == ("poses.star", N)
+    assert found["columns"][found["x"]] == "latent 0"
+    assert found["columns"][found["y"]] == "spread of the orientation (°)"
+    values = found["values"][found["y"]]
+    steps = np.frombuffer(base64.b64decode(values["data"]), "<u2")
+    decoded = values["low"] + (values["high"] - values["low"]) * steps / 65535
+    np.testing.assert_allclose(decoded, COLUMNS["cryoganAngleSpread"], atol=1e-3)
 
 
 def test_thresholds_are_told_with_their_price(run_folder: Path, poses: Path) -> None:

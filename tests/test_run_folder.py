@@ -17,6 +17,7 @@ from cryogan.cli import main
 from cryogan.errors import InputError
 from cryogan.files import atomic_path, left_overs, write_text
 from cryogan.io.mrc import MrcStack, write_stack
+from cryogan.json_text import to_json
 from cryogan.objectives.adversarial.config import AdversarialConfig, Stage
 from cryogan.objectives.adversarial.objective import Adversarial
 from cryogan.objectives.base import Task
@@ -277,8 +278,13 @@ def test_a_run_says_that_it_was_there_already(
     data: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert main(command(data, run)) == 0
-    assert f"{run} is finished; its results are written again" in capsys.readouterr().out
+    assert main([*command(data, run), "--json"]) == 0
+    said = capsys.readouterr()
+    assert f"{run} is finished; its results are written again" in said.err
+    found = json.loads(said.out)
+    assert (found["folder"], found["finished"], found["exit_code"]) == (str(run), True, 0)
+    assert found["summary"] == json.loads(to_json(json.loads((run / "summary.json").read_text())))
+    assert str(run / "map.mrc") in found["files"]
     (run / "result.npz").unlink()
     (run / "summary.json").unlink()
     assert main(["status", str(run)]) == 0

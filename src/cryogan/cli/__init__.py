@@ -30,13 +30,31 @@ COMMANDS = {
     "symmetry": "the point group of a map, its axes, and the evidence",
     "flip": "the other hand of a map or run, and of its poses",
     "report": "write the report of a run folder again, or compare runs on one page",
+    "watch": "a page that shows runs as they go",
     "status": "how far runs are, and what their folders hold",
     "clean": "remove what killed processes have left in run folders",
     "benchmark": "the published tables made anew, ours beside the published numbers",
     "relion": "reconstruct and assign poses as an External job of RELION",
     "cryosparc": "reconstruct and assign poses as an External job of cryoSPARC",
     "demo": "simulate, reconstruct and evaluate a made-up protein",
+    "completion": "commands and options completed by the shell",
 }
+
+TASKS = {
+    "try it without data": "cryogan demo",
+    "look at particles": "cryogan check particles.star -o check.html",
+    "a first map": "cryogan reconstruct particles.star -o run --objective likelihood",
+    "watch it": "cryogan watch run",
+    "conformations": "cryogan reconstruct particles.star -o moving --objective likelihood "
+    "--latent uniform",
+    "poses for RELION": "cryogan assign particles.star run -o poses.star",
+    "poses for cryoSPARC": "cryogan assign particles.cs run -o poses.cs",
+    "choose particles": "cryogan select poses.star -o good.star "
+    "--where 'cryoganParticleProbability>0.5'",
+    "a known structure": "cryogan evaluate run --truth known.mrc",
+    "compare runs": "cryogan report run other -o comparison.html",
+}
+"""What people come for, and a command that does it."""
 
 _AGAIN = "then give the same command again: a run goes on from its last checkpoint"
 _WHAT_TO_DO = {
@@ -137,16 +155,20 @@ def _short(name: str) -> str:
 
 
 def _overview() -> str:
-    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
+    commands = [f"  {name:<13}{what}" for name, what in COMMANDS.items()]
+    tasks = [f"  {task:<21}{command}" for task, command in TASKS.items()]
     return "\n".join(
         (
             "usage: cryogan COMMAND ...",
             "",
             "3D structures and their motions from cryo-EM particle images of unknown pose.",
             "",
-            *lines,
+            "Tasks:",
+            *tasks,
+            "",
+            "Commands:",
+            *commands,
             "",
             "cryogan COMMAND --help shows the options that matter, --help-all the rest.",
-            "Example: cryogan reconstruct particles.star -o run --sym D2 --objective likelihood",
         )
     )

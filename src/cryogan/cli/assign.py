@@ -15,6 +15,7 @@ from cryogan.cli.options import (
 )
 from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
+from cryogan.cli.printing import add_quiet, progress_console
 from cryogan.errors import InputError
 from cryogan.files import require_writable
 from cryogan.objectives.assumptions import GivenAssumptions
@@ -83,6 +84,7 @@ def make_parser() -> CommandParser:
     )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
     add_overwrite(parser)
+    add_quiet(parser)
     return parser
 
 
@@ -131,7 +133,7 @@ def run(arguments: Sequence[str]) -> int:
     import numpy as np
 
     import cryogan
-    from cryogan.cli.display import bar, console
+    from cryogan.cli.display import bar
     from cryogan.evaluation.directional import (
         POOR_SCF_STAR,
         sampling_compensation,
@@ -144,7 +146,7 @@ def run(arguments: Sequence[str]) -> int:
     reader, reading = (None, {}) if folder is None else reading_of_run(folder, options.particles)
     particles = read_particles(options.particles, options, reader, reading)
     refuse_inputs([output, output.with_suffix(".cs"), output.with_suffix(".csg")], particles)
-    out = console()
+    out = progress_console(options)
 
     def started(about: Mapping[str, Any]) -> None:
         out.print(about["particles"]["summary"])

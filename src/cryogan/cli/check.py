@@ -6,7 +6,9 @@ from pathlib import Path
 from cryogan.cli.options import add_reading_options, read_particles
 from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
+from cryogan.cli.printing import add_quiet
 
+_STANDARD_OUTPUT = "-"
 _MATTER = ("--output", "--json", "--datadir", "--strip-prefix", "--ind", "--first", "--apix")
 
 
@@ -25,7 +27,15 @@ def make_parser() -> CommandParser:
     add = parser.add_argument
     add("particles", type=str, help="RELION .star file, or of another kind that can be read")
     add("-o", "--output", type=str, metavar="FILE.html", help="page with figures to write")
-    add("--json", type=str, metavar="FILE", help="all findings as JSON")
+    add(
+        "--json",
+        type=str,
+        nargs="?",
+        const=_STANDARD_OUTPUT,
+        metavar="FILE",
+        help="all findings as JSON: into a file, or instead of the text if no file is given",
+    )
+    add_quiet(parser)
     add_reading_options(parser)
     add_overwrite(parser)
     return parser
@@ -37,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     page, findings = options.get("output"), options.get("json")
     if page is not None:
         require_outputs(options, [Path(page)], ".html")
-    if findings is not None:
+    if findings not in (None, _STANDARD_OUTPUT):
         require_outputs(options, [Path(findings)], ".json")
 
     particles = read_particles(options.particles, options)
@@ -47,10 +57,14 @@ def run(arguments: Sequence[str]) -> int:
     from cryogan.inspection.text import page_of_text
     from cryogan.io.particle_files import refuse_inputs
 
-    refuse_inputs([Path(path) for path in (page, findings) if path is not None], particles)
+    files = [path for path in (page, findings) if path not in (None, _STANDARD_OUTPUT)]
+    refuse_inputs([Path(path) for path in files], particles)
     found = cryogan.check(particles)
-    print(page_of_text(found))
-    if findings is not None:
+    if findings == _STANDARD_OUTPUT:
+        print(found.to_json())
+    elif not options.get("quiet"):
+        print(page_of_text(found))
+    if findings in files:
         write_text(findings, found.to_json())
     if page is not None:
         write_page(Path(page), found, particles)

@@ -6,6 +6,7 @@ from pathlib import Path
 from cryogan.cli import exit_codes
 from cryogan.cli.options import require_seed
 from cryogan.cli.parser import CommandParser
+from cryogan.cli.printing import add_quiet, progress_console
 from cryogan.objectives.adversarial.config import Stage
 
 BOX_SIZE = 32
@@ -28,6 +29,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("-o", "--output", type=str, help="folder to write to (default: demo)")
     parser.add_argument("--seed", type=int, help="of the data and of the training (default: 0)")
+    add_quiet(parser)
     return parser
 
 
@@ -39,11 +41,11 @@ def run(arguments: Sequence[str]) -> int:
 
     import cryogan
     from cryogan.api import record_truth
-    from cryogan.cli.display import console, run_display
+    from cryogan.cli.display import run_display
     from cryogan.report import write_report
 
     data, run_folder = folder / "data", folder / "run"
-    out = console()
+    out = progress_console(options)
     if not (data / "particles.star").is_file():
         out.print(f"Simulating {PARTICLES:,} particles of a made-up protein ...")
         simulate_demo_data(data, seed)

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-def console(quiet: bool = False) -> Console:
-    """Where the commands print."""
-    return Console(highlight=False, soft_wrap=True, quiet=quiet)
+def console(quiet: bool = False, stderr: bool = False) -> Console:
+    """Where the commands print; colours only on a terminal, and not if NO_COLOR is set."""
+    return Console(highlight=False, soft_wrap=True, quiet=quiet, stderr=stderr)
 
 
 @contextmanager

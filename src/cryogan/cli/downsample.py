@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cryogan.cli.options import add_star_options, read_particles, require_file
 from cryogan.cli.parser import CommandParser
+from cryogan.cli.printing import add_quiet, progress_console
 from cryogan.errors import InputError
 
 _MATTER = ("--output", "--box", "--new-apix", "--recentre", "--ind", "--first", "--datadir")
@@ -39,6 +40,7 @@ def make_parser() -> CommandParser:
         "wrapping; the rest stays in the columns, and coordinates on micrographs as they are",
     )
     add_star_options(parser)
+    add_quiet(parser)
     return parser
 
 
@@ -54,10 +56,10 @@ def run(arguments: Sequence[str]) -> int:
     require_file(options.particles)
 
     import cryogan
-    from cryogan.cli.display import bar, console
+    from cryogan.cli.display import bar
 
     particles = read_particles(options.particles, options)
-    out = console()
+    out = progress_console(options)
     with bar(out, f"{len(particles):,} images") as show:
         made = cryogan.downsample(
             particles,

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
 from cryogan.cli.options import require_file, require_pixel_size, require_run
 from cryogan.cli.outputs import add_overwrite, require_outputs
 from cryogan.cli.parser import CommandParser
+from cryogan.cli.printing import add_printing, print_json, speaker
 from cryogan.errors import InputError
 
 
@@ -23,7 +25,7 @@ def make_parser() -> CommandParser:
         "latents of images, latents, classes and poses against the truth. With no truth, report "
         "how much the conformations differ.",
         "cryogan evaluate run --truth truth/map.mrc -o fsc.csv",
-        ("--truth", "--truth-dir", "--particles", "--output", "--apix"),
+        ("--truth", "--truth-dir", "--particles", "--output", "--apix", "--quiet", "--json"),
     )
     add = parser.add_argument
     add("map", type=str, help="map (.mrc), run folder, or folder of maps")
@@ -61,6 +63,7 @@ def make_parser() -> CommandParser:
         help="pixel size of the map or maps in Å; goes before that in their headers, where 0 and 1 "
         "mean that it is not set",
     )
+    add_printing(parser)
     add_overwrite(parser)
     return parser
 
@@ -106,7 +109,8 @@ def _evaluate_map(options: Namespace) -> int:
     from cryogan.report import write_report
 
     comparison = cryogan.evaluate(path, truth=options.truth, pixel_size_A=options.get("apix"))
-    print(comparison.table())
+    say = speaker(options)
+    say(comparison.table())
     if output is not None:
         size = comparison.truth.shape[-1]
         curves = {"truth": comparison.fsc, "truth_masked": comparison.fsc_masked}
@@ -114,22 +118,48 @@ def _evaluate_map(options: Namespace) -> int:
         plot_fsc(Path(output).with_suffix(".png"), comparison.pixel_size_A, curves, size)
     if path.is_dir():
         record_truth(path, comparison)
-        print(f"report: {write_report(path)}")
+        say(f"report: {write_report(path)}")
+    if options.get("json"):
+        print_json(_record(comparison))
     return 0
+
+
+def _record(comparison: Any) -> dict[str, Any]:
+    """Of a comparison of two maps, what its table says."""
+    resolution_A = {
+        f"truth_{threshold}{'_masked' * masked}": comparison.resolution_A(threshold, masked=masked)
+        for threshold in (0.5, 0.143)
+        for masked in (False, True)
+    }
+    return {
+        "resolution_A": resolution_A,
+        "correlation": comparison.correlation,
+        "correlation_masked": comparison.correlation_masked,
+        "cfar": comparison.cfar(),
+        "mirrored": comparison.alignment.mirrored,
+        "pixel_size_A": comparison.pixel_size_A,
+    }
 
 
 def _evaluate_conformations(options: Namespace) -> int:
     import cryogan
     from cryogan.conformations.folder import conformations_folder, read_conformations
     from cryogan.evaluation.series import diversity
-    from cryogan.evaluation.series_files import SERIES_FILES, write_series_comparison
+    from cryogan.evaluation.series_files import (
+        SERIES_FILES,
+        series_record,
+        write_series_comparison,
+    )
     from cryogan.files import write_text
 
+    say = speaker(options)
     folder = conformations_folder(Path(options.map))
     if options.get("truth_dir") is None:
         found = diversity(read_conformations(folder, options.get("apix")))
-        print(f"{'amplitude of motion':<24}{found.amplitude:.3f} of the mean map")
-        print(f"{'largest difference':<24}{found.largest:.3f} of the mean map, of two maps")
+        say(f"{'amplitude of motion':<24}{found.amplitude:.3f} of the mean map")
+        say(f"{'largest difference':<24}{found.largest:.3f} of the mean map, of two maps")
+        if options.get("json"):
+            print_json({"amplitude": found.amplitude, "largest_difference": found.largest})
         return 0
     output = folder if options.get("output") is None else Path(options.output)
     if not output.is_dir():
@@ -141,7 +171,8 @@ def _evaluate_conformations(options: Namespace) -> int:
     comparison = cryogan.evaluate(
         folder, truth_conformations=options.truth_dir, pixel_size_A=options.get("apix")
     )
-    print(comparison.table())
+    say(comparison.table())
+    record = series_record(comparison)
     write_series_comparison(output, comparison)
     if options.get("particles") is not None:
         scores = cryogan.evaluate_particles(
@@ -151,7 +182,10 @@ def _evaluate_conformations(options: Namespace) -> int:
             comparison=comparison,
             images=options.get("images") or 100,
         )
-        print(f"\n{options.particles}\n{scores.text()}")
+        say(f"\n{options.particles}\n{scores.text()}")
         write_text(output / "particles.json", json.dumps(scores.record(), indent=2))
-    print(f"written to {output}: {', '.join(names)}")
+        record["particles"] = scores.record()
+    if options.get("json"):
+        print_json(record)
+    say(f"written to {output}: {', '.join(names)}")
     return 0

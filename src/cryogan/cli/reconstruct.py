@@ -19,6 +19,7 @@ from cryogan.cli.options import (
     require_seed,
 )
 from cryogan.cli.parser import CommandParser, plain
+from cryogan.cli.printing import add_printing, progress_console
 from cryogan.errors import InputError
 from cryogan.io.yaml_files import read_yaml
 from cryogan.objectives.adversarial.config import PRESETS, AdversarialConfig, Stage, preset
@@ -28,7 +29,7 @@ from cryogan.registry import NOISE_MODELS
 
 _MATTER = (
     *("--output", "--objective", "--sym", "--diameter", "--max-shift", "--model", "--latent"),
-    *("--resolution", "--datadir", "--noise-patches", "--seed", "--device"),
+    *("--resolution", "--datadir", "--noise-patches", "--seed", "--device", "--quiet", "--json"),
 )
 
 
@@ -84,6 +85,7 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
         "ones; refine and assign keep those of the run",
     )
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
+    add_printing(parser)
     add("--config", action="config", help="YAML file with any of these options")
     add("--preset", choices=list(PRESETS), help="'paper' is the published adversarial recipe")
     add_settings(parser, chosen, heterogeneous)
@@ -143,12 +145,12 @@ def run(arguments: Sequence[str]) -> int:
     particles = read_particles(options.particles, options)
 
     import cryogan
-    from cryogan.cli.display import console, run_display
+    from cryogan.cli.display import run_display
     from cryogan.cli.results import print_results
     from cryogan.objectives.data_parallel import Launch
 
     launch = Launch.from_environment()
-    out = console(quiet=launch is not None and launch.rank > 0)
+    out = progress_console(options, quiet=launch is not None and launch.rank > 0)
     with run_display(out) as display:
         result = cryogan.reconstruct(
             particles,
@@ -171,7 +173,7 @@ def run(arguments: Sequence[str]) -> int:
     if launch is not None and launch.rank > 0:
         stopped_by = result.stopped_by
         return 0 if stopped_by is None else exit_codes.of_signal(stopped_by)
-    code = print_results(out, result)
+    code = print_results(out, result, as_json=bool(options.get("json")))
     # torchrun takes every other code for a crash
     return 0 if launch is not None and result.finished else code
 

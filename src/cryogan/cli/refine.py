@@ -13,12 +13,13 @@ from cryogan.cli.options import (
     require_run,
 )
 from cryogan.cli.parser import CommandParser, plain
+from cryogan.cli.printing import add_printing, progress_console
 from cryogan.errors import InputError
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 
 _MATTER = (
     *("--output", "--particles", "--sym", "--diameter", "--max-shift", "--model", "--latent"),
-    *("--likelihood.iterations", "--datadir", "--device"),
+    *("--likelihood.iterations", "--datadir", "--device", "--quiet", "--json"),
 )
 
 
@@ -40,6 +41,7 @@ def make_parser() -> CommandParser:
     add_assumptions(parser, "that of the run")
     add_reading_options(parser)
     add("--device", type=str, help="auto (default), cpu, cuda, cuda:1 ...")
+    add_printing(parser)
     parser.add_class_arguments(LikelihoodConfig, "likelihood", skip={"assumptions"})
     return parser
 
@@ -54,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     device = require_device(options)
 
     import cryogan
-    from cryogan.cli.display import console, run_display
+    from cryogan.cli.display import run_display
     from cryogan.cli.results import print_results
     from cryogan.io.particle_files import count_rows
     from cryogan.run.folder import read_run
@@ -75,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
             count = count_rows(star, reader=reader, **record.reading)
             rows = rows if count > int(rows.max()) else None  # a file of the chosen rows alone
         particles = read_particles(star, options, record.reader, record.reading, rows)
-    out = console()
+    out = progress_console(options)
     with run_display(out) as display:
         result = cryogan.refine(
             options.run,
@@ -88,4 +90,4 @@ def run(arguments: Sequence[str]) -> int:
             started=display.started,
             phase=display.phase,
         )
-    return print_results(out, result)
+    return print_results(out, result, as_json=bool(options.get("json")))

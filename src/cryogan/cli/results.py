@@ -5,15 +5,43 @@ from typing import Any
 from rich.console import Console
 
 from cryogan.cli import exit_codes
+from cryogan.cli.printing import print_json
 from cryogan.report import write_report
+from cryogan.run.contents import read_run_contents
 
 
-def print_results(out: Console, result: Any) -> int:
+def print_results(out: Console, result: Any, *, as_json: bool = False) -> int:
     """Verdict, resolution and files of a `cryogan.Reconstruction`.
+
+    Args:
+        out: where they are printed in words.
+        result: of the run.
+        as_json: whether to print them as JSON too, on standard output.
 
     Returns:
         The exit code: 0, 3 or 4 by the verdict, or that of the signal that interrupted the run.
     """
+    code = _print_words(out, result)
+    if as_json:
+        print_json(record_of(result, code))
+    return code
+
+
+def record_of(result: Any, code: int) -> dict[str, Any]:
+    """What `--json` prints: how the run has ended, and its `summary.json`."""
+    folder = result.folder
+    names = ("map.mrc", "half1.mrc", "half2.mrc", "report.html", "conformations")
+    return {
+        "folder": folder,
+        "finished": result.finished,
+        "stopped_by": None if result.stopped_by is None else result.stopped_by.name,
+        "exit_code": code,
+        "summary": read_run_contents(folder).summary if result.finished else {},
+        "files": [folder / name for name in names if result.finished and (folder / name).exists()],
+    }
+
+
+def _print_words(out: Console, result: Any) -> int:
     folder = result.folder
     if result.stopped_by is not None:
         name = result.stopped_by.name

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from cryogan.cli.parser import CommandParser, plain
+from cryogan.cli.printing import add_quiet, progress_console
 from cryogan.errors import InputError
 from cryogan.run.threads import asked_threads, available_cores
 from cryogan.simulation.description import is_description, recipe_names
@@ -52,6 +53,7 @@ def make_parser(defaults: SimulationSettings | None = None) -> CommandParser:
         type=int,
         help="threads; the bits stay the same (default: OMP_NUM_THREADS, or all cores there are)",
     )
+    add_quiet(parser)
     parser.add_class_arguments(SimulationSettings)
     if defaults is not None:
         parser.set_defaults(asdict(defaults))
@@ -73,9 +75,9 @@ def run(arguments: Sequence[str]) -> int:
     datadirs = [*(options.get("datadir") or []), *filter(None, [os.environ.get("CRYOGAN_DATA")])]
     made = plan(options.source, options.output, **chosen, datadirs=datadirs, changes=changes)
 
-    from cryogan.cli.display import bar, console
+    from cryogan.cli.display import bar
 
-    out = console()
+    out = progress_console(options)
     if made.is_made:
         out.print(f"{made.folder} holds this data set already.")
         return 0

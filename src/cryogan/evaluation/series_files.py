@@ -21,12 +21,13 @@ def write_series_comparison(folder: Path, comparison: SeriesComparison) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    write_text(folder / SERIES_FILES[0], json.dumps(_summary(comparison), indent=2))
+    write_text(folder / SERIES_FILES[0], json.dumps(series_record(comparison), indent=2))
     write_text(folder / SERIES_FILES[1], _matrix(comparison))
     plot_series(folder / SERIES_FILES[2], comparison)
 
 
-def _summary(comparison: SeriesComparison) -> dict[str, Any]:
+def series_record(comparison: SeriesComparison) -> dict[str, Any]:
+    """All numbers, as `evaluation.json` holds them."""
     generated, truth = comparison.generated, comparison.truth
     population_error = comparison.population_error.abs()
     states = [

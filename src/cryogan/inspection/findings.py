@@ -1,13 +1,11 @@
 """What a look at a particle set has found, in one record."""
 
-import json
-import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from cryogan.data.extent import Extent
 from cryogan.inspection.images_needed import ImagesNeeded
 from cryogan.inspection.metadata import Outlier, Range
+from cryogan.json_text import to_json
 from cryogan.particles import UnusedColumn
 
 
@@ -179,12 +177,4 @@ class ParticleCheck:
 
     def to_json(self) -> str:
         """All findings; a number that is not finite is null."""
-        return json.dumps(_finite(asdict(self) | {"ready": self.ready}), indent=1, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return to_json(asdict(self) | {"ready": self.ready}, indent=1)

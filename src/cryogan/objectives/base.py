@@ -4,7 +4,7 @@ An objective of your own has these members and is named as `package.module:Class
 half-sets, results and report then work as for the others (docs/extending.md).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -89,6 +89,8 @@ class Step:
         finished: whether nothing is left to do.
         milestone: whether the state is to be saved at once; otherwise once a minute.
         section: (D, D, D) the map so far, for pictures of it, or None.
+        map_so_far: makes the (D, D, D) map so far, of the width of the particles' box, for those
+            who watch the run; called once a minute; by default that is `section`.
         live: whatever the objective needs to make an outcome of the last step.
     """
 
@@ -98,6 +100,7 @@ class Step:
     finished: bool = False
     milestone: bool = False
     section: Tensor | None = None
+    map_so_far: Callable[[], Tensor] | None = None
     live: Any = None
 
 

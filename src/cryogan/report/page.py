@@ -11,7 +11,8 @@ from cryogan.report.conformation_section import conformation_section
 from cryogan.report.details import details
 from cryogan.report.header import header
 from cryogan.report.iterations import iterations
-from cryogan.report.particles import ParticleColumns, particles, read_particle_columns
+from cryogan.report.particle_columns import ParticleColumns, read_particle_columns
+from cryogan.report.particles import particles
 from cryogan.report.resolution import resolution
 from cryogan.report.strips import (
     molecule_appearing,
@@ -40,7 +41,11 @@ def write_report(run_folder: Path, poses: Path | None = None) -> Path:
     """
     run = read_run_contents(run_folder)
     columns = None if poses is None else read_particle_columns(poses)
-    scripts = ["structure.js"] if run.conformations is None else ["structure.js", "viewer.js"]
+    scripts = ["structure.js"]
+    if run.conformations is not None:
+        scripts += ["renderer.js", "viewer.js"]
+    if columns is not None:
+        scripts += ["scatter.js", "particles.js"]
     page = render(
         "page",
         title=f"{run.path.resolve().name}: cryogan report",

@@ -80,6 +80,23 @@ def central_sections(volume: FloatArray) -> list[FloatArray]:
 
 def real_and_simulated(run: RunContents) -> Markup:
     """Simulated images step by step above real ones, and the power spectra of both."""
+    rows = example_rows(run)
+    if not rows:
+        return missing("the run folder has no examples.npz")
+    power = None
+    if {"real_power", "noisy_power", "power_images"} <= run.examples.keys():
+        power = figures.to_html(figures.power_figure(run.examples), "power")
+    return render(
+        "examples",
+        heads=[""] * len(rows[0][1]),
+        rows=rows,
+        power=power,
+        images=f"{run.examples['power_images'].sum():,.0f}" if power else "",
+    )
+
+
+def example_rows(run: RunContents) -> list[tuple[str, list[Picture]]]:
+    """Simulated images step by step, then real ones: what each row shows, and its pictures."""
     kinds = {
         "clean": "simulated: projection",
         "ctf": "after the CTF",
@@ -88,12 +105,12 @@ def real_and_simulated(run: RunContents) -> Markup:
     }
     present = [kind for kind in kinds if kind in run.examples]
     if not present:
-        return missing("the run folder has no examples.npz")
-    shown = min(_MAX_COLUMNS, *(len(run.examples[kind]) for kind in present))
+        return []
+    shown = min([_MAX_COLUMNS, *(len(run.examples[kind]) for kind in present)])
     images = {kind: run.examples[kind][:shown] for kind in present}
     seen = [images[kind] for kind in ("noisy", "real") if kind in images]
     common = grey_range(np.concatenate([image.ravel() for image in seen])) if seen else (0.0, 1.0)
-    rows = [
+    return [
         (
             kinds[kind],
             [
@@ -107,16 +124,6 @@ def real_and_simulated(run: RunContents) -> Markup:
         )
         for kind in present
     ]
-    power = None
-    if {"real_power", "noisy_power", "power_images"} <= run.examples.keys():
-        power = figures.to_html(figures.power_figure(run.examples), "power")
-    return render(
-        "examples",
-        heads=[""] * shown,
-        rows=rows,
-        power=power,
-        images=f"{run.examples['power_images'].sum():,.0f}" if power else "",
-    )
 
 
 def molecule_appearing(run: RunContents) -> Markup:

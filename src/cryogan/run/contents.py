@@ -30,6 +30,10 @@ _MAP_FILES = {
     "truth": "truth_aligned.mrc",
 }
 
+MAP_SO_FAR = "map_so_far.mrc"
+"""Of a task that is not finished (`run.so_far`)."""
+EXAMPLES = "examples.npz"
+
 _GUINIER = ("inverse_d2_per_A2", "ln_amplitude", "ln_signal", "fit")
 _GOODNESS_OF_FIT = ("ring", "resolution_A", "variance", "expected", "error")
 _FIT_P_VALUES = ("from", "to", "images")
@@ -200,6 +204,15 @@ class RunContents:
         }
 
     @cached_property
+    def maps_so_far(self) -> dict[str, Map]:
+        """Name of a sub-folder ("" for the run folder) → the map of its task so far."""
+        return {
+            "" if folder == self.path else folder.name: read_map(folder / MAP_SO_FAR)
+            for folder in self.folders
+            if (folder / MAP_SO_FAR).is_file()
+        }
+
+    @cached_property
     def fsc(self) -> FSCTable | None:
         """`fsc.csv`, or None."""
         path = self.path / "fsc.csv"
@@ -259,7 +272,7 @@ class RunContents:
         """
         names = {"real": 3, "clean": 3, "ctf": 3, "noisy": 3}
         names |= {"real_power": 1, "noisy_power": 1, "power_images": 1}
-        return self._first_arrays("examples.npz", names)
+        return self._first_arrays(EXAMPLES, names)
 
     @cached_property
     def progress(self) -> dict[str, FloatArray]:

@@ -78,7 +78,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def holder_of(path: Path) -> str | None:
     """Who holds a lock, in words; None if nobody does."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # others may look, too
     except OSError:
         return None
     try:

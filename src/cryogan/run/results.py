@@ -19,6 +19,7 @@ from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit
 from cryogan.run.checkpoint import RESULT, load_arrays
 from cryogan.run.contents import CROSSINGS, NOTHING, in_words
 from cryogan.run.goodness_of_fit import write_goodness_of_fit
+from cryogan.run.so_far import remove_maps_so_far
 from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict
 from cryogan.run.view_script import write_view
@@ -98,6 +99,7 @@ def write_results(
         phase("comparing the conformations of the half-sets")
         summary["conformations"] = _agreement(*maps.halves)
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    remove_maps_so_far([job.folder for job in jobs])
 
 
 def _timings(jobs: Sequence[Job], outcomes: Sequence[dict[str, Tensor]]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """One task of a run in one process: optimise, log, save, resume; the same for every objective."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from cryogan.run.checkpoint import (
 from cryogan.run.lock import WORKER_LOCK, locked
 from cryogan.run.log import LOG, drop_after
 from cryogan.run.pictures import PICTURES, Pictures
+from cryogan.run.so_far import write_so_far
 from cryogan.run.watchdog import MOST_RETRIES, fault_of, gentler
 
 CHECKPOINT_EVERY_S = 60.0
@@ -65,8 +67,9 @@ def optimise(
     """Optimise in this process, logging and saving on the way; resumes where it can.
 
     The process is taken to be a worker's: its number of threads and its allocator are set. The
-    first of a group writes `stats.jsonl`, `checkpoint.pt`, `progress.npz` and, at the end, what the
-    objective keeps; `result.npz` comes last and says that the task is finished.
+    first of a group writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, what there is to see so
+    far (`run.so_far`) and, at the end, what the objective keeps; `result.npz` comes last and says
+    that the task is finished.
 
     If the numbers go wrong, it goes on from the last checkpoint with gentler settings
     (`run.watchdog`).
@@ -141,6 +144,7 @@ def _attempt(
     wall = time.perf_counter() - (0.0 if found is None else found.wall_s)
     cpu = time.process_time() - (0.0 if found is None else found.cpu_s / group.size)
     saved, step, every_s = time.perf_counter(), None, _checkpoint_every_s()
+    told = -math.inf  # when what there is so far was last written
     state = None if found is None else found.state
     with log_path.open("a", buffering=1) as log, _naming(path):
         for step in objective.iterate(job.task, state, group):
@@ -167,6 +171,9 @@ def _attempt(
                 break  # no checkpoint of a finished task before its result is written
             stopping = group.any(should_stop())
             due = time.perf_counter() - saved > every_s
+            if writes and (stopping or time.perf_counter() - told > every_s):
+                write_so_far(job.folder, objective, step, job.task)
+                told = time.perf_counter()
             if writes and step.state is not None and (stopping or step.milestone or due):
                 record = step.state.record()
                 save_checkpoint(path, Checkpoint(name, record, seen, wall_s, cpu_s, retries))

@@ -19,16 +19,20 @@ from cryogan.physics.imaging import preprocess
 from cryogan.physics.projection import volume_spectrum
 
 _COUNT = 8
-_SPECTRUM = 2000  # images of either kind
+SPECTRUM_IMAGES = 2000
+"""Of either kind, for the spectra."""
 
 
 @torch.no_grad()
-def example_images(progress: Progress, config: AdversarialConfig) -> dict[str, Tensor]:
+def example_images(
+    progress: Progress, config: AdversarialConfig, spectrum_images: int = SPECTRUM_IMAGES
+) -> dict[str, Tensor]:
     """Arrays (8, D, D): `real`, and simulated `clean`, `ctf` (no noise yet) and `noisy`.
 
     `clean` and `ctf` are not normalised, so that their grey values are those of `noisy` less
     its noise; `ctf` is phase-flipped if the critic's images are. `real_power` and `noisy_power`
-    (D // 2 + 1,) are mean power spectra of up to 2,000 images (`power_images`) of each kind.
+    (D // 2 + 1,) are mean power spectra of up to `spectrum_images` images (`power_images`) of each
+    kind. Random numbers are drawn from the state's generator.
     """
     state, data, settings = progress.state, progress.data, progress.settings
     volumes = state.volume.basis_of(state.average, state.generator)
@@ -40,7 +44,7 @@ def example_images(progress: Progress, config: AdversarialConfig) -> dict[str, T
     noise = draw_noise(state, config, data)
     noisy = render(state, config, data, spectrum, pose, transfer, noise, mixture)
     noisy = noisy * draw_scales(state, config, data)
-    count = min(_SPECTRUM, len(data))
+    count = min(spectrum_images, len(data))
     chosen = torch.randperm(len(data), generator=state.generator)[:count]
     real_power = mean_power(
         data.images.read(part) for part in torch.split(chosen, config.batch_size)

@@ -29,6 +29,7 @@ from cryogan.registry import CRITICS, VOLUME_MODELS
 
 _WATCHED = ("critic_loss", "volume_loss", "distance", "penalty", "contrast", "noise_scale")
 _EXPLODED = 1e9
+_LIVE_SPECTRUM_IMAGES = 200
 _DEAD = 1e-12  # a mean over the steps of a record, or a map, that is as good as 0
 
 
@@ -120,6 +121,13 @@ class Adversarial:
             "pixel_size_A": torch.tensor(progress.data.pixel_size_A, dtype=torch.float64),
         }
         return {"examples.npz": examples, "result.npz": result | _conformations(volume, average)}
+
+    def examples(self, step: Step, task: Task) -> Arrays:
+        """As at the end, but with fewer images for the spectra; the state is left as it is."""
+        progress: Progress = step.live
+        drawn = replace(progress.state, generator=progress.state.generator.clone_state())
+        config = limited_to(self.config, task.half_sets[0].box_size)
+        return example_images(replace(progress, state=drawn), config, _LIVE_SPECTRUM_IMAGES)
 
     def maps(self, outcomes: Sequence[Arrays], particles: Particles, seed: int) -> Maps:
         first, second = outcomes

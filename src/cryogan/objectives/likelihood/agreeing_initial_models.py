@@ -56,7 +56,8 @@ def agreeing_initial_models(
             record = record_of_batch("initial model", seen, steps[0].rings, log_likelihood)
             if steps[0].compared:
                 record["initialisations"] = [list(step.compared) for step in steps]
-            yield Step(record)
+            # the models of the half-sets have no common frame
+            yield Step(record, map_so_far=partial(torch.clone, steps[0].maps))
         for mine, step in zip(models, steps, strict=True):
             mine.append(step.maps)
         pixel_size_A = halves[0].stack(models[0][0].shape[-1]).pixel_size_A

@@ -142,7 +142,8 @@ def expectation_maximisation(
                     maps = step.maps
                     seen += sum(min(len(half), config.conformation_batch_size) for half in halves)
                     yield Step(
-                        record_of_batch("conformations", seen, step.rings, step.log_likelihood)
+                        record_of_batch("conformations", seen, step.rings, step.log_likelihood),
+                        map_so_far=partial(torch.mean, maps[:, 0], 0),
                     )
             prior = latent_grid_of(config, maps.shape[1], populations).prior
             whole = _are_few(halves, config, maps.shape[1])
@@ -163,7 +164,21 @@ def expectation_maximisation(
                     state = sides.once(partial(_with_symmetry, state, halves, settings))
                 if state.symmetry_search != before.symmetry_search:
                     record["symmetry_search"] = state.symmetry_search
-            yield Step(record, state, finished=state.finished, milestone=True, live=state)
+            yield Step(
+                record,
+                state,
+                finished=state.finished,
+                milestone=True,
+                map_so_far=partial(_mean_map, state, config),
+                live=state,
+            )
+
+
+def _mean_map(state: EMState, config: LikelihoodConfig) -> Tensor:
+    """(D, D, D) the mean map of all particles."""
+    average = state.average
+    grid = latent_grid_of(config, len(average), state.prior)
+    return torch.einsum("c,czyx->zyx", grid.average.to(average), average)
 
 
 def _are_few(halves: tuple[HalfSet, HalfSet], config: LikelihoodConfig, basis_volumes: int) -> bool:

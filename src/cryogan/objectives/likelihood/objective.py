@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -68,7 +69,7 @@ class Likelihood:
     ) -> Iterator[Step]:
         first, second = task.half_sets
         padded = self._padded(first)
-        yield from expectation_maximisation(
+        for step in expectation_maximisation(
             (
                 HalfSet.of(first, task.noise, padded),
                 HalfSet.of(second, task.noise, padded),
@@ -80,7 +81,11 @@ class Likelihood:
             populations=task.populations,
             state=None if checkpoint is None else EMState.read(checkpoint),
             group=group,
-        )
+        ):
+            if step.map_so_far is None:
+                yield step
+            else:
+                yield replace(step, map_so_far=partial(_cropped, padded, step.map_so_far))
 
     def fault(self, step: Step) -> str | None:
         if not math.isfinite(step.record.get("log_likelihood", 0.0)):
@@ -197,6 +202,10 @@ class Likelihood:
                 "first continues"
             )
         return "\n".join(lines)
+
+
+def _cropped(padded: PaddedBox, map_so_far: Callable[[], Tensor]) -> Tensor:
+    return padded.crop(map_so_far().cpu())
 
 
 def _as_bytes(value: Any) -> Tensor:
