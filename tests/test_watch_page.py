@@ -154,14 +154,15 @@ def test_a_lasso_saves_rows(page, folder):
 def test_a_report_has_the_same_lasso(page, folder, tmp_path):
     """From columns inside the page: a lasso round all chooses all."""
     columns = read_particle_columns(folder / "poses.star")
-    scripts = [
+    style, *scripts = (
         (files("cryogan.report") / "templates" / name).read_text()
-        for name in ("scatter.js", "particles.js")
-    ]
+        for name in ("style.css", "scatter.js", "particles.js")
+    )
     data = json.dumps(embedded_scatter(columns))
     path = tmp_path / "report.html"
     path.write_text(
         '<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,">'
+        f"<style>{style}</style>"
         '<div id="particles-scatter"></div>'
         f'<script type="application/json" id="scatter">{data}</script>'
         f"<script>{scripts[0]}</script><script>{scripts[1]}</script>"

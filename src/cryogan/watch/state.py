@@ -168,11 +168,8 @@ def _facts(
         facts.append(("particles", f"{count:,.0f}{shape}"))
     facts.append(("images seen", f"{status.images_seen:,}"))
     if status.resolution_A is not None and status.verdict != NOTHING:
-        so_far = "" if status.finished else " so far"
-        facts.append((f"half-map FSC 0.143{so_far}", f"{status.resolution_A:.2f} Å"))
-    masked = contents.resolution_A.get("half_map_0.143_masked") if status.finished else None
-    if masked is not None:
-        facts.append(("... in the mask", f"{masked:.2f} Å"))
+        name = "resolution" if status.finished else "half-map FSC 0.143 so far"
+        facts.append((name, f"{status.resolution_A:.2f} Å"))
     if contents.symmetry_found is not None:
         facts.append(("symmetry found", contents.symmetry_found[0]))
     retries = max((int(number(record, "retries") or 0) for record in _last(logs)), default=0)
