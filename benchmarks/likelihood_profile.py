@@ -1,8 +1,8 @@
 """What an EM iteration of the likelihood costs, and which part of it: over box, band and shifts.
 
-One iteration (E-step, normal equations, maps) over a few images of the phantom, with the true map as
-reference, so that posteriors are as narrow as in the last iterations of a run. The signal-to-noise
-ratio of a coefficient is the same in every box: that of images of -20 dB at 192 px.
+One iteration (E-step, normal equations, maps) over a few images of the phantom, with the true map
+as reference, so that posteriors are as narrow as in the last iterations of a run. The
+signal-to-noise ratio of a coefficient is the same in every box: that of images of -20 dB at 192 px.
 
 A row is an iteration. Its parts, CPU seconds of each without those of the parts within it:
 
@@ -20,7 +20,7 @@ for the iteration (the first three grow with images only until all directions ar
 for the images. Peak memory is that of the process.
 
     OMP_NUM_THREADS=1 python benchmarks/likelihood_profile.py -o benchmarks/results
-    OMP_NUM_THREADS=1 python benchmarks/likelihood_profile.py -o OUT --boxes 128 --shares 1 --images 300
+    OMP_NUM_THREADS=1 python benchmarks/likelihood_profile.py -o OUT --boxes 128 --shares 1
 """
 
 import argparse
@@ -31,13 +31,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 from cryogan.allocator import keep_freed_memory
 from cryogan.benchmark.rows import write_rows
@@ -48,6 +49,8 @@ from cryogan.objectives.likelihood.exhaustive_search import ExhaustiveSearch, Sc
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import FIRST
 from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
+from cryogan.objectives.likelihood.search_levels import Level
+from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.distributions import Gaussian, PoseDistribution
 from cryogan.physics.imaging import rescale_volume
 from cryogan.run.trials import peak_GB
@@ -73,7 +76,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("gridding", normal_equations._Adjoint, "add"),
     ("finish", normal_equations._Adjoint, "finish"),
 )
-NAMES = tuple(dict.fromkeys(name for name, *_ in PARTS)) + ("solve", "other")
+NAMES = (*dict.fromkeys(name for name, *_ in PARTS), "solve", "other")
 OF_ITERATION = ("slices", "gridding", "finish", "solve")
 
 
@@ -130,63 +133,107 @@ def profiled() -> Iterator[Clock]:
         clock._count()
 
 
-def iteration(box_size: int, share: float, shift_percent: float, images: int) -> dict[str, object]:
-    """One EM iteration of one half-set, in a process of its own.
+@dataclass(frozen=True)
+class Prepared:
+    """What an iteration of one half-set starts from.
 
-    Args:
-        box_size: of the particles.
-        share: of the rings of the box that poses are searched on.
-        shift_percent: standard deviation of the shifts, in percent of the box; 0 for none.
-        images: how many.
+    Attributes:
+        half: the images.
+        maps: (1, D, D, D) the true map, in the working box.
+        levels: of the pose search.
+        rings: its band.
+        harmonics: the rings of the map to be made.
+        prior: (1, D // 2 + 1) of that map.
+        mask: (D, D, D) of that map.
+        width_px: of the padded box, in the particles' pixels.
     """
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    device, pixel_size_A = torch.device("cpu"), WIDTH_A / box_size
-    snr_dB = SNR_192_DB - 20.0 * torch.log10(torch.tensor(box_size / 192)).item()
-    shifts = Gaussian(shift_percent / 100.0 * WIDTH_A)
-    poses = PoseDistribution(shifts=shifts)
-    made, truth = phantom_images(box_size, pixel_size_A, images, snr_dB, 0, poses=poses)
-    widest_percent = shift_percent * 6**0.5  # as after `data.centring`
-    known = known_half_set(made.particles, made.noise_sigma, truth, widest_percent)
-    half, width_px = known.half, known.half.particles.box_size
-    assumed = replace(
-        known.config.assumptions, shift_sd_percent=shift_percent * box_size / width_px
-    )
-    config = replace(known.config, assumptions=assumed)
-    most = box_for(width_px, width_px) // 2 - 1
-    rings = max(5, round(share * most))
-    finest = min(math.ceil(1.25 * rings) + 3, most)
-    size = box_for(finest, width_px)
-    harmonics = harmonics_for(size, finest, config, device)
-    levels = search_for(harmonics, config, rings)
-    maps = rescale_volume(known.maps, size)
-    mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
-    generator = torch.Generator().manual_seed(0)
-    before_GB = peak_GB()
-    with profiled() as clock:
-        found = em_step.e_step(
+
+    half: HalfSet
+    maps: Tensor
+    levels: list[Level]
+    rings: int
+    harmonics: CircularHarmonics
+    prior: Tensor
+    mask: Tensor
+    width_px: int
+
+    @classmethod
+    def of(
+        cls, box_size: int, share: float, shift_percent: float, images: int, device: torch.device
+    ) -> "Prepared":
+        """Simulate images.
+
+        Args:
+            box_size: of the particles.
+            share: of the rings of the box that poses are searched on.
+            shift_percent: standard deviation of the shifts, in percent of the box; 0 for none.
+            images: how many.
+            device: where the iteration is computed.
+        """
+        pixel_size_A = WIDTH_A / box_size
+        snr_dB = SNR_192_DB - 20.0 * math.log10(box_size / 192)
+        poses = PoseDistribution(shifts=Gaussian(shift_percent / 100.0 * WIDTH_A))
+        made, truth = phantom_images(box_size, pixel_size_A, images, snr_dB, 0, poses=poses)
+        widest_percent = shift_percent * 6**0.5  # as after `data.centring`
+        known = known_half_set(made.particles, made.noise_sigma, truth, widest_percent)
+        half, width_px = known.half, known.half.particles.box_size
+        sd_percent = shift_percent * box_size / width_px
+        assumed = replace(known.config.assumptions, shift_sd_percent=sd_percent)
+        config = replace(known.config, assumptions=assumed)
+        most = box_for(width_px, width_px) // 2 - 1
+        rings = max(min(5, most), round(share * most))
+        finest = min(math.ceil(1.25 * rings) + 3, most)
+        size = box_for(finest, width_px)
+        harmonics = harmonics_for(size, finest, config, device)
+        return cls(
             half,
-            torch.arange(images),
-            maps,
-            SINGLE_STRUCTURE,
-            levels,
+            rescale_volume(known.maps, size).to(device),
+            search_for(harmonics, config, rings),
             rings,
             harmonics,
+            em_step.signal_prior_of(half, size, finest, 1, config).to(device),
+            mask_for(size, half.stack(size).pixel_size_A, config, device),
+            width_px,
+        )
+
+    def e_step(self, images: int) -> em_step.EStep:
+        """Of the first images."""
+        return em_step.e_step(
+            self.half,
+            torch.arange(images),
+            self.maps,
+            SINGLE_STRUCTURE,
+            self.levels,
+            self.rings,
+            self.harmonics,
             image_model=FIRST,
-            generator=generator,
+            generator=torch.Generator().manual_seed(0),
             view_images=images,
         )
-        prior = em_step.signal_prior_of(half, size, finest, 1, config)
+
+    def solve(self, found: em_step.EStep) -> Tensor:
+        """The next maps."""
+        return normal_equations.solve(found.equations, self.prior, self.mask, self.maps)
+
+
+def iteration(box_size: int, share: float, shift_percent: float, images: int) -> dict[str, object]:
+    """One EM iteration of one half-set, in a process of its own; see `Prepared.of`."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    case = Prepared.of(box_size, share, shift_percent, images, torch.device("cpu"))
+    before_GB = peak_GB()
+    with profiled() as clock:
+        found = case.e_step(images)
         with clock.part("solve"):
-            normal_equations.solve(found.equations, prior, mask, maps)
+            case.solve(found)
     seconds = {name: clock.seconds[name] for name in NAMES}
     fixed_s = sum(seconds[name] for name in OF_ITERATION)
     total_s = sum(seconds.values())
     return {
         "box_size": box_size,
-        "padded_px": width_px,
-        "rings": rings,
-        "nside": levels[-1].nside,
+        "padded_px": case.width_px,
+        "rings": case.rings,
+        "nside": case.levels[-1].nside,
         "shift_percent": shift_percent,
         "images": images,
         "effective_poses": round(found.effective_poses, 1),

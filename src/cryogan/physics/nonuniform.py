@@ -47,7 +47,7 @@ class SpectrumSampler:
         near = at.floor()[..., None] + torch.arange(1 - _WIDTH // 2, 1 + _WIDTH // 2, device=device)
         kernel = _kernel(near - at[..., None])  # (N, 2, W)
         column, row = (near[:, 0, None, :], near[:, 1, :, None])
-        column = torch.where(column > size, column - fine, column)
+        column = (column + size - 1) % fine - size + 1  # of the period about 0
         mirrored = column < 0  # F(-k) = conj F(k)
         sign = torch.where(mirrored, -1.0, 1.0)
         place = (row * sign) % fine * (size + 1) + column.abs()
