@@ -100,7 +100,7 @@ def rfft_of_padded(array: Tensor, padded_size: int, dims: int = 3) -> Tensor:
 
 
 def irfft_cropped(
-    spectrum: Tensor, padded_size: int, box_size: int, dims: int = 3, norm: str = "backward"
+    spectrum: Tensor, padded_size: int, box_size: int, dims: int = 3, gain: Tensor | None = None
 ) -> Tensor:
     """`crop_or_pad(irfft(spectrum, padded_size), box_size)`: lines that are cut are not made.
 
@@ -109,15 +109,15 @@ def irfft_cropped(
         padded_size: P.
         box_size: D, no more than P.
         dims: of the box.
-        norm: of the inverse transform, as for torch.
+        gain: (P // 2 + 1,) that columns of kx are multiplied by first.
     """
-    axes = _real_axes(dims)
     found = spectrum
-    for axis in axes:
+    for axis in _real_axes(dims):
         if axis < -1:
-            found = torch.fft.ifft(found, dim=axis, norm=norm)
+            found = torch.fft.ifft(found, dim=axis)
         else:
-            found = torch.fft.irfft(found, n=padded_size, norm=norm)
+            found = found if gain is None else found * gain
+            found = torch.fft.irfft(found, n=padded_size)
         positive = found.narrow(axis, 0, box_size - box_size // 2)
         negative = found.narrow(axis, padded_size - box_size // 2, box_size // 2)
         found = torch.cat((negative, positive), dim=axis)

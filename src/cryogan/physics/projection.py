@@ -51,11 +51,12 @@ def volume_spectrum_adjoint(spectrum: Tensor, box_size: int) -> Tensor:
         (D, D, D).
     """
     padded_size = spectrum.shape[-2]
-    axes = (-3, -2)
-    once = spectrum.roll([-(padded_size // 2)] * 2, dims=axes)
-    once /= fourier.half_weights(padded_size, spectrum.device)
-    volume = fourier.irfft_cropped(once, padded_size, box_size, norm="forward")
-    return volume / _interpolation_envelope(box_size, padded_size, spectrum.device)
+    once = padded_size**3 / fourier.half_weights(padded_size, spectrum.device)
+    volume = fourier.irfft_cropped(spectrum, padded_size, box_size, gain=once)
+    line = torch.arange(box_size, device=spectrum.device) - box_size // 2
+    sign = 1.0 - 2.0 * (line % 2)  # frequency 0 of kz and ky is at index P // 2
+    sign = sign[:, None, None] * sign[:, None]
+    return volume * (sign / _interpolation_envelope(box_size, padded_size, spectrum.device))
 
 
 def sample_spectrum(spectrum: Tensor, point: Tensor) -> Tensor:
@@ -111,11 +112,11 @@ def add_sample_adjoint(total: Tensor, values: Tensor, point: Tensor) -> None:
     coordinate, mirrored = _stored_coordinate(point, total.shape[-2])
     sign = torch.where(mirrored, -1.0, 1.0)
     both = torch.stack((values.real, values.imag * sign)).view(1, 2, *point.shape[:2], 1)
-    empty = torch.empty_like(total)[None]  # for its shape
     coordinate = coordinate.view(1, *coordinate.shape[:2], 1, 3)
     bilinear, zeros, align_corners, wanted = 0, 0, True, (True, False)
+    # of the second argument, only the shape matters
     found: Tensor = torch.ops.aten.grid_sampler_3d_backward(
-        both, empty, coordinate, bilinear, zeros, align_corners, wanted
+        both, total[None], coordinate, bilinear, zeros, align_corners, wanted
     )[0]
     total += found[0]
 

@@ -154,7 +154,8 @@ def e_step(
     image_bytes = bytes_of_image(len(index), harmonics)
     many = chunk * max(1, HELD_BYTES // (image_bytes * chunk))
     rows = torch.arange(len(index))
-    for some_rows in torch.split(rows, many):  # what equations cost does not depend on the images
+    groups = torch.split(rows, many)  # what equations cost does not depend on the images
+    for number, some_rows in enumerate(groups):
         half_precision = image_bytes < 8 * len(harmonics.order)
         held, poses = HeldObservations(len(some_rows), half_precision), []
         for row in torch.split(some_rows, chunk):
@@ -180,6 +181,8 @@ def e_step(
                 rest = residuals(half, part[few], at, maps, levels[-1], drawn, image_model)
                 left += _sum_by_ring(rest, at.particle, image_model)
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
+        if number == len(groups) - 1:
+            del references  # its slices are not needed any more, and may be most of the memory
         equations = normal_equations(
             held,
             together(poses, chunk),

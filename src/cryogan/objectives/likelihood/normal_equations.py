@@ -178,7 +178,7 @@ def normal_equations(
             for values in plane
         ]
         back.add(samples, operators, grid.frame[group], k)
-    backprojection = back.finish(size)
+    backprojection = back.finish()
     # weights vary slowly from slice to slice: a coarser set of directions is enough
     kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
     power = power / harmonics.ring_weight
@@ -188,32 +188,34 @@ def normal_equations(
         ]
         frame = coarser.frame[parents[rows]]
         kernel.add([each.to(torch.complex64) for each in weights], operators, frame, k)
-    return NormalEquations(backprojection, kernel.finish(2 * size))
+    return NormalEquations(backprojection, kernel.finish())
 
 
 class _Adjoint:
     """Sums of `Re Σ conj(values) exp(...)` over points: the adjoint of reading slices."""
 
     def __init__(self, count: int, box_size: int, padding: float, device: torch.device) -> None:
-        size = 2 * round(box_size * padding / 2)
-        self.total = torch.zeros(count, 2, size, size, size // 2 + 1, device=device)
+        self.box_size, self.size = box_size, 2 * round(box_size * padding / 2)
+        shape = (2, self.size, self.size, self.size // 2 + 1)
+        self.totals = [torch.zeros(shape, device=device) for _ in range(count)]
 
     def add(
         self, sums: Sequence[Tensor], operators: Tensor, frame: Tensor, frequency: Tensor
     ) -> None:
         """Values (n, m) of each sum at frequencies (m, 3), in cycles per pixel, of n frames."""
-        size = self.total.shape[-2]
         for operator in operators.to(frame):
-            point = torch.einsum("nij,mj->nmi", operator @ frame, frequency * size)
-            for total, values in zip(self.total, sums, strict=True):
+            point = torch.einsum("nij,mj->nmi", operator @ frame, frequency * self.size)
+            for total, values in zip(self.totals, sums, strict=True):
                 add_sample_adjoint(total, values, point)
 
-    def finish(self, box_size: int) -> Tensor:
-        """(count, D, D, D)."""
-        sums = [
-            volume_spectrum_adjoint(torch.complex(total[0], total[1]), box_size)
-            for total in self.total
-        ]
+    def finish(self) -> Tensor:
+        """(count, D, D, D); nothing can be added any more."""
+        sums = []
+        while self.totals:
+            total = self.totals.pop(0)
+            spectrum = torch.complex(total[0], total[1])
+            del total  # may be most of the memory
+            sums.append(volume_spectrum_adjoint(spectrum, self.box_size))
         return torch.stack(sums)
 
 
