@@ -368,7 +368,7 @@ def test_slices_made_on_demand_are_those_kept(generator: torch.Generator) -> Non
 
 
 def test_slices_in_half_precision_give_the_same_posteriors(generator: torch.Generator) -> None:
-    """All levels, opposite directions too: scores within 0.01 of a log-likelihood of about 100."""
+    """Slices of all levels, opposite directions too; scores of all poses (0.024 measured)."""
     filters = transfer(6)
     images = noisy(filters, generator)
     seen = observed(images, filters)
@@ -382,16 +382,12 @@ def test_slices_in_half_precision_give_the_same_posteriors(generator: torch.Gene
         (plane, power), (mine, my_power) = whole.take(direction), half.take(direction)
         torch.testing.assert_close(my_power, power, rtol=1e-4, atol=1e-4 * float(power.max()))
         torch.testing.assert_close(mine, plane, rtol=0, atol=1e-3 * float(plane.abs().max()))
-    first, second = search(seen, kept, levels), search(seen, rounded, levels)
-    assert float(first.score.amax(dim=1).mean()) > 30.0
-    torch.testing.assert_close(
-        log_marginal_likelihood(first, levels),
-        log_marginal_likelihood(second, levels),
-        rtol=0,
-        atol=0.01,
-    )
-    best = [found.direction.gather(1, found.score.argmax(1, True)) for found in (first, second)]
-    assert torch.equal(*best)
+    every = (reference(spectrum, HARMONICS, GLOBAL, whole_bytes=size) for size in (1e9, 0.0))
+    first, second = (search(seen, [each], [GLOBAL]).score for each in every)  # of all poses, sorted
+    assert float(first[:, 0].mean()) > 30.0
+    torch.testing.assert_close(first, second, rtol=0, atol=0.05)
+    best = [search(seen, each, levels).score.amax(dim=1) for each in (kept, rounded)]
+    torch.testing.assert_close(*best, rtol=0, atol=0.05)
 
 
 def test_promising_cells_are_near_the_best() -> None:

@@ -89,7 +89,7 @@ def rfft_of_padded(array: Tensor, padded_size: int, dims: int = 3) -> Tensor:
     """`rfft_padded` without derivatives: lines of zeros are not transformed."""
     box_size = array.shape[-1]
     axes = _real_axes(dims)
-    found = torch.fft.ifftshift(array, dim=axes)
+    found: Tensor = torch.fft.ifftshift(array, dim=axes)
     for axis in reversed(axes):
         positive, negative = torch.tensor_split(found, [box_size - box_size // 2], dim=axis)
         gap = list(found.shape)

@@ -78,7 +78,8 @@ class SpectrumSampler:
 def _kernel(distance: Tensor) -> Tensor:
     """At distances in pixels of the fine FFT."""
     inside = (1.0 - (2.0 * distance / _WIDTH).square()).clamp_min(0.0)
-    return torch.special.i0(_SHAPE * inside.sqrt())
+    value: Tensor = torch.special.i0(_SHAPE * inside.sqrt())
+    return value
 
 
 def _transform(position: Tensor) -> Tensor:

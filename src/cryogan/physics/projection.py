@@ -108,10 +108,18 @@ def sample_adjoint(values: Tensor, point: Tensor, padded_size: int) -> Tensor:
 
 
 def add_sample_adjoint(total: Tensor, values: Tensor, point: Tensor) -> None:
-    """Add `sample_adjoint` to the real and imaginary parts (2, P, P, P // 2 + 1) of a total."""
+    """Add what `sample_adjoint` gives to a total.
+
+    Args:
+        total: (2, P, P, P // 2 + 1) real and imaginary parts, or (1, P, P, P // 2 + 1) real parts.
+        values: (n, m) complex, or real for a total of real parts.
+        point: (n, m, 3), see `sample_adjoint`.
+    """
     coordinate, mirrored = _stored_coordinate(point, total.shape[-2])
-    sign = torch.where(mirrored, -1.0, 1.0)
-    both = torch.stack((values.real, values.imag * sign)).view(1, 2, *point.shape[:2], 1)
+    parts = [values.real]
+    if len(total) == 2:
+        parts.append(values.imag * torch.where(mirrored, -1.0, 1.0))
+    both = torch.stack(parts).view(1, -1, *point.shape[:2], 1)
     coordinate = coordinate.view(1, *coordinate.shape[:2], 1, 3)
     bilinear, zeros, align_corners, wanted = 0, 0, True, (True, False)
     # of the second argument, only the shape matters

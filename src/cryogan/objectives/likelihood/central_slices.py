@@ -23,8 +23,8 @@ _WEAKEST = 1e-6  # of the strongest ring
 class HalfPrecision:
     """Slices in float16, one of each two that are mirror images of each other.
 
-    A coefficient is rounded by 0.05 % at most, at random: the score of an image whose
-    log-likelihood is 1,000 changes by about 0.01.
+    A coefficient is rounded by 0.05 % at most, at random. Scores of images whose log-likelihood is
+    about 35 change by 0.02 at most.
 
     Attributes:
         scaled: (V / 2, M', 2) real and imaginary parts, in units of their ring.

@@ -149,11 +149,11 @@ def normal_equations(
     operators = torch.eye(3)[None] if operators is None else operators
     k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
     used = torch.unique(direction)
-    parents, parent = (direction // merge).unique(return_inverse=True)
+    parents, parent = torch.unique(direction // merge, return_inverse=True)
     power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)
     at_once = max(256, _COEFFICIENTS_AT_ONCE // len(harmonics.order))
     slices_at_once = max(1, _POINTS_AT_ONCE // len(k))
-    for group in used.split(slices_at_once):
+    for group in torch.split(used, slices_at_once):
         first = int(torch.searchsorted(direction, group[0]))
         last = int(torch.searchsorted(direction, group[-1], right=True))
         row = torch.searchsorted(group, direction[first:last])
@@ -162,7 +162,7 @@ def normal_equations(
         )
         for part in torch.split(torch.arange(first, last, device=device), at_once):
             at = row[part - first]
-            needed, which = image[part].unique(return_inverse=True)
+            needed, which = torch.unique(image[part], return_inverse=True)
             mine = observations.of_images(needed)
             centred, place = moved_to(mine, which, shift_px[part], harmonics)
             turned = harmonics.turned(centred[place], -psi[part])
@@ -180,23 +180,26 @@ def normal_equations(
         back.add(samples, operators, grid.frame[group], k)
     backprojection = back.finish()
     # weights vary slowly from slice to slice: a coarser set of directions is enough
-    kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
+    kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device, parts=1)
     power = power / harmonics.ring_weight
-    for rows in torch.arange(len(parents), device=device).split(slices_at_once):
+    for rows in torch.split(torch.arange(len(parents), device=device), slices_at_once):
         weights = [
             values[rows][:, harmonics.sample_ring - 1] * harmonics.sample_weight for values in power
         ]
         frame = coarser.frame[parents[rows]]
-        kernel.add([each.to(torch.complex64) for each in weights], operators, frame, k)
+        kernel.add(weights, operators, frame, k)
     return NormalEquations(backprojection, kernel.finish())
 
 
 class _Adjoint:
     """Sums of `Re Σ conj(values) exp(...)` over points: the adjoint of reading slices."""
 
-    def __init__(self, count: int, box_size: int, padding: float, device: torch.device) -> None:
+    def __init__(
+        self, count: int, box_size: int, padding: float, device: torch.device, parts: int = 2
+    ) -> None:
+        """Of complex values, or of real ones (`parts` 1)."""
         self.box_size, self.size = box_size, 2 * round(box_size * padding / 2)
-        shape = (2, self.size, self.size, self.size // 2 + 1)
+        shape = (parts, self.size, self.size, self.size // 2 + 1)
         self.totals = [torch.zeros(shape, device=device) for _ in range(count)]
 
     def add(
@@ -213,7 +216,7 @@ class _Adjoint:
         sums = []
         while self.totals:
             total = self.totals.pop(0)
-            spectrum = torch.complex(total[0], total[1])
+            spectrum = total[0] if len(total) == 1 else torch.complex(total[0], total[1])
             del total  # may be most of the memory
             sums.append(volume_spectrum_adjoint(spectrum, self.box_size))
         return torch.stack(sums)
