@@ -152,3 +152,14 @@ def test_padded_transform_has_true_first_and_second_derivatives(
 
     assert torch.autograd.gradcheck(transform, array)
     assert torch.autograd.gradgradcheck(transform, array)
+
+
+@pytest.mark.parametrize(("box_size", "padded_size"), [(6, 12), (8, 14), (7, 12), (6, 9), (8, 8)])
+def test_pruned_transforms_are_those_of_whole_boxes(box_size, padded_size, generator):
+    array = torch.randn(2, *(box_size,) * 3, generator=generator, dtype=torch.float64)
+    spectrum = fourier.rfft(fourier.crop_or_pad(array, padded_size, 3), 3)
+    torch.testing.assert_close(fourier.rfft_of_padded(array, padded_size), spectrum)
+    whole = torch.randn(2, *(padded_size,) * 3, generator=generator, dtype=torch.float64)
+    spectrum = fourier.rfft(whole, 3)
+    found = fourier.irfft_cropped(spectrum, padded_size, box_size)
+    torch.testing.assert_close(found, fourier.crop_or_pad(whole, box_size, 3))

@@ -8,7 +8,13 @@ from cryogan import fourier
 from cryogan.particles import Pose
 from cryogan.phantom import phantom_atoms, phantom_map, residue_density
 from cryogan.physics.imaging import form_images
-from cryogan.physics.projection import project, sample_adjoint, sample_spectrum, volume_spectrum
+from cryogan.physics.projection import (
+    project,
+    sample_adjoint,
+    sample_spectrum,
+    volume_spectrum,
+    volume_spectrum_adjoint,
+)
 from cryogan.physics.rotations import euler_to_matrix, random_rotations
 
 SIGMA = 1.5
@@ -172,6 +178,18 @@ def test_the_adjoint_of_sampling(generator):
     values = found + torch.randn(7, 40, dtype=torch.complex64, generator=generator)
     left = (found.conj() * values).real.sum()
     right = (spectrum.conj() * sample_adjoint(values, point, size)).real.sum()
+    assert float(left) == pytest.approx(float(right), rel=1e-4)
+    assert float(left) > 10.0
+
+
+@pytest.mark.parametrize(("box_size", "padding"), [(10, 2.0), (9, 2.0), (10, 1.5)])
+def test_the_adjoint_of_the_spectrum(box_size, padding, generator):
+    """<F(V), g> over what is stored = <V, adjoint(g)>."""
+    volume = torch.randn(*(box_size,) * 3, generator=generator)
+    spectrum = volume_spectrum(volume, padding)
+    values = spectrum + torch.randn(spectrum.shape, dtype=torch.complex64, generator=generator)
+    left = (spectrum.conj() * values).real.sum()
+    right = (volume * volume_spectrum_adjoint(values, box_size)).sum()
     assert float(left) == pytest.approx(float(right), rel=1e-4)
     assert float(left) > 10.0
 

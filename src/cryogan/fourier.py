@@ -85,6 +85,45 @@ def irfft(spectrum: Tensor, box_size: int, dims: int = 2) -> Tensor:
     return array.roll([box_size // 2] * dims, dims=axes)
 
 
+def rfft_of_padded(array: Tensor, padded_size: int, dims: int = 3) -> Tensor:
+    """`rfft_padded` without derivatives: lines of zeros are not transformed."""
+    box_size = array.shape[-1]
+    axes = _real_axes(dims)
+    found: Tensor = torch.fft.ifftshift(array, dim=axes)
+    for axis in reversed(axes):
+        positive, negative = torch.tensor_split(found, [box_size - box_size // 2], dim=axis)
+        gap = list(found.shape)
+        gap[axis] = padded_size - box_size
+        found = torch.cat((positive, found.new_zeros(gap), negative), dim=axis)
+        found = torch.fft.fft(found, dim=axis) if axis < -1 else torch.fft.rfft(found)
+    return found
+
+
+def irfft_cropped(
+    spectrum: Tensor, padded_size: int, box_size: int, dims: int = 3, gain: Tensor | None = None
+) -> Tensor:
+    """`crop_or_pad(irfft(spectrum, padded_size), box_size)`: lines that are cut are not made.
+
+    Args:
+        spectrum: half spectrum of a box of `padded_size`.
+        padded_size: P.
+        box_size: D, no more than P.
+        dims: of the box.
+        gain: (P // 2 + 1,) that columns of kx are multiplied by first.
+    """
+    found = spectrum
+    for axis in _real_axes(dims):
+        if axis < -1:
+            found = torch.fft.ifft(found, dim=axis)
+        else:
+            found = found if gain is None else found * gain
+            found = torch.fft.irfft(found, n=padded_size)
+        positive = found.narrow(axis, 0, box_size - box_size // 2)
+        negative = found.narrow(axis, padded_size - box_size // 2, box_size // 2)
+        found = torch.cat((negative, positive), dim=axis)
+    return found
+
+
 def shift_zero_to_centre(spectrum: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Move frequency 0 of the given axes from index 0 to index D // 2."""
     return spectrum.roll([spectrum.shape[axis] // 2 for axis in axes], dims=axes)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.physics.nonuniform import SpectrumSampler
 from cryogan.physics.projection import sample_spectrum
 
 _MARGIN = 8  # orders beyond the bandwidth of the disc's edge: Bessel functions fall off there
@@ -158,30 +159,14 @@ class CircularHarmonics:
         return found
 
     @cached_property
-    def _disc(self) -> tuple[Tensor, Tensor]:
-        """Pixels (P,) inside the disc, and their positions (P, 2) of (x, y)."""
-        radius = fourier.radius_grid(self.box_size, 2, self.device).flatten()
-        pixels = (radius <= self.radius_px).nonzero()[:, 0]
-        middle = self.box_size // 2
-        position = torch.stack((pixels % self.box_size, pixels // self.box_size), -1) - middle
-        return pixels, position.float()
+    def _sampler(self) -> SpectrumSampler:
+        """Reads the samples of images inside the disc."""
+        radius = fourier.radius_grid(self.box_size, 2, self.device)
+        return SpectrumSampler.of((radius <= self.radius_px).float(), self.frequency)
 
     def of_images(self, images: Tensor) -> Tensor:
-        """Coefficients (n, M) of images (n, D, D); what lies outside the disc is not looked at.
-
-        The non-uniform Fourier transform is a product with its matrix: exact.
-        """
-        pixels, position = self._disc
-        inside = images.flatten(1)[:, pixels]
-        samples = []
-        start = 0
-        for _, top in self._numbered():
-            k = self.frequency[start : start + top + 2]
-            phase = -2.0 * math.pi * position @ k.T
-            value = inside @ torch.cat((phase.cos(), phase.sin()), dim=1)
-            samples.append(torch.complex(*value.chunk(2, 1)))
-            start += top + 2
-        return self.to_orders(torch.cat(samples, dim=1))
+        """Coefficients (n, M) of images (n, D, D); what lies outside the disc is not looked at."""
+        return self.to_orders(self._sampler(images))
 
     @cached_property
     def _ring_means(self) -> Tensor:

@@ -40,6 +40,25 @@ def volume_spectrum(volume: Tensor, padding: float = 2.0) -> Tensor:
     return fourier.shift_zero_to_centre(spectrum, (-3, -2))
 
 
+def volume_spectrum_adjoint(spectrum: Tensor, box_size: int) -> Tensor:
+    """Adjoint of `volume_spectrum`: the gradient of `Re Σ conj(volume_spectrum) spectrum`.
+
+    Args:
+        spectrum: (P, P, P // 2 + 1) complex.
+        box_size: D of the volume.
+
+    Returns:
+        (D, D, D).
+    """
+    padded_size = spectrum.shape[-2]
+    once = padded_size**3 / fourier.half_weights(padded_size, spectrum.device)
+    volume = fourier.irfft_cropped(spectrum, padded_size, box_size, gain=once)
+    line = torch.arange(box_size, device=spectrum.device) - box_size // 2
+    sign = 1.0 - 2.0 * (line % 2)  # frequency 0 of kz and ky is at index P // 2
+    sign = sign[:, None, None] * sign[:, None]
+    return volume * (sign / _interpolation_envelope(box_size, padded_size, spectrum.device))
+
+
 def sample_spectrum(spectrum: Tensor, point: Tensor) -> Tensor:
     """Trilinear interpolation of `volume_spectrum`'s result.
 
@@ -83,16 +102,31 @@ def sample_adjoint(values: Tensor, point: Tensor, padded_size: int) -> Tensor:
     Returns:
         (P, P, P // 2 + 1) complex.
     """
-    coordinate, mirrored = _stored_coordinate(point, padded_size)
-    sign = torch.where(mirrored, -1.0, 1.0)
-    both = torch.stack((values.real, values.imag * sign)).view(1, 2, *point.shape[:2], 1)
-    empty = both.new_empty(1, 2, padded_size, padded_size, padded_size // 2 + 1)  # for its shape
+    total = torch.zeros(2, padded_size, padded_size, padded_size // 2 + 1, device=point.device)
+    add_sample_adjoint(total, values, point)
+    return torch.complex(total[0], total[1])
+
+
+def add_sample_adjoint(total: Tensor, values: Tensor, point: Tensor) -> None:
+    """Add what `sample_adjoint` gives to a total.
+
+    Args:
+        total: (2, P, P, P // 2 + 1) real and imaginary parts, or (1, P, P, P // 2 + 1) real parts.
+        values: (n, m) complex, or real for a total of real parts.
+        point: (n, m, 3), see `sample_adjoint`.
+    """
+    coordinate, mirrored = _stored_coordinate(point, total.shape[-2])
+    parts = [values.real]
+    if len(total) == 2:
+        parts.append(values.imag * torch.where(mirrored, -1.0, 1.0))
+    both = torch.stack(parts).view(1, -1, *point.shape[:2], 1)
     coordinate = coordinate.view(1, *coordinate.shape[:2], 1, 3)
     bilinear, zeros, align_corners, wanted = 0, 0, True, (True, False)
+    # of the second argument, only the shape matters
     found: Tensor = torch.ops.aten.grid_sampler_3d_backward(
-        both, empty, coordinate, bilinear, zeros, align_corners, wanted
-    )[0][0]
-    return torch.complex(found[0], found[1])
+        both, total[None], coordinate, bilinear, zeros, align_corners, wanted
+    )[0]
+    total += found[0]
 
 
 def _stored_coordinate(point: Tensor, padded_size: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,44 @@ from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orie
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
+KEPT_BYTES = 1e9
+"""Of slices of a level that are kept."""
+
 _AT_ONCE = 1024  # directions
+_WHOLE_BYTES = 2.5e8  # of slices that are kept as they are
+_SAMPLED = 64  # directions that tell how strong a ring is
+_LARGEST_HALF = torch.finfo(torch.float16).max
+_WEAKEST = 1e-6  # of the strongest ring
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """Slices in float16, one of each two that are mirror images of each other.
+
+    A coefficient is rounded by 0.05 % at most, at random. Scores of images whose log-likelihood is
+    about 35 change by 0.02 at most.
+
+    Attributes:
+        scaled: (V / 2, M', 2) real and imaginary parts, in units of their ring.
+        unit: (M', 1) of the rings.
+        place: (V,) row of every direction.
+        other_side: (V,) whether its slice is the mirror image of that row.
+        band: the rings.
+    """
+
+    scaled: Tensor
+    unit: Tensor
+    place: Tensor
+    other_side: Tensor
+    band: CircularHarmonics
+
+    def __getitem__(self, direction: Tensor) -> Tensor:
+        """(..., M') coefficients in directions (...)."""
+        plane = torch.view_as_complex(self.scaled[self.place[direction]] * self.unit)
+        mirrored = self.other_side[direction]
+        if mirrored.any():
+            plane[mirrored] = self.band.mirrored(plane[mirrored])
+        return plane
 
 
 @dataclass(frozen=True)
@@ -21,13 +58,14 @@ class Reference:
         band: the rings of the level.
         spectrum: from `physics.projection.volume_spectrum`.
         plane: (V, M') coefficients in all directions; None where there are too many to keep.
+            Many are kept in half precision.
         power: (V, R') mean of |P|² on every ring, or None.
     """
 
     grid: OrientationGrid
     band: CircularHarmonics
     spectrum: Tensor
-    plane: Tensor | None
+    plane: Tensor | HalfPrecision | None
     power: Tensor | None
 
     def power_of(self, direction: Tensor, b: Tensor) -> Tensor:
@@ -54,15 +92,74 @@ class Reference:
 
 
 def reference(
-    spectrum: Tensor, harmonics: CircularHarmonics, level: Level, most_bytes: float = 2e9
+    spectrum: Tensor,
+    harmonics: CircularHarmonics,
+    level: Level,
+    most_bytes: float = KEPT_BYTES,
+    whole_bytes: float = _WHOLE_BYTES,
 ) -> Reference:
-    """Slices of a `volume_spectrum`; made on demand if all take over `most_bytes`."""
-    directions = orientation_grid(level.nside, spectrum.device)
+    """Slices of a `volume_spectrum` in all directions of a level.
+
+    Args:
+        spectrum: of a map.
+        harmonics: the rings.
+        level: of the search.
+        most_bytes: slices are made on demand if they would take more.
+        whole_bytes: they are kept in half precision if they would take more.
+    """
+    grid = orientation_grid(level.nside, spectrum.device)
     band = harmonics.within(level.rings)
-    if 8 * len(directions) * len(band.order) > most_bytes:
-        return Reference(directions, band, spectrum, None, None)
-    plane = slices_of_level(spectrum, band, directions)
-    return Reference(directions, band, spectrum, plane, _power(plane, band))
+    if slices_bytes(len(grid), band, most_bytes, whole_bytes) == 0.0:
+        return Reference(grid, band, spectrum, None, None)
+    if 8.0 * len(grid) * len(band.order) <= min(whole_bytes, most_bytes):
+        plane = slices_of_level(spectrum, band, grid)
+        power = torch.cat([_power(part, band) for part in torch.split(plane, _AT_ONCE)])
+        return Reference(grid, band, spectrum, plane, power)
+    return _in_half_precision(spectrum, band, grid)
+
+
+def slices_bytes(
+    directions: int,
+    band: CircularHarmonics,
+    most_bytes: float = KEPT_BYTES,
+    whole_bytes: float = _WHOLE_BYTES,
+) -> float:
+    """What `reference` keeps of slices; 0 if they are made on demand."""
+    whole = 8.0 * directions * len(band.order)
+    if whole <= min(whole_bytes, most_bytes):
+        return whole
+    return whole / 4 if whole / 4 <= most_bytes else 0.0
+
+
+def _in_half_precision(
+    spectrum: Tensor, band: CircularHarmonics, grid: OrientationGrid
+) -> Reference:
+    """Of a whole level."""
+    assert grid.opposite is not None
+    directions, device = len(grid), spectrum.device
+    every = torch.arange(directions, device=device)
+    one, other = _sides(grid)
+    place = torch.empty_like(every)
+    place[one] = place[other] = torch.arange(len(one), device=device)
+    some = grid.frame[:: max(1, directions // _SAMPLED)]
+    strength = _power(band.slices(spectrum, some), band).mean(dim=0).sqrt()
+    unit = strength.clamp_min(_WEAKEST * float(strength.max()) + 1e-30)[band.ring - 1]
+    scaled = torch.empty(len(one), len(unit), 2, dtype=torch.float16, device=device)
+    power = torch.empty(directions, band.rings, device=device)
+    for rows in torch.split(torch.arange(len(one), device=device), _AT_ONCE):
+        plane = band.slices(spectrum, grid.frame[one[rows]])
+        power[one[rows]] = power[other[rows]] = _power(plane, band)
+        parts = torch.view_as_real(plane / unit)
+        scaled[rows] = parts.clamp(-_LARGEST_HALF, _LARGEST_HALF).half()
+    held = HalfPrecision(scaled, unit[:, None], place, every > grid.opposite, band)
+    return Reference(grid, band, spectrum, held, power)
+
+
+def _sides(grid: OrientationGrid) -> tuple[Tensor, Tensor]:
+    """(V / 2,) directions, and their opposite ones."""
+    assert grid.opposite is not None
+    one = (torch.arange(len(grid), device=grid.opposite.device) < grid.opposite).nonzero()[:, 0]
+    return one, grid.opposite[one]
 
 
 def slices_of_level(spectrum: Tensor, band: CircularHarmonics, grid: OrientationGrid) -> Tensor:
@@ -73,13 +170,12 @@ def slices_of_level(spectrum: Tensor, band: CircularHarmonics, grid: Orientation
         band: the rings.
         grid: a whole level.
     """
-    assert grid.opposite is not None
     plane = torch.empty(len(grid), len(band.order), dtype=spectrum.dtype, device=spectrum.device)
-    one = (torch.arange(len(grid), device=spectrum.device) < grid.opposite).nonzero()[:, 0]
-    for part in torch.split(one, _AT_ONCE):
+    one, other = _sides(grid)
+    for part, behind in zip(torch.split(one, _AT_ONCE), torch.split(other, _AT_ONCE), strict=True):
         found = band.slices(spectrum, grid.frame[part])
         plane[part] = found
-        plane[grid.opposite[part]] = band.mirrored(found)
+        plane[behind] = band.mirrored(found)
     return plane
 
 

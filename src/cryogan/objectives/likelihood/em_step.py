@@ -18,7 +18,11 @@ from cryogan.objectives.likelihood.normal_equations import (
     together,
     weighted_poses,
 )
-from cryogan.objectives.likelihood.observations import Observations
+from cryogan.objectives.likelihood.observations import (
+    HELD_BYTES,
+    HeldObservations,
+    bytes_of_image,
+)
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import SEARCHED_TOGETHER, log_marginal_likelihood
 from cryogan.objectives.likelihood.posterior import posterior_of, references_of
@@ -31,7 +35,6 @@ from cryogan.symmetry import symmetry_matrices
 
 _CHUNK = 2048
 _FEW = 300  # images by whose residuals noise is measured
-_HELD_BYTES = 500_000_000  # of coefficients, before they are put into equations
 _CHANGE = 0.3  # expected power of a change of shape, in units of the molecule's
 _SATURATION = 4.0  # cycles per box: the motion of a part leaves the lowest shells as they are
 
@@ -148,14 +151,18 @@ def e_step(
     views: ViewCounts | None = None
     left = torch.zeros(3, levels[-1].rings)
     latent = torch.zeros(len(latent_grid.prior), device=device)
-    many = chunk * max(1, _HELD_BYTES // (8 * len(harmonics.order) * chunk))
+    image_bytes = bytes_of_image(len(index), harmonics)
+    many = chunk * max(1, HELD_BYTES // (image_bytes * chunk))
     rows = torch.arange(len(index))
-    for some_rows in torch.split(rows, many):  # what equations cost does not depend on the images
-        seen, poses = [], []
+    groups = torch.split(rows, many)  # what equations cost does not depend on the images
+    for number, some_rows in enumerate(groups):
+        half_precision = image_bytes < 8 * len(harmonics.order)
+        held, poses = HeldObservations(len(some_rows), half_precision), []
         for row in torch.split(some_rows, chunk):
             part, viewed = index[row], counted[row]
-            seen.append(half.observed(part, harmonics, device))
-            found = posterior_of(seen[-1], references, max_log_likelihood, image_model, group=group)
+            seen = half.observed(part, harmonics, device)
+            held.add(seen)
+            found = posterior_of(seen, references, max_log_likelihood, image_model, group=group)
             log_likelihood += float(log_marginal_likelihood(found.cells, levels).sum())
             latent += found.latent.sum(dim=0)
             effective_poses += float(found.effective_poses.sum())
@@ -164,7 +171,7 @@ def e_step(
                 shifts = mine if shifts is None else shifts + mine
             images += ImageMoments.of(found.particle, found.contrast, found.contrast2)
             if viewed.any():
-                some, shown = seen[-1][viewed.to(device)], found.particle[viewed.to(device)]
+                some, shown = seen[viewed.to(device)], found.particle[viewed.to(device)]
                 more = ViewCounts.of(some, references, image_model, shown)
                 views = more if views is None else views + more
             few = (draw[row] >= 0.0).nonzero()[:, 0]
@@ -174,8 +181,10 @@ def e_step(
                 rest = residuals(half, part[few], at, maps, levels[-1], drawn, image_model)
                 left += _sum_by_ring(rest, at.particle, image_model)
             poses.append(weighted_poses(found.cells, found.coefficient, found.product))
+        if number == len(groups) - 1:
+            del references  # its slices are not needed any more, and may be most of the memory
         equations = normal_equations(
-            Observations.joined(seen),
+            held,
             together(poses, chunk),
             finest,
             harmonics,

@@ -1,5 +1,6 @@
 """One half-set, its units, and its images as the likelihood needs them."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,7 @@ from cryogan.physics.spectra import PowerSpectra
 
 _MOST_NOISE = 4.0  # times what was measured
 _LEAST_SIGNAL = 0.01  # of the images' power
+_PIXELS_AT_ONCE = 4_000_000  # of images that are transformed
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,14 @@ class HalfSet:
         self, index: Tensor, harmonics: CircularHarmonics, device: torch.device
     ) -> Observations:
         """The images of `index` ((n,) int64) as the likelihood needs them."""
+        parts = max(1, math.ceil(len(index) * harmonics.box_size**2 / _PIXELS_AT_ONCE))
+        found = [self._observed(part, harmonics, device) for part in index.chunk(parts)]
+        return found[0] if len(found) == 1 else Observations.joined(found)
+
+    def _observed(
+        self, index: Tensor, harmonics: CircularHarmonics, device: torch.device
+    ) -> Observations:
+        """A few images, all at once."""
         stack = self.stack(harmonics.box_size)
         ctf_params = self.particles.ctf[index].to(device)
         size = harmonics.box_size

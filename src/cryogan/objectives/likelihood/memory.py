@@ -19,11 +19,13 @@ from cryogan.objectives.likelihood.bands import (
     mask_for,
     search_for,
 )
+from cryogan.objectives.likelihood.central_slices import slices_bytes
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import e_step
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.objectives.likelihood.normal_equations import solve
+from cryogan.objectives.likelihood.observations import HELD_BYTES, bytes_of_image
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.memory import MemoryPlan, noise_particles, of_one_structure
 from cryogan.particles import Particles
@@ -32,8 +34,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 _IMAGES = 32
 _SIGNAL = 80.0  # of a projection, in units of a pixel's noise: it makes posteriors broad
 _CHUNK = 2048  # images that are read at a time, as in `em_step`
-_GROUP_BYTES = 5e8  # of coefficients of the images of an equation, as in `em_step`
-_KEPT_BYTES = 2e9  # of a level's slices, as in `central_slices.reference`
+_KEPT_BYTES = 2e9  # of slices of basis volumes, as in `posterior.SeriesSlices`
 _POSES = 64  # of an image in normal equations
 
 
@@ -106,7 +107,8 @@ class _Iteration:
             band = self.harmonics.within(level.rings)
             directions = 12 * level.nside**2
             plane, rings = 8.0 * directions * len(band.order), 4.0 * directions * band.rings
-            found += anchors * [plane + rings if plane <= _KEPT_BYTES else 0.0]
+            kept = slices_bytes(directions, band)
+            found += anchors * [kept + rings if kept else 0.0]
         if self.basis_volumes > 1 and plane * self.basis_volumes <= _KEPT_BYTES:
             found.append(plane * self.basis_volumes + rings * self.pairs)
         return found
@@ -114,11 +116,12 @@ class _Iteration:
     @property
     def observed_bytes(self) -> float:
         """Of the images of a group of equations, in parts and joined, and of their poses."""
-        coefficients = 8 * len(self.harmonics.order)
-        group = max(_CHUNK, _GROUP_BYTES / coefficients)
+        coefficients = bytes_of_image(self.count, self.harmonics)
+        group = max(_CHUNK, HELD_BYTES / coefficients)
         image = coefficients + 4 * self.harmonics.rings
         pose = 28 + 4 * (self.basis_volumes + self.pairs)
-        held = min(self.count, group) * 2.0 * (image + _POSES * pose)
+        held = min(self.count, group) * (image + 2.0 * _POSES * pose)
+        held += min(self.count, _CHUNK) * 8.0 * len(self.harmonics.order)
         return held + (self.equations_bytes if self.count > group else 0.0)
 
     @property
@@ -153,7 +156,7 @@ class _Iteration:
         )
         search = 16 * 4 * 8 * 8.0 * cells
         slices = self.slices_bytes(self.levels)
-        known = sum(slices) + max(*slices, self.cells_bytes) + self.observed_bytes
+        known = sum(slices) + self.cells_bytes + self.observed_bytes
         return known + 2 * (whole + spectra + points + search + 3 * self.equations_bytes)
 
 
@@ -175,7 +178,7 @@ def memory_plan(config: LikelihoodConfig, particles: Particles, members: int) ->
         size=_IMAGES,
         trials=(0, _IMAGES),
         held_GB=2 * held / 1e9,
-        passing_GB=2 * max(*slices, run.cells_bytes) / 1e9,
+        passing_GB=2 * run.cells_bytes / 1e9,
         options=options,
     )
 

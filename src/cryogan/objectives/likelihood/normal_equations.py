@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.objectives.likelihood.observations import Observations, moved_to
+from cryogan.objectives.likelihood.observations import HeldObservations, Observations, moved_to
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
 from cryogan.objectives.likelihood.pose_search import Cells
 from cryogan.physics.circular_harmonics import CircularHarmonics
-from cryogan.physics.projection import sample_adjoint, volume_spectrum
+from cryogan.physics.projection import add_sample_adjoint, volume_spectrum_adjoint
 
-_DIRECTIONS_AT_ONCE = 1024
-_COEFFICIENTS_AT_ONCE = 4_000_000
+_COEFFICIENTS_AT_ONCE = 4_000_000  # of images
+_POINTS_AT_ONCE = 5_000_000  # of slices
 _ROUNDING = 1e-7  # of the strongest shell's weight
 _STRONGEST_PRIOR = 1e7  # times the largest weight of the data
 
@@ -113,7 +113,7 @@ class NormalEquations:
 
 
 def normal_equations(
-    observations: Observations,
+    observations: Observations | HeldObservations,
     poses: WeightedPoses,
     grid: OrientationGrid,
     harmonics: CircularHarmonics,
@@ -133,7 +133,7 @@ def normal_equations(
             equivalents obey. None for no symmetry.
         padding: of the Fourier space that is summed in.
     """
-    device = observations.a.device
+    device = observations.b.device
     size = harmonics.box_size
     merge = 4 if grid.nside >= 16 else 1
     coarser = orientation_grid(grid.nside // 2, device) if merge == 4 else grid
@@ -142,73 +142,83 @@ def normal_equations(
         seen_from = torch.minimum(seen_from, grid.opposite[seen_from])
     by_direction = seen_from.argsort()
     direction, image = seen_from[by_direction], poses.image[by_direction]
-    mirrored = (direction != poses.direction[by_direction])[:, None]
+    mirrored = direction != poses.direction[by_direction]
     psi, shift_px = poses.psi[by_direction], poses.shift_px[by_direction]
     coefficient, product = poses.coefficient[by_direction].T, poses.product[by_direction].T
     back = _Adjoint(len(coefficient), size, padding, device)
-    kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device)
     operators = torch.eye(3)[None] if operators is None else operators
     k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
     used = torch.unique(direction)
-    at_once = max(4096, _COEFFICIENTS_AT_ONCE // len(harmonics.order))
-    for group in used.split(_DIRECTIONS_AT_ONCE):
+    parents, parent = torch.unique(direction // merge, return_inverse=True)
+    power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)
+    at_once = max(256, _COEFFICIENTS_AT_ONCE // len(harmonics.order))
+    slices_at_once = max(1, _POINTS_AT_ONCE // len(k))
+    for group in torch.split(used, slices_at_once):
         first = int(torch.searchsorted(direction, group[0]))
         last = int(torch.searchsorted(direction, group[-1], right=True))
         row = torch.searchsorted(group, direction[first:last])
-        plane = observations.a.new_zeros(len(coefficient), len(group), len(harmonics.order))
-        parents, parent = (group // merge).unique(return_inverse=True)
-        power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)
+        plane = k.new_zeros(
+            len(coefficient), len(group), len(harmonics.order), dtype=torch.complex64
+        )
         for part in torch.split(torch.arange(first, last, device=device), at_once):
             at = row[part - first]
-            centred, place = moved_to(observations.a, image[part], shift_px[part], harmonics)
+            needed, which = torch.unique(image[part], return_inverse=True)
+            mine = observations.of_images(needed)
+            centred, place = moved_to(mine, which, shift_px[part], harmonics)
             turned = harmonics.turned(centred[place], -psi[part])
-            turned = torch.where(mirrored[part], harmonics.mirrored(turned), turned)
-            for number, mine in enumerate(coefficient[:, part, None]):
-                plane[number].index_add_(0, at, turned * mine)
+            behind = mirrored[part]
+            turned[behind] = harmonics.mirrored(turned[behind])
+            for number, share in enumerate(coefficient[:, part, None]):
+                plane[number].index_add_(0, at, turned * share)
             b = observations.b[image[part]]
-            for pair, mine in enumerate(product[:, part, None]):
-                power[pair].index_add_(0, parent[at], b * mine)
+            for pair, share in enumerate(product[:, part, None]):
+                power[pair].index_add_(0, parent[part], b * share)
         samples = [
             harmonics.to_samples(values / harmonics.weight) * harmonics.sample_weight
             for values in plane
         ]
         back.add(samples, operators, grid.frame[group], k)
-        # weights vary slowly from slice to slice: a coarser set of directions is enough
+    backprojection = back.finish()
+    # weights vary slowly from slice to slice: a coarser set of directions is enough
+    kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device, parts=1)
+    power = power / harmonics.ring_weight
+    for rows in torch.split(torch.arange(len(parents), device=device), slices_at_once):
         weights = [
-            (values / harmonics.ring_weight)[:, harmonics.sample_ring - 1] * harmonics.sample_weight
-            for values in power
+            values[rows][:, harmonics.sample_ring - 1] * harmonics.sample_weight for values in power
         ]
-        kernel.add([each.to(plane.dtype) for each in weights], operators, coarser.frame[parents], k)
-    return NormalEquations(back.finish(), kernel.finish())
+        frame = coarser.frame[parents[rows]]
+        kernel.add(weights, operators, frame, k)
+    return NormalEquations(backprojection, kernel.finish())
 
 
 class _Adjoint:
     """Sums of `Re Σ conj(values) exp(...)` over points: the adjoint of reading slices."""
 
-    def __init__(self, count: int, box_size: int, padding: float, device: torch.device) -> None:
-        self.volume = torch.zeros((box_size,) * 3, device=device, requires_grad=True)
-        self.padding = padding
-        with torch.no_grad():
-            zero = volume_spectrum(self.volume, padding)
-        self.total = zero.new_zeros(count, *zero.shape)
+    def __init__(
+        self, count: int, box_size: int, padding: float, device: torch.device, parts: int = 2
+    ) -> None:
+        """Of complex values, or of real ones (`parts` 1)."""
+        self.box_size, self.size = box_size, 2 * round(box_size * padding / 2)
+        shape = (parts, self.size, self.size, self.size // 2 + 1)
+        self.totals = [torch.zeros(shape, device=device) for _ in range(count)]
 
     def add(
         self, sums: Sequence[Tensor], operators: Tensor, frame: Tensor, frequency: Tensor
     ) -> None:
         """Values (n, m) of each sum at frequencies (m, 3), in cycles per pixel, of n frames."""
         for operator in operators.to(frame):
-            point = torch.einsum("nij,mj->nmi", operator @ frame, frequency)
-            for total, values in zip(self.total, sums, strict=True):
-                size = total.shape[-2]
-                total += sample_adjoint(values, point * size, size)
+            point = torch.einsum("nij,mj->nmi", operator @ frame, frequency * self.size)
+            for total, values in zip(self.totals, sums, strict=True):
+                add_sample_adjoint(total, values, point)
 
     def finish(self) -> Tensor:
-        """(count, D, D, D)."""
-        spectrum = volume_spectrum(self.volume, self.padding)
-        sums = [
-            torch.autograd.grad(spectrum, self.volume, total, retain_graph=True)[0]
-            for total in self.total
-        ]
+        """(count, D, D, D); nothing can be added any more."""
+        sums = []
+        while self.totals:
+            total = self.totals.pop(0)
+            spectrum = total[0] if len(total) == 1 else torch.complex(total[0], total[1])
+            del total  # may be most of the memory
+            sums.append(volume_spectrum_adjoint(spectrum, self.box_size))
         return torch.stack(sums)
 
 
@@ -256,7 +266,7 @@ def solve(
     weight = shell_weight(equations)
     most = _STRONGEST_PRIOR * weight.max()  # float32 would not hold what is beyond
     inverse = torch.where(inside, (1.0 / prior[:, at].clamp_min(1e-30)).clamp_max(most), 0.0)
-    transfer = fourier.rfft(equations.kernel, 3)
+    transfer = fourier.rfft(equations.kernel, 3).real  # lags of both signs have the same weight
     first, second = pairs(len(start))
     voxels = size**3  # the prior is ½ Σ |F|² / prior over all coefficients F
     scale = 1.0 / (voxels * (weight[:, at] + inverse))  # the preconditioner
@@ -266,13 +276,13 @@ def solve(
 
     def weigh(volume: Tensor) -> Tensor:
         molecule = limited(volume, torch.ones_like(scale)) * mask
-        padded = fourier.rfft(fourier.crop_or_pad(molecule, 2 * size, 3), 3)
+        padded = fourier.rfft_of_padded(molecule, 2 * size)
         total = torch.zeros_like(padded)
         for k, other, gain in zip(first.tolist(), second.tolist(), transfer, strict=True):
             total[k] += gain * padded[other]
             if other != k:
                 total[other] += gain * padded[k]
-        data = fourier.crop_or_pad(fourier.irfft(total, 2 * size, 3), size, 3)
+        data = fourier.irfft_cropped(total, 2 * size, size)
         result = (data + limited(molecule, voxels * inverse)) * mask
         return limited(result, torch.ones_like(scale))
 

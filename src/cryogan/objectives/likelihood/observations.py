@@ -9,6 +9,12 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.physics.circular_harmonics import CircularHarmonics
 
+HELD_BYTES = 500_000_000
+"""Of coefficients of images, before they are put into equations."""
+
+_LARGEST_HALF = torch.finfo(torch.float16).max
+_WEAKEST = 1e-6  # of the strongest coefficient
+
 
 @dataclass(frozen=True)
 class Observations:
@@ -38,9 +44,59 @@ class Observations:
             torch.cat(blobs) if blobs else None,
         )
 
+    def of_images(self, image: Tensor) -> Tensor:
+        """(k, M) coefficients of images (k,)."""
+        return self.a[image]
+
     def __getitem__(self, index: Tensor | slice) -> "Observations":
         blobs = None if self.blobs is None else self.blobs[index]
         return Observations(self.a[index], self.b[index], blobs)
+
+
+class HeldObservations:
+    """Observations of many images until equations are made of them, in float16 if need be.
+
+    A coefficient is then rounded by 0.05 % at most, at random: far less than its noise.
+
+    Attributes:
+        a: (n, M) coefficients, or (n, M, 2) real and imaginary parts in float16.
+        b: (n, R).
+        unit: (M, 1) of coefficients in float16: the rms of the images that come first.
+    """
+
+    def __init__(self, count: int, half_precision: bool) -> None:
+        self.count, self.half_precision, self.filled = count, half_precision, 0
+        self.a = self.b = self.unit = torch.empty(0)
+
+    def add(self, part: Observations) -> None:
+        """Further images."""
+        if self.filled == 0:
+            form = (*part.a.shape[1:], 2) if self.half_precision else part.a.shape[1:]
+            dtype = torch.float16 if self.half_precision else part.a.dtype
+            self.a = torch.empty(self.count, *form, dtype=dtype, device=part.a.device)
+            self.b = part.b.new_empty(self.count, *part.b.shape[1:])
+            rms = part.a.abs().square().mean(dim=0).sqrt()
+            self.unit = rms.clamp_min(_WEAKEST * float(rms.max()) + 1e-30)[:, None]
+        rows = slice(self.filled, self.filled + len(part))
+        self.filled += len(part)
+        self.b[rows] = part.b
+        if self.half_precision:
+            scaled = torch.view_as_real(part.a) / self.unit
+            self.a[rows] = scaled.clamp(-_LARGEST_HALF, _LARGEST_HALF).half()
+        else:
+            self.a[rows] = part.a
+
+    def of_images(self, image: Tensor) -> Tensor:
+        """(k, M) coefficients of images (k,)."""
+        if not self.half_precision:
+            return self.a[image]
+        return torch.view_as_complex(self.a[image] * self.unit)
+
+
+def bytes_of_image(count: int, harmonics: CircularHarmonics) -> int:
+    """What one of so many images takes in `HeldObservations`."""
+    whole = 8 * len(harmonics.order)
+    return whole if count * whole <= HELD_BYTES else whole // 2
 
 
 def observations_of(

@@ -27,7 +27,7 @@ _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
 _REFINED = 256  # the most cells of an image whose children, or whose shifts, are compared
 _UNLIKELY = 5.0  # log-likelihood that the best orientation of a shift lacks
-_HELD_BYTES = 200_000_000  # of slices that are compared at a time
+_HELD_BYTES = 64_000_000  # of slices that are compared at a time
 _SHIFTED = {8: 48}  # cells before their shifts are made finer; 16 at finer levels
 CPU = torch.device("cpu")
 
