@@ -48,6 +48,7 @@ def test_particles_become_a_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert found["resolution_A"] < 40.0
     assert (found["folder"] / "poses.star").is_file()
     assert (found["folder"] / "run" / "map.mrc").is_file()
+    assert found["page"].is_file()
 
 
 def test_a_motion_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

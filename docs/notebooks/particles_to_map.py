@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import cryogan as cg
+from cryogan.report import write_report
 
 folder = Path(tempfile.mkdtemp())
 cg.simulate(
@@ -66,5 +67,11 @@ resolution_A = comparison.resolution_A(0.5)
 # %%
 poses = cg.assign(particles, result)
 cg.write_particles(folder / "poses.star", particles, poses)
-print((folder / "poses.star").read_text().splitlines()[0:3], "...")
-print("report:", folder / "run" / "report.html")
+print(len(poses), "poses")
+
+# %% [markdown]
+# The report is one page, which opens in a browser without a network:
+
+# %%
+page = write_report(result.folder, folder / "poses.star")
+print("report:", page)
