@@ -36,7 +36,7 @@ check: lint
 # The site reads the source code without importing it: torch is not needed.
 .venv-docs/.done: pyproject.toml
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',"')
 	touch $@
 
 docs: .venv-docs/.done
