@@ -1,11 +1,12 @@
 # On a fresh machine: make demo, make test, or make check (the fast tests, about 2 minutes).
+# Further: make docs (the site, in site/), make packages (wheel and source archive, in dist/).
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 OUT ?= demo
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check lint docs packages clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,5 +33,18 @@ test: lint
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
+# The site reads the source code without importing it: torch is not needed.
+.venv-docs/.done: pyproject.toml
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^docs = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',"')
+	touch $@
+
+docs: .venv-docs/.done
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+packages: .venv-docs/.done
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check build
+	.venv-docs/bin/python -m build
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .venv-docs site demo

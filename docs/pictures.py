@@ -1,4 +1,4 @@
-"""The pictures of the README, from the demo's run folder and a simulated set.
+"""Pictures of README and site, from the demo's run folder and a simulated set.
 
 make demo
 cryogan simulate betagal-64px --condition=-20dB --datadir ../shared/data -o DIR

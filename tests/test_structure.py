@@ -28,7 +28,8 @@ def name_of(file: Path) -> str:
 
 MODULES = [name_of(file) for file in FILES if file.name != "__main__.py"]
 WITH_EXAMPLES = [name_of(file) for file in FILES if ">>>" in file.read_text()]
-README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGE = "docs/python.md"
+SHOWN = re.findall(r"```python\n(.*?)```", (ROOT / PAGE).read_text(), re.DOTALL)
 
 
 # Examples
@@ -41,23 +42,23 @@ def test_examples_in_docstrings(name: str) -> None:
     assert result.failed == 0
 
 
-def test_examples_of_the_readme() -> None:
-    found = [block for block in README if ">>>" in block]
+def test_examples_of_the_python_page() -> None:
+    found = [block for block in SHOWN if ">>>" in block]
     assert found
     for block in found:
-        example = doctest.DocTestParser().get_doctest(block, {}, "README.md", "README.md", 0)
+        example = doctest.DocTestParser().get_doctest(block, {}, PAGE, PAGE, 0)
         assert doctest.DocTestRunner().run(example).failed == 0
 
 
 @pytest.mark.slow
-def test_the_readme_reconstructs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_page_reconstructs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it shows of reconstructing runs as it stands, where a particles.star is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     generator = torch.Generator().manual_seed(7)
     volume = phantom_map(16, 12.0, symmetry="D2")
     write_dataset(tmp_path, centred_particles(volume, 12.0, 240, 0.0, generator), volume)
-    shown = [block for block in README if "cg.reconstruct(" in block and ">>>" not in block]
+    shown = [block for block in SHOWN if "cg.reconstruct(" in block and ">>>" not in block]
     assert shown
     names: dict[str, object] = {}
     exec("".join(shown), names)
@@ -127,7 +128,7 @@ OLD_WORDS = re.compile(
 def test_words_are_the_fields() -> None:
     """One term per concept, the field's own; old names live in the table that refuses them."""
     files = [*FILES, *SOURCE.rglob("*.j2"), *SOURCE.rglob("*.yaml"), *ROOT.glob("*.md")]
-    files += (ROOT / "docs").glob("*.md")
+    files += [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "notebooks").glob("*.py")]
     found = [
         f"{file.relative_to(ROOT)}:{number}: {match[0]}"
         for file in files
