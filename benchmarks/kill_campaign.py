@@ -288,7 +288,7 @@ def sequence(
             "target": what,
             "in_write": was_writing,
             "at_s": round(hit_at - began, 2),
-            "exit_code": code,
+            "ended_with": _ended_with(code),
             "seconds_to_end": round(ended_s, 2),
             "orphans": "",
             "problem": "; ".join(problems),
@@ -308,7 +308,7 @@ def sequence(
         problems.append(f"{orphans} orphans")
     yield about | {
         "kill": "end",
-        **dict.fromkeys(("signal", "target", "in_write", "at_s", "exit_code"), ""),
+        **dict.fromkeys(("signal", "target", "in_write", "at_s", "ended_with"), ""),
         "seconds_to_end": "",
         "orphans": orphans,
         "problem": "; ".join(problems),
@@ -316,6 +316,10 @@ def sequence(
     if not problems:
         shutil.rmtree(out)
         out.with_name(f"{out.name}.txt").unlink()
+
+
+def _ended_with(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def _expected(what: str, number: int | None) -> frozenset[int]:
@@ -364,7 +368,7 @@ def lost_worker(place: Place, case: str, seed: int) -> dict[str, object]:
         "case": case,
         "seed": seed,
         "workers": len(there),
-        "exit_code": code,
+        "ended_with": _ended_with(code),
         "seconds_to_end": round(seconds, 2),
         "sentence": "A worker process was lost (SIGKILL" in (said or [""])[-1],
         "survivor_saved": any(saved) if len(there) > 1 else "",

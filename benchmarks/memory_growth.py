@@ -1,15 +1,15 @@
 """Does a run grow while it lasts? Resident memory of workers over many minutes, and its slope.
 
-Adversarial training, training with streamed images and the likelihood run side by side on 300
-images of the phantom, with settings that never end, and are stopped by SIGTERM when the time is
-over. Every ten seconds the resident set of every process and its CPU time are read (/proc, Linux).
-`memory_growth.csv` has the samples; `memory_growth_slopes.csv` a row a process: a line is fitted to
-the samples after the first quarter of its CPU time. Growth per CPU hour, with the standard error of
-the fit, which takes neighbouring samples for independent and is therefore too small.
+Adversarial training and the likelihood run side by side on 120 images of the phantom, with settings
+that never end, and are stopped by SIGTERM when the time is over. Every ten seconds the resident set
+of every process and its CPU time are read (/proc, Linux), into SCRATCH/growth/samples.csv. A row of
+`memory_growth.csv` a process: a line is fitted to the samples after the first quarter of its CPU
+time. Growth in MB per CPU hour and per 1,000 records of the log, with the standard error of the
+fit, which takes neighbouring samples for independent and is therefore too small.
 
     python benchmarks/memory_growth.py -o benchmarks/results --work SCRATCH --minutes 25
 
-Tables that are there are replaced; `--fit` only fits again what has been sampled.
+A table that is there is replaced; `--fit` only fits again what has been sampled.
 """
 
 import argparse
@@ -31,7 +31,6 @@ EVERY_S = 10.0
 SETTLED = 0.25  # share of the CPU time after which the line begins
 _CASES = {
     "adversarial": ("--adversarial.stages=[{box_size: 16, images: 1000000000}]",),
-    "adversarial, streamed": ("--adversarial.stages=[{box_size: 16, images: 1000000000}]",),
     "likelihood": ("--likelihood.iterations=1000000", "--likelihood.full_iterations=1000000"),
 }
 """Case of `kill_campaign` → settings that go before its own."""
@@ -78,7 +77,6 @@ def watch(place: Place, table: Path, minutes: float) -> None:
     for case in _CASES:
         out = place.work / "growth" / case.replace(", ", "_")
         shutil.rmtree(out, ignore_errors=True)
-        out.parent.mkdir(exist_ok=True)
         log = (place.work / "growth" / f"{out.name}.log").open("w")
         runs[case] = (
             out,
@@ -131,6 +129,7 @@ def _slope(case: str, process: str, rows: Sequence[Mapping[str, str]]) -> dict[s
     offset = hours - hours.mean()
     spread = float((offset**2).sum())
     growth = float((offset * memory).sum()) / spread
+    hours_per_record = (hours[-1] - hours[0]) / max(records_[late][-1] - records_[late][0], 1.0)
     residual = memory - memory.mean() - growth * offset
     error = float(np.sqrt((residual**2).sum() / max(len(hours) - 2, 1) / spread))
     return {
@@ -145,24 +144,25 @@ def _slope(case: str, process: str, rows: Sequence[Mapping[str, str]]) -> dict[s
         "peak_MB": round(float(rss_MB.max()), 1),
         "growth_MB_per_cpu_h": round(growth, 2),
         "standard_error": round(error, 2),
+        "growth_MB_per_1000_records": round(growth * hours_per_record * 1000, 3),
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the tables")
-    parser.add_argument("--work", type=Path, help="scratch folder")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the table")
+    parser.add_argument("--work", type=Path, required=True, help="scratch folder")
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--fit", action="store_true", help="only fit what has been sampled")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    table = options.output / "memory_growth.csv"
+    place = Place(options.work.resolve())
+    table = place.work / "growth" / "samples.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
     if not options.fit:
-        place = Place(options.work.resolve())
-        place.work.mkdir(parents=True, exist_ok=True)
         place.prepare(())
         watch(place, table, options.minutes)
-    write_rows(options.output / "memory_growth_slopes.csv", slopes(read_rows(table)))
+    write_rows(options.output / "memory_growth.csv", slopes(read_rows(table)))
     return 0
 
 
