@@ -45,7 +45,8 @@ from cryogan.simulation.microscope import random_ctf
 from process_groups import end, hit, members, workers
 from started_commands import TARGETS, Command, Fork, Started, load, wait
 
-BOX, PIXEL_A, IMAGES = 16, 12.0, 120
+BOX, PIXEL_A, IMAGES = 16, 12.0, 200
+FEW = 120  # for which there is no verdict, which takes long
 KILLS = 5  # in a sequence, at most
 ORPHANS_S = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -68,9 +69,11 @@ _CONFORMATIONS = (
     *("--likelihood.conformation_iterations=2", "--likelihood.latent_grid_points=4"),
 )
 _RECONSTRUCT = ("reconstruct", "{star}", "-o", "{out}")
+_FEW = ("reconstruct", "{few}", "-o", "{out}")
+_RUN = (*_RECONSTRUCT, *_ADVERSARIAL)  # which refine and assign go on from
 CASES: dict[str, tuple[str, ...]] = {
-    "adversarial": (*_RECONSTRUCT, *_ADVERSARIAL),
-    "adversarial, streamed": (*_RECONSTRUCT, *_ADVERSARIAL, "--adversarial.memory_GB=0.00001"),
+    "adversarial": (*_FEW, *_ADVERSARIAL),
+    "adversarial, streamed": (*_FEW, *_ADVERSARIAL, "--adversarial.memory_GB=0.00001"),
     "likelihood": (*_RECONSTRUCT, *_LIKELIHOOD),
     "likelihood, classes": (
         *(*_RECONSTRUCT, *_LIKELIHOOD, *_CONFORMATIONS, "--latent=discrete", "--classes=2"),
@@ -85,12 +88,12 @@ CASES: dict[str, tuple[str, ...]] = {
         *("simulate", "phantom", "-o", "{out}", "--box_size", "24", "--pixel_size_A", "8"),
         *("--images", "3000", "--workers", "1"),
     ),
-    "downsample": ("downsample", "{star}", "-o", "{out}", "--box", "12"),
+    "downsample": ("downsample", "{few}", "-o", "{out}", "--box", "12"),
 }
 """Name → command; those of runs write into a folder that is new."""
 OF_SIGNALS = ("adversarial", "likelihood", "refine", "assign", "simulate")
 _COMPARED = (".mrc", ".mrcs", ".csv", ".star", ".cs")
-_PLACES = ("{out}", "{star}", "{run}")
+_PLACES = ("{out}", "{star}", "{few}", "{run}")
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,18 @@ class Place:
         return self.work / "set" / "particles.star"
 
     @property
+    def few(self) -> Path:
+        return self.work / "few" / "particles.star"
+
+    @property
     def run(self) -> Path:
         return self.work / "run"
 
     def arguments(self, case: str, out: Path) -> list[str]:
         """Of `cryogan`."""
         words = []
-        for word in CASES[case]:
-            for place, path in zip(_PLACES, (out, self.star, self.run), strict=True):
+        for word in CASES.get(case, _RUN):
+            for place, path in zip(_PLACES, (out, self.star, self.few, self.run), strict=True):
                 word = word.replace(place, str(path))
             words.append(word)
         if case == "assign":
@@ -149,12 +156,12 @@ class Place:
 
     def prepare(self, cases: Sequence[str]) -> None:
         """Particles, a finished run and an undisturbed result of every case; kept if there."""
-        if not self.star.is_file():
-            made = particles()
-            self.star.parent.mkdir(parents=True, exist_ok=True)
-            write_dataset(self.star.parent, made, phantom_map(BOX, PIXEL_A))
+        for star, count in ((self.star, IMAGES), (self.few, FEW)):
+            if not star.is_file():
+                star.parent.mkdir(parents=True, exist_ok=True)
+                write_dataset(star.parent, particles(count), phantom_map(BOX, PIXEL_A))
         if not (self.run / "report.html").is_file():
-            self.finish("adversarial", self.run)
+            self.finish("run", self.run)
         for case in cases:
             folder = self.reference(case)
             if not (folder / "cost.json").is_file():
@@ -173,15 +180,15 @@ class Place:
         return cpu_s, writes
 
 
-def particles() -> SimulatedSet:
-    """Images of the phantom, too few for a verdict, which takes long."""
+def particles(count: int) -> SimulatedSet:
+    """Images of the phantom."""
     generator = torch.Generator().manual_seed(11)
     volume = phantom_map(BOX, PIXEL_A)
     return simulate_particles(
         volume,
         pixel_size_A=PIXEL_A,
-        n=IMAGES,
-        ctf=random_ctf(IMAGES, generator),
+        n=count,
+        ctf=random_ctf(count, generator),
         poses=PoseDistribution(),
         snr_dB=3.0,
         generator=generator,

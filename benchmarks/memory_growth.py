@@ -1,6 +1,6 @@
 """Does a run grow while it lasts? Resident memory of workers over many minutes, and its slope.
 
-Adversarial training and the likelihood run side by side on 120 images of the phantom, with settings
+Adversarial training and the likelihood run side by side on the phantom, with settings
 that never end, and are stopped by SIGTERM when the time is over. Every ten seconds the resident set
 of every process and its CPU time are read (/proc, Linux), into SCRATCH/growth/samples.csv. A row of
 `memory_growth.csv` a process: a line is fitted to the samples after the first quarter of its CPU
