@@ -160,7 +160,8 @@ class Place:
             if not star.is_file():
                 star.parent.mkdir(parents=True, exist_ok=True)
                 write_dataset(star.parent, particles(count), phantom_map(BOX, PIXEL_A))
-        if not (self.run / "report.html").is_file():
+        needed = any("{run}" in CASES[case] for case in cases)
+        if needed and not (self.run / "report.html").is_file():
             self.finish("run", self.run)
         for case in cases:
             folder = self.reference(case)
