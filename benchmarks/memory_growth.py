@@ -3,9 +3,9 @@
 Adversarial training and the likelihood run side by side on the phantom, with settings
 that never end, and are stopped by SIGTERM when the time is over. Every ten seconds the resident set
 of every process and its CPU time are read (/proc, Linux), into SCRATCH/growth/samples.csv. A row of
-`memory_growth.csv` a process: a line is fitted to the samples after the first quarter of its CPU
-time. Growth in MB per CPU hour and per 1,000 records of the log, with the standard error of the
-fit, which takes neighbouring samples for independent and is therefore too small.
+`memory_growth.csv` a process: a line is fitted to the samples after the first quarter of the time.
+Growth in MB per hour and per 1,000 records of the log, with the standard error of the fit, which
+takes neighbouring samples for independent and is therefore too small.
 
     python benchmarks/memory_growth.py -o benchmarks/results --work SCRATCH --minutes 25
 
@@ -28,7 +28,7 @@ from cryogan.benchmark.rows import append_row, read_rows, write_rows
 from kill_campaign import Place
 
 EVERY_S = 10.0
-SETTLED = 0.25  # share of the CPU time after which the line begins
+SETTLED = 0.25  # share of the time after which the line begins
 _CASES = {
     "adversarial": ("--adversarial.stages=[{box_size: 16, images: 1000000000}]",),
     "likelihood": ("--likelihood.iterations=1000000", "--likelihood.full_iterations=1000000"),
@@ -91,6 +91,8 @@ def watch(place: Place, table: Path, minutes: float) -> None:
             for case, (out, process) in runs.items():
                 if process.poll() is not None:
                     raise RuntimeError(f"{case} ended with {process.returncode}")
+                if not records(out):
+                    continue  # it measures the memory that it will need, in a process of its own
                 for role, pid in family(process.pid).items():
                     rss_MB, cpu_s = sample(pid)
                     row = {"case": case, "process": role}
@@ -110,7 +112,7 @@ def slopes(rows: Iterable[Mapping[str, str]]) -> list[dict[str, object]]:
         >>> rows = [dict(case="a", process="command", wall_s=n, cpu_s=n, rss_MB=100 + n / 3600,
         ...              records=n) for n in range(0, 101, 10)]
         >>> found = slopes(rows)[0]
-        >>> found["samples"], found["growth_MB_per_cpu_h"]
+        >>> found["samples"], found["growth_MB_per_h"]
         (8, 1.0)
     """
     grouped: dict[tuple[str, str], list[Mapping[str, str]]] = {}
@@ -124,10 +126,10 @@ def _slope(case: str, process: str, rows: Sequence[Mapping[str, str]]) -> dict[s
         np.array([float(row[name]) for row in rows])
         for name in ("cpu_s", "rss_MB", "wall_s", "records")
     )
-    late = cpu_s >= SETTLED * cpu_s[-1]
-    hours, memory = cpu_s[late] / 3600, rss_MB[late]
+    late = wall_s >= SETTLED * wall_s[-1]
+    hours, memory = wall_s[late] / 3600, rss_MB[late]
     offset = hours - hours.mean()
-    spread = float((offset**2).sum())
+    spread = max(float((offset**2).sum()), 1e-12)
     growth = float((offset * memory).sum()) / spread
     hours_per_record = (hours[-1] - hours[0]) / max(records_[late][-1] - records_[late][0], 1.0)
     residual = memory - memory.mean() - growth * offset
@@ -142,7 +144,7 @@ def _slope(case: str, process: str, rows: Sequence[Mapping[str, str]]) -> dict[s
         "first_MB": round(float(memory[0]), 1),
         "last_MB": round(float(memory[-1]), 1),
         "peak_MB": round(float(rss_MB.max()), 1),
-        "growth_MB_per_cpu_h": round(growth, 2),
+        "growth_MB_per_h": round(growth, 2),
         "standard_error": round(error, 2),
         "growth_MB_per_1000_records": round(growth * hours_per_record * 1000, 3),
     }
