@@ -19,6 +19,7 @@ One thread each, so that bits can be compared. `kill_tasks.py` is cheap enough f
 import argparse
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -276,8 +277,11 @@ def sequence(
     groups = []
     for kill in range(1 if number else rng.randint(2, KILLS)):
         which = target or rng.choice(TARGETS)
-        inside = rng.randrange(writes) if writes and not number and rng.random() < 0.6 else None
-        after_cpu_s = rng.uniform(0.1 if number else 0.0, 0.9) * cpu_s
+        rest = 1.0 / (kill + 1)  # about what is left to do
+        inside = None
+        if writes and not number and rng.random() < 0.6:
+            inside = rng.randrange(math.ceil(rest * writes))
+        after_cpu_s = rng.uniform(0.1 if number else 0.0, 0.9) * rest * cpu_s
         command = place.begin(case, out, inside, which)
         began = time.monotonic()
         after_cpu_s = float("inf") if inside is not None else after_cpu_s
