@@ -89,12 +89,12 @@ CASES: dict[str, tuple[str, ...]] = {
         *("simulate", "phantom", "-o", "{out}", "--box_size", "24", "--pixel_size_A", "8"),
         *("--images", "3000", "--workers", "1"),
     ),
-    "downsample": ("downsample", "{few}", "-o", "{out}", "--box", "12"),
+    "downsample": ("downsample", "{large}", "-o", "{out}", "--box", "16"),
 }
 """Name → command; those of runs write into a folder that is new."""
 OF_SIGNALS = ("adversarial", "likelihood", "refine", "assign", "simulate")
 _COMPARED = (".mrc", ".mrcs", ".csv", ".star", ".cs")
-_PLACES = ("{out}", "{star}", "{few}", "{run}")
+_PLACES = ("{out}", "{star}", "{few}", "{large}", "{run}")
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,10 @@ class Place:
         return self.work / "few" / "particles.star"
 
     @property
+    def large(self) -> Path:
+        return self.work / "large" / "particles.star"
+
+    @property
     def run(self) -> Path:
         return self.work / "run"
 
@@ -125,7 +129,9 @@ class Place:
         """Of `cryogan`."""
         words = []
         for word in CASES.get(case, _RUN):
-            for place, path in zip(_PLACES, (out, self.star, self.few, self.run), strict=True):
+            for place, path in zip(
+                _PLACES, (out, self.star, self.few, self.large, self.run), strict=True
+            ):
                 word = word.replace(place, str(path))
             words.append(word)
         if case == "assign":
@@ -157,10 +163,12 @@ class Place:
 
     def prepare(self, cases: Sequence[str]) -> None:
         """Particles, a finished run and an undisturbed result of every case; kept if there."""
-        for star, count in ((self.star, IMAGES), (self.few, FEW)):
+        sets = ((self.star, IMAGES, BOX), (self.few, FEW, BOX), (self.large, 5 * IMAGES, 2 * BOX))
+        for star, count, box in sets:
             if not star.is_file():
                 star.parent.mkdir(parents=True, exist_ok=True)
-                write_dataset(star.parent, particles(count), phantom_map(BOX, PIXEL_A))
+                made = particles(count, box)
+                write_dataset(star.parent, made, phantom_map(box, PIXEL_A * BOX / box))
         needed = any("{run}" in CASES[case] for case in cases)
         if needed and not (self.run / "report.html").is_file():
             self.finish("run", self.run)
@@ -182,13 +190,13 @@ class Place:
         return cpu_s, writes
 
 
-def particles(count: int) -> SimulatedSet:
+def particles(count: int, box: int = BOX) -> SimulatedSet:
     """Images of the phantom."""
     generator = torch.Generator().manual_seed(11)
-    volume = phantom_map(BOX, PIXEL_A)
+    pixel_size_A = PIXEL_A * BOX / box
     return simulate_particles(
-        volume,
-        pixel_size_A=PIXEL_A,
+        phantom_map(box, pixel_size_A),
+        pixel_size_A=pixel_size_A,
         n=count,
         ctf=random_ctf(count, generator),
         poses=PoseDistribution(),
