@@ -38,7 +38,7 @@ from kill_campaign import BOX, FEW, KILLS, PIXEL_A, particles
 def jobs(work: Path) -> dict[str, Callable[[Path], Job]]:
     """A tiny task of each objective."""
     particles_ = particles(FEW).particles
-    half_sets = particles_.subset(torch.arange(0, 40)), particles_.subset(torch.arange(40, 80))
+    half_sets = particles_.subset(torch.arange(0, 60)), particles_.subset(torch.arange(60, 120))
     cpu, assumed = torch.device("cpu"), Assumptions(mask_radius=0.6)
     config = AdversarialConfig(
         stages=(Stage(BOX, 240),), batch_size=4, templates=2, assumptions=assumed
@@ -48,7 +48,7 @@ def jobs(work: Path) -> dict[str, Callable[[Path], Job]]:
     maps = maps + 0.3 * maps.std() * torch.randn(maps.shape, generator=generator)
     likelihood = LikelihoodConfig(
         iterations=3,
-        subset_size=20,
+        subset_size=30,
         pose_resolution_A=60.0,
         view_density=False,
         assumptions=assumed,
