@@ -32,12 +32,12 @@ from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import phantom_map
 from cryogan.run.checkpoint import RESULT
 from cryogan.run.worker import Job, optimise
-from kill_campaign import BOX, KILLS, PIXEL_A, particles
+from kill_campaign import BOX, FEW, KILLS, PIXEL_A, particles
 
 
 def jobs(work: Path) -> dict[str, Callable[[Path], Job]]:
     """A tiny task of each objective."""
-    particles_ = particles().particles
+    particles_ = particles(FEW).particles
     half_sets = particles_.subset(torch.arange(0, 60)), particles_.subset(torch.arange(60, 120))
     cpu, assumed = torch.device("cpu"), Assumptions(mask_radius=0.6)
     config = AdversarialConfig(

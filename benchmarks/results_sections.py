@@ -258,6 +258,50 @@ SECTIONS = (
         "Peak memory of stages whose images are held or streamed; estimates beside what runs took.",
     ),
     Section(
+        "Kill campaign",
+        {"kill_campaign": ""},
+        "python benchmarks/kill_campaign.py -o benchmarks/results --work SCRATCH",
+        "Commands in forks, killed (SIGKILL) at random CPU times and inside writes, several times "
+        "in a sequence, and then left to end: a row a kill, one at the end of a sequence. An entry "
+        "in `problem` would be a result that differs in a bit, a left-over, an orphan, a folder "
+        "that is blocked, or a traceback; `none`: had ended before.",
+        ("target", "in_write", "ended_with", "seconds_to_end", "orphans", "problem"),
+        ("case",),
+    ),
+    Section(
+        "Signals",
+        {"kill_campaign_signals": ""},
+        "python benchmarks/kill_campaign.py -o benchmarks/results --work SCRATCH --signals",
+        "The same with one signal a sequence, to the group of processes, the command or a worker "
+        "(the command where it has none); it must end with the signal's exit code and resume.",
+        ("case", "target", "ended_with", "seconds_to_end", "orphans", "problem"),
+        ("signal",),
+    ),
+    Section(
+        "Lost workers",
+        {"kill_campaign_workers": ""},
+        "python benchmarks/kill_campaign.py -o benchmarks/results --work SCRATCH --workers 20",
+        "One of the workers killed (SIGKILL): `seconds_to_end` from the kill to the command's end, "
+        "the sentence, whether the other half-set has saved its last record, and what the same "
+        "command then leaves.",
+        (
+            "workers",
+            "exit_code",
+            "seconds_to_end",
+            "sentence",
+            "survivor_saved",
+            "orphans",
+            "problem",
+        ),
+        ("case",),
+    ),
+    Section(
+        "Memory of long runs",
+        {"memory_growth": ""},
+        "python benchmarks/memory_growth.py -o benchmarks/results --work SCRATCH",
+        "Resident memory (MB) of every process, and a line through its samples.",
+    ),
+    Section(
         "Answers of the command line",
         {"startup": ""},
         "python benchmarks/startup.py -o benchmarks/results",

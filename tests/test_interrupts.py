@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pty
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import cryogan as cg
 from cryogan.cli import main
 from cryogan.phantom import phantom_map
 from cryogan.run.checkpoint import load_checkpoint
-from cryogan.run.signals import STOPPING, StopRequests, handled, held_back
+from cryogan.run.signals import STOPPING, StopRequests, ending_at_once, handled, held_back
 from cryogan.simulation.in_memory import write_dataset
 from simple_objective import Slow
 from simulated_sets import centred_particles
@@ -188,3 +189,30 @@ def test_signals_wait_until_a_block_is_over() -> None:
             done.append("block")
         assert done == ["block", "handled"]
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOPPING) == set()
+
+
+def test_a_terminal_that_is_closed_asks_to_stop() -> None:
+    """As SIGHUP, which the system sends."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        with StopRequests() as requests:
+            os.write(1, b"ready")
+            deadline = time.monotonic() + 60.0
+            while requests.received is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+        os._exit(3 if requests.received == signal.SIGHUP else 1)
+    assert os.read(terminal, 5) == b"ready"
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 3
+
+
+def test_signals_end_at_once_what_waits_in_a_library() -> None:
+    """`StopRequests` would only note them, until the library comes back."""
+    pid = os.fork()
+    if pid == 0:
+        with StopRequests(), ending_at_once():
+            signal.raise_signal(signal.SIGTERM)
+        os._exit(3)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM

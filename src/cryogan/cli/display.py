@@ -185,7 +185,8 @@ def run_display(out: Console) -> Iterator[RunDisplay]:
                         retries[job] = record["retries"]
                         out.print(
                             f"half-set {job + 1}: its numbers had gone wrong; it goes on from its "
-                            f"last checkpoint with {record.get('gentler')}"
+                            "last checkpoint with learning rates × "
+                            f"{record.get('learning_rate_scale')}"
                         )
                     if "fraction" not in record:  # every iteration is worth a line
                         out.print(line_of(record))

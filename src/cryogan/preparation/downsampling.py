@@ -11,6 +11,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.data.images import cropped
 from cryogan.errors import InputError
+from cryogan.files import remove_left_overs
 from cryogan.io.downsampled_star import downsampled_tables, whole_pixel_origins
 from cryogan.io.mixed import MixedStack
 from cryogan.io.mrc import MrcStack, StackWriter
@@ -166,6 +167,7 @@ def _made_folder(folder: Path) -> Iterator[None]:
     is_new = not folder.is_dir()
     try:
         folder.mkdir(exist_ok=True)
+        remove_left_overs(folder)  # of an earlier try that was killed
     except OSError as error:
         raise InputError(
             f"Cannot make {folder}: {error.strerror}; choose a place that you may write to."

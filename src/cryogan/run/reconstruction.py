@@ -3,7 +3,7 @@
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from cryogan.run.held_out_resolution import held_out_resolution_A
 from cryogan.run.lock import RUN_LOCK, locked
 from cryogan.run.memory import check_memory
 from cryogan.run.results import write_results
+from cryogan.run.signals import ending_at_once
 from cryogan.run.starting_maps import image_model_of, power_splits_of, view_densities_of
 from cryogan.run.status import status_of
 from cryogan.run.verdict import verdict_of
@@ -227,70 +228,70 @@ def run_objective(
             write_half_sets(folder, particles, halves_of(particles, seed, about.get("halves")))
             told = {"particles": dict(about), "sources": dict(sources), "objective": objective}
             started(told | {"folder": folder, "resumes": resumes})
-        joined: AbstractContextManager[Placement | None] = (
-            nullcontext() if launch is None else launch.joined(device)
+        placement: Placement | None = None
+        if launch is not None:
+            with ending_at_once():  # torchrun ends those that wait for one that has failed
+                placement = held.enter_context(launch.joined(device))
+        jobs = make_jobs(
+            particles,
+            folder,
+            objective,
+            seed=seed,
+            device=device,
+            noise=noise,
+            maps=maps,
+            populations=populations,
+            placement=placement,
+            halves=about.get("halves"),
         )
-        with joined as placement:
-            jobs = make_jobs(
-                particles,
-                folder,
-                objective,
-                seed=seed,
-                device=device,
-                noise=noise,
-                maps=maps,
-                populations=populations,
-                placement=placement,
-                halves=about.get("halves"),
+        stopped_by = (
+            run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
+        )
+        if stopped_by is None and (placement is None or placement.is_main):
+            phase("comparing the half-maps")
+            outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
+            try:
+                found = objective.maps(outcomes, particles, seed)
+            except KeyError as error:
+                raise InputError(
+                    f"{jobs[0].folder / RESULT} has no array {error}; delete it and run the "
+                    "command again."
+                ) from error
+            first, second = halves_of(particles, seed, about.get("halves"))
+            half_sets = particles.subset(first), particles.subset(second)
+            assumptions = objective.config.assumptions
+            if found.symmetry is not None:
+                assumptions = assumptions.imposing(found.symmetry["group"])
+            where = torch.device(device if placement is None else placement.device)
+            phase("explaining held-out images, for the verdict")
+            verdict = verdict_of(
+                found, half_sets, assumptions, noise=noise, seed=seed, device=where
             )
-            stopped_by = (
-                run_jobs(jobs, show) if placement is None else run_placed(placement, jobs, show)
-            )
-            if stopped_by is None and (placement is None or placement.is_main):
-                phase("comparing the half-maps")
-                outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
-                try:
-                    found = objective.maps(outcomes, particles, seed)
-                except KeyError as error:
-                    raise InputError(
-                        f"{jobs[0].folder / RESULT} has no array {error}; delete it and run the "
-                        "command again."
-                    ) from error
-                first, second = halves_of(particles, seed, about.get("halves"))
-                half_sets = particles.subset(first), particles.subset(second)
-                assumptions = objective.config.assumptions
-                if found.symmetry is not None:
-                    assumptions = assumptions.imposing(found.symmetry["group"])
-                where = torch.device(device if placement is None else placement.device)
-                phase("explaining held-out images, for the verdict")
-                verdict = verdict_of(
-                    found, half_sets, assumptions, noise=noise, seed=seed, device=where
-                )
-                fit, held_out_A = None, None
-                if verdict is not None and verdict.word != NOTHING:
-                    if found.conformations is None:
-                        phase("measuring how far held-out images support the maps")
-                        held_out_A = held_out_resolution_A(
-                            found,
-                            half_sets,
-                            assumptions,
-                            noise=noise,
-                            splits=power_splits_of(folder),
-                            seed=seed,
-                            device=where,
-                        )
-                    phase("testing the goodness of fit")
-                    fit = goodness_of_run(
+            fit, held_out_A = None, None
+            if verdict is not None and verdict.word != NOTHING:
+                if found.conformations is None:
+                    phase("measuring how far held-out images support the maps")
+                    held_out_A = held_out_resolution_A(
                         found,
                         half_sets,
                         assumptions,
                         noise=noise,
-                        image_model=image_model_of(folder),
                         splits=power_splits_of(folder),
-                        views=view_densities_of(folder),
                         seed=seed,
                         device=where,
                     )
-                write_results(folder, jobs, found, verdict, fit, held_out_A, phase)
-                phase("")
+                phase("testing the goodness of fit")
+                fit = goodness_of_run(
+                    found,
+                    half_sets,
+                    assumptions,
+                    noise=noise,
+                    image_model=image_model_of(folder),
+                    splits=power_splits_of(folder),
+                    views=view_densities_of(folder),
+                    seed=seed,
+                    device=where,
+                )
+            write_results(folder, jobs, found, verdict, fit, held_out_A, phase)
+            phase("")
     return Reconstruction(folder, stopped_by, sources, keep)

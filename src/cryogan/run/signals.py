@@ -64,6 +64,28 @@ def held_back() -> Iterator[None]:
         signal.raise_signal(held[0])
 
 
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Signals that ask to stop end the process, with nothing saved, while the block lasts.
+
+    For calls into libraries that wait for others and come back to Python only then: handlers would
+    not be called until that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {}
+    for number in STOPPING:
+        found = signal.getsignal(number)
+        if found is not signal.SIG_IGN and found is not None:
+            previous[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, found in previous.items():
+            signal.signal(number, found)
+
+
 class StopRequests:
     """Signals only noted, so that work stops where it can be saved; a second one ends it at once.
 

@@ -1,8 +1,8 @@
 """Are the numbers of a run still those of a run? Looked at in every record of the log.
 
 What has become NaN or infinite never comes back, and a map that has vanished seldom does. A run
-then goes on from its last checkpoint with gentler settings, if its objective has any; a few times
-at most.
+then goes on from its last checkpoint with lower learning rates, if its objective has any: half, a
+quarter and an eighth of the settings, for the rest of the run.
 """
 
 from typing import Any, Protocol, Self, runtime_checkable
@@ -22,8 +22,8 @@ class Watched(Protocol):
         """What is wrong with the numbers of a step, in words; None if nothing is."""
         ...
 
-    def gentler(self) -> tuple[Self, str] | None:
-        """The same with settings under which it goes wrong less easily, and which; or None."""
+    def with_learning_rates(self, scale: float) -> Self | None:
+        """The same with learning rates `scale` times those of the settings; None without any."""
         ...
 
 
@@ -38,12 +38,21 @@ def fault_of(objective: Objective, step: Step) -> str | None:
     return objective.fault(step) if isinstance(objective, Watched) else None
 
 
-def gentler(objective: Objective, times: int) -> tuple[Objective, str] | None:
-    """An objective with settings made gentler so many times, and which they are; None if not."""
-    words = ""
-    for _ in range(times):
-        found: Any = objective.gentler() if isinstance(objective, Watched) else None
-        if found is None:
-            return None
-        objective, words = found
-    return objective, words
+def learning_rate_scale(retries: int) -> float:
+    """Of a run whose numbers have gone wrong so often.
+
+    Example:
+        >>> [learning_rate_scale(retries) for retries in range(MOST_RETRIES + 1)]
+        [1.0, 0.5, 0.25, 0.125]
+    """
+    return 0.5**retries
+
+
+def after_retries(objective: Objective, retries: int) -> Objective | None:
+    """The objective to go on with; None if it has no learning rates."""
+    if retries == 0:
+        return objective
+    if not isinstance(objective, Watched):
+        return None
+    scaled: Any = objective.with_learning_rates(learning_rate_scale(retries))
+    return scaled  # type: ignore[no-any-return]

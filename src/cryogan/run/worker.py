@@ -29,7 +29,7 @@ from cryogan.run.lock import WORKER_LOCK, locked
 from cryogan.run.log import LOG, drop_after
 from cryogan.run.pictures import PICTURES, Pictures
 from cryogan.run.so_far import write_so_far
-from cryogan.run.watchdog import MOST_RETRIES, fault_of, gentler
+from cryogan.run.watchdog import MOST_RETRIES, after_retries, fault_of, learning_rate_scale
 
 CHECKPOINT_EVERY_S = 60.0
 """Between checkpoints; the environment variable `CRYOGAN_CHECKPOINT_S` goes before it."""
@@ -71,8 +71,8 @@ def optimise(
     far (`run.so_far`) and, at the end, what the objective keeps; `result.npz` comes last and says
     that the task is finished.
 
-    If the numbers go wrong, it goes on from the last checkpoint with gentler settings
-    (`run.watchdog`).
+    If the numbers go wrong, it goes on from the last checkpoint with lower learning rates
+    (`run.watchdog`); the time of the attempt that failed counts.
 
     Args:
         job: what to do.
@@ -93,26 +93,31 @@ def optimise(
     with lock:
         if group.rank == 0:
             remove_left_overs(job.folder)  # of a worker that was killed
-        retries = 0
+        failed: _Fault | None = None
         while True:
             try:
-                return _attempt(job, group, should_stop, show, retries)
+                return _attempt(job, group, should_stop, show, failed)
             except _Fault as fault:
-                retries = fault.retries + 1
-                if retries > MOST_RETRIES or gentler(job.objective, retries) is None:
+                failed = fault
+                again = fault.retries + 1
+                if again > MOST_RETRIES or after_retries(job.objective, again) is None:
                     raise RunError(_failed(job, fault)) from fault
 
 
 class _Fault(Exception):
-    """Numbers that have gone wrong, after so many retries."""
+    """Numbers that have gone wrong, after so many retries, and the time spent until then."""
 
-    def __init__(self, what: str, images_seen: int, retries: int) -> None:
+    def __init__(
+        self, what: str, images_seen: int, retries: int, wall_s: float, cpu_s: float
+    ) -> None:
         super().__init__(what)
         self.images_seen, self.retries = images_seen, retries
+        self.wall_s, self.cpu_s = wall_s, cpu_s
 
 
 def _failed(job: Job, fault: _Fault) -> str:
-    tried = f", also with gentler settings ({fault.retries} times)" if fault.retries else ""
+    scale = learning_rate_scale(fault.retries)
+    tried = f", also with learning rates × {scale}" if fault.retries else ""
     return (
         f"The numbers of {job.folder} went wrong after {fault.images_seen:,} images{tried}: "
         f"{fault}; its last good checkpoint is kept: look at the images (cryogan check), and give "
@@ -125,24 +130,26 @@ def _attempt(
     group: ProcessGroup,
     should_stop: Callable[[], bool],
     show: Callable[[], None],
-    retries: int,
+    failed: _Fault | None,
 ) -> bool:
-    """`optimise` until it ends, is stopped, or its numbers go wrong; gentler by so many retries."""
+    """`optimise` until it ends, is stopped, or its numbers go wrong; `failed` is the last time."""
     writes = group.rank == 0
     path = job.folder / CHECKPOINT
     found = group.from_first(lambda: load_checkpoint(path) if path.is_file() else None)
     name = OBJECTIVES.name_of(type(job.objective))
     if found is not None and found.objective != name:
         raise InputError(f"{path} is of another objective; delete it to compute that part again.")
-    retries = max(retries, 0 if found is None else found.retries)
-    changed = gentler(job.objective, retries)
-    assert changed is not None
-    objective, words = changed
+    retries = 0 if found is None else found.retries
+    if failed is not None:
+        retries = max(retries, failed.retries + 1)
+    objective = after_retries(job.objective, retries)
+    assert objective is not None
     pictures = Pictures(job.folder / PICTURES)
     log_path = job.folder / LOG if writes else Path(os.devnull)
     drop_after(log_path, 0 if found is None else found.images_seen)
-    wall = time.perf_counter() - (0.0 if found is None else found.wall_s)
-    cpu = time.process_time() - (0.0 if found is None else found.cpu_s / group.size)
+    spent = found if failed is None else failed
+    wall = time.perf_counter() - (0.0 if spent is None else spent.wall_s)
+    cpu = time.process_time() - (0.0 if spent is None else spent.cpu_s / group.size)
     saved, step, every_s = time.perf_counter(), None, _checkpoint_every_s()
     told = -math.inf  # when what there is so far was last written
     state = None if found is None else found.state
@@ -159,11 +166,15 @@ def _attempt(
             if step.fraction is not None:
                 record["fraction"] = step.fraction
             if retries:
-                record |= {"retries": retries, "gentler": words}
+                record |= {
+                    "retries": retries,
+                    "learning_rate_scale": learning_rate_scale(retries),
+                }
             log.write(json.dumps(record) + "\n")
             fault = fault_of(objective, step)
             if group.any(fault is not None):
-                raise _Fault(fault or "those of another process", seen, retries)
+                what = fault or "those of another process"
+                raise _Fault(what, seen, retries, wall_s, cpu_s)
             if step.section is not None and step.fraction is not None:
                 pictures.add(seen, step.fraction, step.section)
             show()

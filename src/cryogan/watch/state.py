@@ -174,7 +174,7 @@ def _facts(
         facts.append(("symmetry found", contents.symmetry_found[0]))
     retries = max((int(number(record, "retries") or 0) for record in _last(logs)), default=0)
     if retries:
-        facts.append(("went on from a checkpoint with gentler settings", f"{retries} times"))
+        facts.append(("went on from a checkpoint with lower learning rates", f"{retries} times"))
     return facts
 
 

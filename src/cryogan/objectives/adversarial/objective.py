@@ -105,11 +105,10 @@ class Adversarial:
             return "the map has vanished"
         return None
 
-    def gentler(self) -> "tuple[Adversarial, str] | None":
-        """With half the learning rates."""
-        volume_lr, critic_lr = 0.5 * self.config.volume_lr, 0.5 * self.config.critic_lr
-        config = replace(self.config, volume_lr=volume_lr, critic_lr=critic_lr)
-        return Adversarial(config), f"learning rates {volume_lr:.2g} and {critic_lr:.2g}"
+    def with_learning_rates(self, scale: float) -> "Adversarial":
+        """With learning rates of volume and critic `scale` times those of the settings."""
+        volume_lr, critic_lr = scale * self.config.volume_lr, scale * self.config.critic_lr
+        return Adversarial(replace(self.config, volume_lr=volume_lr, critic_lr=critic_lr))
 
     def outcome(self, step: Step, task: Task) -> dict[str, Arrays]:
         progress: Progress = step.live

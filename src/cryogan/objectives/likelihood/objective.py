@@ -98,8 +98,8 @@ class Likelihood:
         means = state.halves[:, 0].flatten(1)
         return None if bool(means.any(dim=1).all()) else "a map is empty"
 
-    def gentler(self) -> None:
-        return None  # no setting is known to help
+    def with_learning_rates(self, scale: float) -> None:
+        return None  # EM has none
 
     def outcome(self, step: Step, task: Task) -> dict[str, Arrays]:
         state: EMState = step.live
