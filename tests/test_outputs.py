@@ -8,6 +8,7 @@ import torch
 
 import cryogan as cg
 from cryogan.cli import main
+from cryogan.files import atomic_path
 from cryogan.io.mrc import write_map, write_stack
 from cryogan.phantom import phantom_map
 from cryogan.simulation.in_memory import write_dataset
@@ -95,3 +96,22 @@ def test_what_cryogan_has_written_is_replaced_and_else_by_overwrite(folder: Path
         assert main(["symmetry", "map.mrc", "-o", "turned.mrc"]) == 0
     assert main(["symmetry", "map.mrc", "-o", "mine.mrc", "--overwrite"]) == 0
     assert cg.read_map(folder / "mine.mrc").volume.shape == (16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("evaluate map.mrc --truth truth.mrc -o fsc.csv", "."),
+        ("symmetry map.mrc -o symmetry.mrc", "."),
+        ("downsample particles.star -o smaller --box 16", "smaller"),
+    ],
+)
+def test_what_a_killed_command_has_left_is_removed(folder: Path, command: str, place: str) -> None:
+    """A file that another process still writes is not: it is locked."""
+    (folder / place).mkdir(exist_ok=True)
+    left = folder / place / ".cryogan-0badcafe.tmp.mrcs"
+    left.write_bytes(b"half a file")
+    with atomic_path(folder / place / "written.csv") as in_use:
+        assert main(command.split()) == 0
+        assert not left.exists()
+        assert in_use.exists()

@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
-from cryogan.files import refuse_overwriting
+from cryogan.files import refuse_overwriting, remove_left_overs
 
 _BEGINNING = 1 << 16  # bytes of a file in which a mark of ours is looked for
 _MAP_LABEL = b"cryogan: the pixel size is known"
@@ -37,7 +37,7 @@ def add_overwrite(parser: CommandParser) -> None:
 
 
 def require_outputs(options: Namespace, outputs: Sequence[Path], *suffixes: str) -> None:
-    """Refuse outputs that a command must not write.
+    """Refuse outputs that a command must not write; what killed commands left beside them goes.
 
     Args:
         options: of the command; every file that they name, but for outputs, is an input.
@@ -61,6 +61,8 @@ def require_outputs(options: Namespace, outputs: Sequence[Path], *suffixes: str)
                 f"{output} is there already, and cryogan has not written it; choose another name, "
                 "or give --overwrite."
             )
+    for folder in {output.parent for output in outputs}:
+        remove_left_overs(folder)
 
 
 def _named(options: Namespace) -> Iterator[Path]:
