@@ -1,14 +1,17 @@
 """The verdict in exit codes and `summary.json`: what a script reads."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import cryogan as cg
 from cryogan.cli import exit_codes, main
+from cryogan.cli.results import print_results
 from cryogan.evaluation.comparison import compare_to_truth
 from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.objective import Likelihood
@@ -43,7 +46,7 @@ class Done:
     objective: Likelihood
 
 
-def written(folder: Path, word: str | None) -> Path:
+def written(folder: Path, word: str | None, held_out_A: float | None = None) -> Path:
     """Results of half-maps that agree, with a verdict."""
     volume = phantom_map(BOX, PIXEL_A)
     fsc = torch.linspace(1.0, 0.0, BOX // 2 + 1)
@@ -54,7 +57,7 @@ def written(folder: Path, word: str | None) -> Path:
     (folder / "config.json").write_text(json.dumps({"objective": "likelihood"}))
     spent = {"wall_s": torch.tensor(1.0), "cpu_s": torch.tensor(1.0)}
     save_arrays(folder / RESULT, **spent, images_seen=torch.tensor(300))
-    write_results(folder, [Done(folder, Likelihood())], maps, verdict)
+    write_results(folder, [Done(folder, Likelihood())], maps, verdict, held_out_A=held_out_A)
     return folder
 
 
@@ -66,6 +69,34 @@ def test_a_resolution_is_quoted_where_there_may_be_structure(word, tmp_path):
     assert word is None or next(iter(summary)) == "verdict"
     found = read_run_contents(tmp_path / "run")
     assert found.resolution_A == found.half_map_crossings_A == summary["resolution_A"]
+
+
+@pytest.mark.parametrize(("held_out_A", "quoted_A"), [(20.0, None), (90.0, 90.0), (None, None)])
+def test_no_finer_resolution_is_quoted_than_held_out_images_support(
+    held_out_A, quoted_A, tmp_path, capsys
+):
+    folder = written(tmp_path / "run", "structure found", held_out_A)
+    found = read_run_contents(folder)
+    halves_A = max(found.resolution_A.values())
+    assert 20.0 < halves_A < 90.0
+    assert found.held_out_resolution_A == held_out_A
+    assert found.quoted_resolution_A == (quoted_A or halves_A)
+    print_results(Console(file=sys.stdout, width=200), cg.Reconstruction(folder))
+    said, page = capsys.readouterr().out, (folder / "report.html").read_text()
+    assert f"resolution to quote: {quoted_A or halves_A:.2f}" in said
+    note = "held-out images support the half-maps to 90.00 Å only"
+    assert (found.resolution_note, note in said, note in page) == (
+        (note, True, True) if quoted_A else ("", False, False)
+    )
+    assert ("90.0 Å is the resolution to quote" in page) is bool(quoted_A)
+
+
+def test_half_maps_of_adversarial_training_are_doubted_where_nothing_was_measured(tmp_path):
+    folder = written(tmp_path / "run", "structure found")
+    (folder / "config.json").write_text(json.dumps({"objective": "adversarial"}))
+    assert "share errors" in read_run_contents(folder).resolution_note
+    (folder / "config.json").write_text(json.dumps({"objective": "likelihood"}))
+    assert read_run_contents(folder).resolution_note == ""
 
 
 def test_none_is_quoted_without_structure(tmp_path):

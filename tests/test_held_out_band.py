@@ -10,6 +10,7 @@ from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.held_out_band import best_band, with_power
 from cryogan.particles import Particles
 from cryogan.phantom import phantom_map
+from cryogan.physics.imaging import rescale_volume
 from cryogan.run.held_out_resolution import held_out_resolution_A
 from simulated_sets import centred_particles
 
@@ -25,10 +26,10 @@ def half_sets() -> tuple[Particles, Particles]:
     return particles.subset(torch.arange(COUNT)), particles.subset(torch.arange(COUNT, 2 * COUNT))
 
 
-def maps_with(correlation: float, shared: bool) -> Maps:
+def maps_with(correlation: float, shared: bool, box_size: int = BOX) -> Maps:
     """Half-maps that are right in RIGHT shells, and have this FSC with the truth beyond.
 
-    Their errors beyond are the same, or independent.
+    Their errors beyond are the same, or independent. Boxes may be smaller than the particles'.
     """
     generator = torch.Generator().manual_seed(5)
     truth = phantom_map(BOX, PIXEL_A)
@@ -46,8 +47,10 @@ def maps_with(correlation: float, shared: bool) -> Maps:
     fsc = fourier.shell_mean(
         (fourier.rfft(halves[0], 3) * fourier.rfft(halves[1], 3).conj()).real, BOX, 3
     ) / power.clamp_min(1e-30)
-    average = 0.5 * (halves[0] + halves[1])
-    return Maps(*halves, average, torch.ones_like(truth), fsc, fsc, PIXEL_A)
+    halves = [rescale_volume(half_map, box_size) for half_map in halves]
+    average, fsc = 0.5 * (halves[0] + halves[1]), fsc[: box_size // 2 + 1]
+    mask = torch.ones_like(average)
+    return Maps(*halves, average, mask, fsc, fsc, WIDTH_A / box_size)
 
 
 def shells_supported(maps: Maps, half_sets: tuple[Particles, Particles]) -> float:
@@ -57,17 +60,20 @@ def shells_supported(maps: Maps, half_sets: tuple[Particles, Particles]) -> floa
         Assumptions(max_shift_percent=0.0),
         noise=None,
         splits=(),
+        views=(),
         seed=0,
         device=torch.device("cpu"),
     )
     return WIDTH_A / found_A
 
 
+@pytest.mark.parametrize("box_size", [BOX, 18])
 def test_errors_that_half_maps_share_are_not_supported(
+    box_size: int,
     half_sets: tuple[Particles, Particles],
 ) -> None:
     """The half-maps agree everywhere (FSC 1), and are wrong beyond the sixth shell."""
-    maps = maps_with(0.0, shared=True)
+    maps = maps_with(0.0, True, box_size)
     assert float(maps.fsc[1:].min()) > 0.9
     assert shells_supported(maps, half_sets) == pytest.approx(RIGHT, abs=1.0)
 

@@ -223,5 +223,6 @@ def test_the_refined_likelihood_with_shifts(contrast: float, generator: torch.Ge
     found = log_marginal_likelihood_refined(seen, references, levels)
     kept = log_marginal_likelihood(search(seen, references, levels), levels)
     coarse = log_marginal_likelihood_of_all(seen, references, levels)[0]
+    assert bool((found > kept).all())
     expected = coarse if contrast < 10.0 else kept
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.01)

@@ -193,6 +193,8 @@ def test_the_run_folder_holds_everything(which: str, request: pytest.FixtureRequ
     crossing_A = cg.read_run(folder).half_map_crossings_A["half_map_0.143"]
     held_out_A = cg.read_run(folder).held_out_resolution_A
     crossings_A = cg.read_run(folder).half_map_crossings_A.values()
+    has = summary.get("verdict", {"word": "no structure"})["word"] != "no structure"
+    assert (held_out_A is not None) is has
     assert held_out_A is None or held_out_A >= min(crossings_A) - 1e-6
     assert 2 * PIXEL_SIZE_A <= crossing_A <= BOX * PIXEL_SIZE_A
     about = json.loads((folder / "config.json").read_text())

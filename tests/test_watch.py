@@ -322,7 +322,7 @@ def test_a_run_goes_on_and_ends(tmp_path):
     found = run_state(run)
     assert (found["state"], found["stage"], found["fraction"]) == ("finished", "finished", 1.0)
     assert found["verdict"] == ["structure found", "as it was made"]
-    assert dict(found["facts"])["resolution"] == "16.25 Å"
+    assert dict(found["facts"])["resolution to quote"] == "16.25 Å"
     assert found["fsc"]["curves"]["half_map"][0] == pytest.approx(0.94)
     assert run_voxels(run)["labels"] == ["map"]
     assert len(run_pictures(run)["sections"][0]["pictures"]) == 3

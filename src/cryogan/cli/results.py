@@ -62,7 +62,9 @@ def _print_words(out: Console, result: Any) -> int:
         if result.held_out_resolution_A is not None:
             out.print(f"held-out images:    {result.held_out_resolution_A:.2f} Å")
         if result.resolution_note:
-            out.print(f"note: {result.resolution_note}; quote {result.quoted_resolution_A:.2f} Å")
+            out.print(f"note: {result.resolution_note}")
+        if result.quoted_resolution_A is not None:
+            out.print(f"resolution to quote: {result.quoted_resolution_A:.2f} Å")
     for phrase in result.misfits:
         out.print(f"does not fit: {phrase}")
     out.print(f"map:    {folder / 'map.mrc'}\nreport: {write_report(folder)}")

@@ -117,11 +117,11 @@ def _what(run: RunContents) -> str:
 
 
 def _held_out_sentence(run: RunContents) -> str:
-    """The resolution to quote, where held-out images support less than the half-maps claim."""
-    note = run.resolution_note
-    return (
-        f" But {note}; {angstrom(run.quoted_resolution_A or 0.0)} is to be quoted." if note else ""
-    )
+    """What is to be known of the half-maps' resolution, and the one to quote."""
+    note, quoted_A = run.resolution_note, run.quoted_resolution_A
+    if not note or quoted_A is None:
+        return ""
+    return f" But {note}: {angstrom(quoted_A)} is the resolution to quote."
 
 
 def _half_map_sentence(

@@ -43,7 +43,6 @@ _LOCAL_RESOLUTION = ("from_A", "to_A", "volume_A3")
 STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
 
 _OF_HALVES = "half_map_"
-_NOTED = 1.05  # times the resolution of the half-maps
 _FROM_HALVES = "half_map_0.143", "half_map_0.143_masked"
 CROSSINGS = "half_map_crossings_A"
 """In `summary.json`, where half-map FSC curves cross 0.143 if that is no resolution."""
@@ -162,15 +161,21 @@ class RunContents:
 
     @property
     def resolution_note(self) -> str:
-        """How far held-out images support the maps, where half-maps agree further; else empty."""
+        """What is to be known of the half-maps' resolution; empty if nothing is.
+
+        How far held-out images support the half-maps, where these agree further; or, of
+        adversarial training, that it was not measured.
+        """
         held_out_A = self.held_out_resolution_A
         halves_A = [self.resolution_A.get(name, 0.0) for name in _FROM_HALVES]
-        if held_out_A is None or held_out_A < _NOTED * max(halves_A):
-            return ""
-        return (
-            f"images of the other half-set support the half-maps to {held_out_A:.2f} Å: what they "
-            "share beyond is not in the images"
-        )
+        if held_out_A is not None and held_out_A > max(halves_A):
+            return f"held-out images support the half-maps to {held_out_A:.2f} Å only"
+        if held_out_A is None and self.objective == "adversarial" and max(halves_A) > 0.0:
+            return (
+                "half-maps of adversarial training share errors and may seem finer than they are; "
+                "how far held-out images support them was not measured"
+            )
+        return ""
 
     @property
     def misfits(self) -> list[str]:

@@ -12,6 +12,7 @@ from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
 from cryogan.objectives.likelihood.held_out_band import HeldOutBand, best_band
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.randomness import generator_for
@@ -26,6 +27,7 @@ def held_out_resolution_A(
     *,
     noise: NoiseModel | None,
     splits: Sequence[PowerSplit],
+    views: Sequence[ViewDensity],
     seed: int,
     device: torch.device,
 ) -> float:
@@ -40,15 +42,17 @@ def held_out_resolution_A(
         assumptions: about the sample.
         noise: measured or known noise, or None.
         splits: how the run divided the power of each half-set's images, if it did.
+        views: densities of the viewing directions of each half-set, if the run estimated them.
         seed: for the choice of images.
         device: where it is computed.
     """
     padded = PaddedBox.of(half_sets[0].box_size, assumptions.reach)
     config = LikelihoodConfig(assumptions=assumptions).padded(padded.share)
-    width_A = padded.width_px * maps.pixel_size_A * half_sets[0].box_size / maps.half1.shape[-1]
+    box_size = maps.half1.shape[-1]
     curves = (maps.fsc, maps.fsc_masked)
-    crossings_A = [resolution_A(curve, 0.143, maps.pixel_size_A) for curve in curves]
-    finest = (half_sets[0].box_size // 2 - 1) / padded.share
+    crossings_A = [resolution_A(curve, 0.143, maps.pixel_size_A, box_size) for curve in curves]
+    width_A = box_size * maps.pixel_size_A / padded.share
+    finest = (min(half_sets[0].box_size, box_size) // 2 - 1) / padded.share
     first = round(_FEWEST_SHELLS / padded.share)
     last = max(first, int(min(math.ceil(width_A / min(crossings_A)), finest)))
     fsc = padded.shells(maps.fsc.float().nan_to_num(0.0).clamp(0.0, 1.0))
@@ -58,6 +62,7 @@ def held_out_resolution_A(
         half = half.divided(splits[1 - number] if splits else None)
         generator = generator_for(seed, "held-out band", number)
         volume = padded.pad(half_map)
-        band = HeldOutBand.of(half, volume, fsc, last, config, generator, device)
+        density = views[1 - number] if views else UNIFORM
+        band = HeldOutBand.of(half, volume, fsc, last, config, generator, device, density)
         bands.append(best_band(band.log_likelihood, first, last))
     return min(crossings_A) if min(bands) == last else width_A / min(bands)

@@ -277,6 +277,7 @@ def run_objective(
                         assumptions,
                         noise=noise,
                         splits=power_splits_of(folder),
+                        views=view_densities_of(folder),
                         seed=seed,
                         device=where,
                     )

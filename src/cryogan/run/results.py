@@ -55,7 +55,7 @@ def write_results(
     Raises:
         InputError: a file cannot be written.
     """
-    pixel_size_A = maps.pixel_size_A
+    pixel_size_A, box_size = maps.pixel_size_A, maps.half1.shape[-1]
     for name, what, volume in (
         ("half1", "half-map 1", maps.half1),
         ("half2", "half-map 2", maps.half2),
@@ -66,8 +66,8 @@ def write_results(
     write_fsc_csv(folder / "fsc.csv", pixel_size_A, curves)
     structure = verdict is None or verdict.word != NOTHING
     crossings = {
-        "half_map_0.143": resolution_A(maps.fsc, 0.143, pixel_size_A),
-        "half_map_0.143_masked": resolution_A(maps.fsc_masked, 0.143, pixel_size_A),
+        "half_map_0.143": resolution_A(maps.fsc, 0.143, pixel_size_A, box_size),
+        "half_map_0.143_masked": resolution_A(maps.fsc_masked, 0.143, pixel_size_A, box_size),
     }
     outcomes = [load_arrays(job.folder / RESULT) for job in jobs]
     summary: dict[str, Any] = {} if verdict is None else {"verdict": verdict.record()}

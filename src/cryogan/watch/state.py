@@ -168,7 +168,7 @@ def _facts(
         facts.append(("particles", f"{count:,.0f}{shape}"))
     facts.append(("images seen", f"{status.images_seen:,}"))
     if status.resolution_A is not None and status.verdict != NOTHING:
-        name = "resolution" if status.finished else "half-map FSC 0.143 so far"
+        name = "resolution to quote" if status.finished else "half-map FSC 0.143 so far"
         facts.append((name, f"{status.resolution_A:.2f} Å"))
     if contents.symmetry_found is not None:
         facts.append(("symmetry found", contents.symmetry_found[0]))

@@ -7,8 +7,7 @@ the log-likelihood of a held-out image by `(ρ α - α²/2) A²` on average: a g
 The mean of two half-maps with an FSC of C between them has an FSC of `ρ √(2 / (1 + C))` with the
 truth, which is 0.5 where `2 ρ = √((1 + C) / 2)`. With α equal to that, shells are gained as far as
 the FSC of the mean map with the truth exceeds 0.5, whether errors are shared (C near 1) or not
-(`ρ = √C`, C = 0.143 at the end). At poses that are not known the likelihood is marginal, a proper
-score all the same: what is wrong lowers its mean.
+(`ρ = √C`, C = 0.143 at the end). At poses that are not known this holds as far as images tell them.
 """
 
 import math
@@ -26,6 +25,8 @@ from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.observations import Observations
 from cryogan.objectives.likelihood.pose_search import log_marginal_likelihood_refined
 from cryogan.objectives.likelihood.posterior import References, references_of
+from cryogan.objectives.likelihood.search_levels import under_views
+from cryogan.objectives.likelihood.view_density import UNIFORM, ViewDensity
 from cryogan.physics.imaging import rescale_volume
 
 _INTERVALS = 6  # between bands that are compared first
@@ -55,6 +56,7 @@ class HeldOutBand:
         config: LikelihoodConfig,
         generator: torch.Generator,
         device: torch.device,
+        views: ViewDensity = UNIFORM,
         images: int = 300,
     ) -> "HeldOutBand":
         """From images that have no part in a map.
@@ -67,12 +69,13 @@ class HeldOutBand:
             config: assumptions about the sample.
             generator: for the choice of images.
             device: where it is computed.
+            views: prior of the viewing directions.
             images: how many are used, of those that show a particle more likely than not.
         """
         size = box_for(rings, half.particles.box_size)
         rings = min(rings, size // 2 - 1)
         harmonics = harmonics_for(size, rings, config, device)
-        levels = search_for(harmonics, config)
+        levels = under_views(search_for(harmonics, config), views)
         mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
         known = rescale_volume(volume.to(device), size) * mask
         shells = size // 2 + 1

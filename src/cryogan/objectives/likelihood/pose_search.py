@@ -196,22 +196,9 @@ def log_marginal_likelihood_of_all(
         contrasts: factors of the map, c of them.
     """
     exhaustive = _exhaustive(references, levels)
-    first = exhaustive[0]
-    shift_px = first.level.shifts_px(observations.a.device)
-    prior = torch.logsumexp(first.level.log_prior_of_shifts(shift_px), dim=0)
-    many = max(1, chunk * 12 // len(shift_px))
-    found = []
-    for start in range(0, len(observations), many):
-        part = observations[start : start + many]
-        by_shift = _over_orientations(first.scores(part, shift_px[None]), first.level, contrasts)
-        if len(exhaustive) == 2:
-            finer = exhaustive[1]
-            best = by_shift.amax(dim=0).topk(min(first.level.keep, len(shift_px)), dim=1).indices
-            scores = finer.scores(part, shift_px[best])
-            fine = _over_orientations(scores, finer.level, contrasts)
-            by_shift = by_shift.scatter(2, best.expand(len(fine), -1, -1), fine)
-        found.append(torch.logsumexp(by_shift, dim=2) - prior)
-    return torch.cat(found, dim=1)
+    many = max(1, chunk * 12 // len(levels[0].shifts_px(CPU)))
+    parts = [observations[k : k + many] for k in range(0, len(observations), many)]
+    return torch.cat([_over_all(part, exhaustive, contrasts)[0] for part in parts], dim=1)
 
 
 def log_marginal_likelihood_refined(
@@ -228,25 +215,42 @@ def log_marginal_likelihood_refined(
     Args:
         observations, references, levels, chunk: as for `search`.
     """
-    exhaustive = _exhaustive(references, levels)
-    level = exhaustive[-1].level
     if len(levels) == 1:
         return log_marginal_likelihood_of_all(observations, references, levels)[0]
+    exhaustive = _exhaustive(references, levels)
+    level = exhaustive[-1].level
+    keep = level.keep if len(exhaustive) == 1 else _SHIFTED[level.nside]
     prior = level.log_prior_of_shifts(levels[0].shifts_px(observations.a.device))
-    found = []
+    left_out = []
     for start in range(0, len(observations), chunk):
         part = observations[start : start + chunk]
-        whole = log_marginal_likelihood_of_all(part, references, levels, chunk=chunk)[0]
-        scores = _everywhere(part, exhaustive)
-        poses = len(scores.psi) * float(level.views.relative(scores.direction, level.nside).sum())
+        over_all, scores = _over_all(part, exhaustive, (1.0,))
         cells = Cells(*scores.best(max(level.keep, level.most)))
-        keep = level.keep if len(exhaustive) == 1 else _SHIFTED[level.nside]
         cells = cells.promising(keep, min(level.most, _REFINED), level.complete)
-        coarse = torch.logsumexp(cells.score, dim=1) - math.log(poses) - torch.logsumexp(prior, 0)
-        rest = whole + torch.log1p(-(coarse - whole).exp().clamp_max(1.0 - 1e-6))
-        fine = log_marginal_likelihood(search(part, references, levels, chunk), levels)
-        found.append(torch.logaddexp(rest, fine))
-    return torch.cat(found)
+        poses = _log_orientations(scores, level) + torch.logsumexp(prior, dim=0)
+        handed_on = torch.logsumexp(cells.score, dim=1) - poses
+        share = (handed_on - over_all[0]).exp().clamp_max(1.0 - 1e-6)
+        left_out.append(over_all[0] + torch.log1p(-share))
+    fine = log_marginal_likelihood(search(observations, references, levels, chunk), levels)
+    return torch.logaddexp(torch.cat(left_out), fine)
+
+
+def _over_all(
+    part: Observations, exhaustive: Sequence[ExhaustiveSearch], contrasts: Sequence[float]
+) -> tuple[Tensor, Scores]:
+    """(c, n) of `log_marginal_likelihood_of_all`, and scores of the first level of orientations."""
+    first = exhaustive[0]
+    shift_px = first.level.shifts_px(part.a.device)
+    scores = first.scores(part, shift_px[None])
+    by_shift = _over_orientations(scores, first.level, contrasts)
+    if len(exhaustive) == 2:
+        finer = exhaustive[1]
+        best = _promising_shifts(scores, first.level)
+        scores = finer.scores(part, shift_px[best])
+        fine = _over_orientations(scores, finer.level, contrasts)
+        by_shift = by_shift.scatter(2, best.expand(len(fine), -1, -1), fine)
+    prior = torch.logsumexp(first.level.log_prior_of_shifts(shift_px), dim=0)
+    return torch.logsumexp(by_shift, dim=2) - prior, scores
 
 
 def _over_orientations(scores: Scores, level: Level, contrasts: Sequence[float]) -> Tensor:
@@ -256,8 +260,13 @@ def _over_orientations(scores: Scores, level: Level, contrasts: Sequence[float])
     for contrast in contrasts:
         score = contrast * of_angles - 0.5 * contrast**2 * scores.power + scores.prior
         found.append(torch.logsumexp(score, dim=(0, 3)))
+    return torch.stack(found) - _log_orientations(scores, level)
+
+
+def _log_orientations(scores: Scores, level: Level) -> float:
+    """Log of how many orientations there are, each with its prior over that of uniform views."""
     views = float(level.views.relative(scores.direction, level.nside).sum())
-    return torch.stack(found) - math.log(len(scores.psi) * views)
+    return math.log(len(scores.psi) * views)
 
 
 def log_likelihood_by_view(
@@ -321,14 +330,19 @@ def _everywhere(part: Observations, exhaustive: Sequence[ExhaustiveSearch]) -> S
     scores = first.scores(part, shift_px)
     if len(exhaustive) == 1:
         return scores
+    best = _promising_shifts(scores, first.level)
+    return exhaustive[1].scores(part, shift_px[0, best])
+
+
+def _promising_shifts(scores: Scores, level: Level) -> Tensor:
+    """(n, K) numbers of the best shifts, as many as at least one of these images may need."""
     best = scores.best_shifts()
     top = best.amax(dim=1, keepdim=True)
     near = (best >= top - 10.0 - _NEAR * top.clamp_min(0.0)).sum(dim=1)
-    needed = min(int(near.max()), first.level.keep)
-    if first.level.complete:
+    needed = min(int(near.max()), level.keep)
+    if level.complete:
         needed = max(needed, int((best >= top - _UNLIKELY).sum(dim=1).max()))
-    best = best.topk(needed, dim=1).indices
-    return exhaustive[1].scores(part, shift_px[0, best])
+    return best.topk(needed, dim=1).indices
 
 
 def _finer(part: Observations, cells: Cells, ref: Reference, level: Level) -> Cells:
