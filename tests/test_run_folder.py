@@ -257,7 +257,7 @@ def test_status_and_clean(
     assert main(["status", str(run)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"Together, finished\n", said)
-    assert "half-map FSC 0.143: " in said
+    assert "resolution to quote: " in said
     assert re.search(r"last written \d+ \w+ ago", said)
     assert f"1 left-overs of killed processes; cryogan clean {run}" in said
     assert main(["status", str(run), "--json"]) == 0

@@ -42,7 +42,7 @@ def completed(script: Path, *words: str) -> set[str]:
 def test_bash_completes_commands_options_and_choices(scripts):
     bash = scripts["bash"]
     assert completed(bash, "cryogan", "") >= {*COMMANDS, "--help"}
-    assert completed(bash, "cryogan", "re") == {"reconstruct", "refine", "report"}
+    assert completed(bash, "cryogan", "re") == {"reconstruct", "refine", "relion", "report"}
     assert completed(bash, "cryogan", "watch", "--p") == {"--poses", "--port"}
     assert "--sym" in completed(bash, "cryogan", "reconstruct", "particles.star", "--")
     assert completed(bash, "cryogan", "reconstruct", "--likelihood.iter") == {
