@@ -56,7 +56,7 @@ def require_outputs(options: Namespace, outputs: Sequence[Path], *suffixes: str)
         if not output.parent.is_dir():
             raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
         refuse_overwriting(output, inputs, "which is read")
-        if output.is_file() and not options.get("overwrite") and not _is_ours(output):
+        if output.is_file() and not options.get("overwrite") and not is_ours(output):
             raise InputError(
                 f"{output} is there already, and cryogan has not written it; choose another name, "
                 "or give --overwrite."
@@ -90,7 +90,7 @@ def _of_run(folder: Path) -> Iterator[Path]:
         yield from (path for path in folder.rglob("*") if path.is_file())
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """Whether cryogan has written a file, by a mark at its beginning.
 
     A .cs file has none, but its group file (.csg) has.
@@ -101,5 +101,5 @@ def _is_ours(path: Path) -> bool:
     except OSError:
         return False
     if path.suffix == ".cs" and path.with_suffix(".csg").is_file():
-        return _is_ours(path.with_suffix(".csg"))
+        return is_ours(path.with_suffix(".csg"))
     return not beginning or any(mark in beginning for mark in _MARKS.get(path.suffix, ()))
