@@ -1,6 +1,8 @@
 """`cryogan cryosparc` against a stand-in for cryosparc-tools that enforces its order of calls."""
 
+import json
 import re
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -17,8 +19,10 @@ from cryogan.io.cryosparc.poses import ALIGNMENT_FIELDS
 from cryogan.io.mrc import read_map, write_map, write_stack
 from cryogan.io.particle_files import read_particles as read_any
 from cryogan.io.relion import read_particles
+from cryogan.objectives.assumptions import Assumptions
 from cryogan.particles import Pose
 from cryogan.physics.rotations import random_rotations
+from finished_runs import finished
 
 DATATYPES = {"particle": {"blob", "ctf", "alignments3D"}, "volume": {"blob"}, "mask": {"blob"}}
 """cryoSPARC's types of results for each type of output: particle.ctf, volume.blob ..."""
@@ -30,6 +34,18 @@ FIELDS = {
         for name, kind in ALIGNMENT_FIELDS.items()
     ],
 }
+SUMMARY = {
+    "verdict": {"word": "structure found", "reason": "held-out images"},
+    "resolution_A": {"half_map_0.143": 21.5, "half_map_0.143_masked": 18.25},
+    "held_out_resolution_A": 24.0,
+}
+FSC = """shell,spatial_frequency_per_A,resolution_A,half_map,half_map_masked
+0,0,inf,1,1
+1,0.015625,64,0.9,0.95
+2,0.03125,32,0.6,0.7
+3,0.046875,21.3,0.14,0.3
+4,0.0625,16,0.0,0.1
+"""
 COUNT = 4
 SOURCE = """
 data_optics
@@ -98,6 +114,7 @@ class Job:
         self.outputs: dict[str, dict[str, Any]] = {}
         self.saved: dict[str, Dataset] = {}
         self.lines: list[str] = []
+        self.plots: list[str] = []
         self.error: str | None = None
 
     @property
@@ -174,6 +191,7 @@ class Job:
     def log_plot(self, figure: Path, text: str) -> str:
         assert self.status == "running"
         assert Path(figure).read_bytes()[:4] == b"\x89PNG"
+        self.plots.append(text)
         return "event"
 
     def stop(self, error: str = "") -> None:
@@ -245,10 +263,11 @@ def run_code(monkeypatch: pytest.MonkeyPatch, server: Server) -> list[int]:
         rows = torch.arange(COUNT)
         assert torch.equal(read.stack.read(rows), known.stack.read(rows))
         assert torch.equal(read.ctf.defocus_u_A, known.ctf.defocus_u_A)
-        output.mkdir()
-        for name in ("map", "half1", "half2", "mask"):
-            write_map(output / f"{name}.mrc", torch.rand(8, 8, 8), 2.0)
-        (output / "config.json").write_text("{}")
+        if not output.exists():
+            finished(output, Assumptions(), torch.rand(2, 8, 8, 8), torch.zeros(2, 1))
+            write_map(output / "mask.mrc", torch.rand(8, 8, 8), 8.0)
+            (output / "summary.json").write_text(json.dumps(SUMMARY))
+            (output / "fsc.csv").write_text(FSC)
         return code[0]
 
     def assign(arguments: list[str]) -> int:
@@ -262,7 +281,6 @@ def run_code(monkeypatch: pytest.MonkeyPatch, server: Server) -> list[int]:
 
     monkeypatch.setattr("cryogan.cli.reconstruct.run", reconstruct)
     monkeypatch.setattr("cryogan.cli.assign.run", assign)
-    monkeypatch.setattr("cryogan.cli.cryosparc._log", lambda job, run, picture: job.log("verdict"))
     return code
 
 
@@ -290,6 +308,36 @@ def test_results_are_saved(run_code: list[int], server: Server) -> None:
     assert job.saved["mask"]["mask/path"].tolist() == ["J9/mask.mrc"]
 
 
+def test_the_log_has_verdict_resolutions_and_fsc(run_code: list[int], server: Server) -> None:
+    """The resolution to quote is the coarsest, here that of held-out images."""
+    assert main(ASK) == 0
+    (job,) = server.jobs
+    assert job.lines[1:] == [
+        "verdict: structure found",
+        "half_map_0.143: 21.50 Å",
+        "half_map_0.143_masked: 18.25 Å",
+        "held-out images: 24.00 Å",
+        "resolution to quote: 24.00 Å",
+    ]
+    assert job.plots == ["Half-map FSC"]
+
+
+def test_results_do_not_hang_on_the_log(
+    run_code: list[int],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lost(job: Job, figure: Path, text: str) -> str:
+        assert set(job.saved) == {"particles", "volume", "mask"}
+        raise ConnectionError("no connection")
+
+    monkeypatch.setattr(Job, "log_plot", lost)
+    assert main(ASK) == 0
+    assert server.jobs[0].status == "completed"
+    assert "log verdict and resolutions (no connection)" in capsys.readouterr().out
+
+
 def test_a_doubtful_map_is_saved_too(run_code: list[int], server: Server) -> None:
     run_code[0] = 3
     assert main(ASK) == 3
@@ -303,7 +351,7 @@ def test_no_structure_fails_the_job(
     run_code[0] = 4
     assert main(ASK) == 4
     assert server.jobs[0].status == "failed"
-    assert "no structure" in str(server.jobs[0].error)
+    assert "no better than noise" in str(server.jobs[0].error)
     assert server.jobs[0].saved == {}
     assert "failed: no structure" in capsys.readouterr().out
 
@@ -316,6 +364,20 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert server.jobs[0].status == "failed"
     assert f"with -o {server.folder / 'J9' / 'cryogan'} to go on" in str(server.jobs[0].error)
     assert "to go on" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_in_its_folder_only(
+    run_code: list[int], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my run"
+    run_code[0] = 143
+    assert main([*ASK, "-o", str(folder)]) == 143
+    assert f"with -o '{folder}' to go on" in capsys.readouterr().out
+    run_code[0] = 0
+    assert main([*ASK, "-o", str(folder), "--particles", "others"]) == 2
+    assert "holds something else" in capsys.readouterr().err
+    assert main([*ASK, "-o", str(folder)]) == 0
+    assert [job.status for job in server.jobs] == ["failed", "completed"]
 
 
 def test_errors_fail_the_job(
@@ -383,10 +445,15 @@ def test_what_is_refused(
 def test_other_folders_are_left_alone(
     run_code: list[int], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").touch()
-    assert main([*ASK, "-o", str(tmp_path / "mine")]) == 2
+    """Also that of particles and a run of somebody's own."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    shutil.copy(server.folder / "all.cs", mine / "particles.cs")
+    (mine / "run").mkdir()
+    (mine / "run" / "config.json").write_text("{}")
+    assert main([*ASK, "-o", str(mine)]) == 2
     assert "holds something else" in capsys.readouterr().err
+    assert (mine / "particles.cs").read_bytes() == (server.folder / "all.cs").read_bytes()
     assert server.jobs == []
 
 

@@ -110,6 +110,61 @@ def test_a_run_is_flipped_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "conformations are not flipped" in capsys.readouterr().out
 
 
+def test_maps_of_a_run_keep_the_suffix(tmp_path: Path) -> None:
+    maps = phantom_map(16, 12.0)[None].repeat(2, 1, 1, 1)
+    finished(tmp_path / "run", Assumptions(), maps, torch.zeros(2, 1))
+    assert main(["flip", str(tmp_path / "run"), "-o", str(tmp_path / "flipped.map")]) == 0
+    written = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert written == ["flipped.map", "flipped_half1.map", "flipped_half2.map"]
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("run/map.mrc", "run/half1.mrc"),
+        ("run/half1.mrc", "run/new.mrc"),
+        ("run/half1.mrc", "link/new.mrc"),
+        ("run/conformations/vol_000.mrc", "run/map.mrc"),
+        ("run/conformations/vol_000.mrc", "run/conformations/new.mrc"),
+        ("run", "run/new.mrc"),
+        ("run", "run/conformations/new.mrc"),
+        ("single.mrc", "run/half2.mrc"),
+    ],
+)
+def test_the_folder_of_the_run_stays_as_it_is(
+    source: str,
+    output: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    maps = phantom_map(16, 12.0)[None].repeat(2, 1, 1, 1)
+    finished(tmp_path / "run", Assumptions(), maps, torch.zeros(2, 1))
+    Path("link").symlink_to("run")
+    write_map(Path("single.mrc"), maps[0], 12.0)
+    assert Path(source).exists()
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert main(["flip", source, "-o", output]) == 2
+    error = capsys.readouterr().err
+    assert "in the folder of a run" in error or "which is read" in error
+    assert {path: path.read_bytes() for path in before} == before
+    assert len([path for path in Path("run").rglob("*") if path.is_file()]) == len(before)
+
+
+def test_half_maps_of_a_folder_that_is_no_run_are_inputs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("maps").mkdir()
+    for name in ("map", "half1"):
+        write_map(Path(f"maps/{name}.mrc"), torch.rand(8, 8, 8), 2.0)
+    before = Path("maps/half1.mrc").read_bytes()
+    assert main(["flip", "maps", "-o", "maps/half1.mrc"]) == 2
+    assert "which is read" in capsys.readouterr().err
+    assert Path("maps/half1.mrc").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

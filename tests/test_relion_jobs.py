@@ -1,5 +1,6 @@
 """`cryogan relion`, as RELION's pipeline runs it, and what RELION goes on with."""
 
+import errno
 import json
 import os
 import sys
@@ -162,7 +163,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     def reconstruct(arguments: list[str]) -> int:
         given["reconstruct"] = arguments
         run = Path(arguments[2])
-        run.mkdir()
+        run.mkdir(exist_ok=True)
         (run / "config.json").write_text("{}")
         for name in ("map", "half1", "half2", "mask"):
             write_map(run / f"{name}.mrc", torch.rand(8, 8, 8), 2.0)
@@ -314,6 +315,80 @@ def test_any_error_is_a_failure(calls: Calls, monkeypatch: pytest.MonkeyPatch) -
     assert markers(JOB) == {"EXIT_FAILURE"}
 
 
+def test_a_full_disk_at_the_end_is_a_failure(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the job's nodes or its warnings cannot be written."""
+
+    def full(folder: Path, nodes: object) -> None:
+        (folder / "RELION_OUTPUT_NODES.star").write_text("half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cryogan.io.relion_jobs.write_nodes", full)
+    assert relion_job() == 5
+    assert "No space left" in capsys.readouterr().err
+    assert markers(JOB) == {"EXIT_FAILURE"}
+    assert not (JOB / "RELION_OUTPUT_NODES.star").exists()
+    assert not (JOB / "run_data.star").exists()
+
+
+def test_the_marker_does_not_hang_on_the_note(calls: Calls) -> None:
+    (JOB / "note.txt").mkdir()
+    assert relion_job() == 0
+    assert markers(JOB) == {"EXIT_SUCCESS"}
+
+
+@pytest.mark.parametrize("ending", ["no structure", "an error"])
+def test_poses_of_an_earlier_success_go_with_a_failure(
+    ending: str, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(arguments: list[str]) -> int:
+        if ending == "an error":
+            raise OSError(errno.EIO, "Input/output error")
+        return 4
+
+    def assign(arguments: list[str]) -> int:
+        star = Path(arguments[arguments.index("-o") + 1])
+        star.write_text("data_\n_cryogan\n")
+        star.with_suffix(".cs").write_bytes(b"records")
+        star.with_suffix(".csg").write_text("created by cryogan")
+        return 0
+
+    monkeypatch.setattr("cryogan.cli.assign.run", assign)
+    assert relion_job() == 0
+    poses = sorted(JOB.glob("run_data.*"))
+    assert [path.suffix for path in poses] == [".cs", ".csg", ".star"]
+    assert relion_job("--sim", "D2") == 2  # refused before anything is done
+    assert sorted(JOB.glob("run_data.*")) == poses
+    monkeypatch.setattr("cryogan.cli.reconstruct.run", ended)
+    assert relion_job() == (4 if ending == "no structure" else 5)
+    assert markers(JOB) == {"EXIT_FAILURE"}
+    assert list(JOB.glob("run_data.*")) == []
+
+
+def test_poses_of_other_programs_stay(calls: Calls) -> None:
+    (JOB / "run_data.star").write_text("data_particles\n")
+    calls["code"] = ["4"]
+    assert relion_job("--overwrite") == 4
+    assert (JOB / "run_data.star").read_text() == "data_particles\n"
+
+
+@pytest.mark.parametrize("name", ["job.star", "run.job"])
+def test_refusals_are_marked_in_jobs_that_relion_waits_for(name: str, calls: Calls) -> None:
+    assert main(["relion", "--o", f"{JOB}/"]) == 2
+    assert markers(JOB) == set()
+    (JOB / name).touch()
+    (JOB / "run_data.star").write_text("data_particles\n")
+    for arguments in (["--o", f"{JOB}/"], [f"--o={JOB}", "--in_parts", "particles.star"]):
+        assert main(["relion", *arguments]) == 2
+        assert markers(JOB) == {"EXIT_FAILURE"}
+        assert "failure: " in (JOB / "note.txt").read_text()
+        (JOB / "RELION_JOB_EXIT_FAILURE").unlink()
+    (JOB / "RELION_JOB_EXIT_SUCCESS").touch()  # of another program: left alone
+    assert relion_job() == 2
+    assert markers(JOB) == {"EXIT_SUCCESS"}
+
+
 def test_a_request_to_abort_is_answered(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,6 +404,15 @@ def test_a_request_to_abort_is_answered(
     assert relion_job() == 143
     assert markers(JOB) == {"EXIT_ABORTED"}
     assert "aborted" in (JOB / "note.txt").read_text()
+
+
+def test_an_interrupted_job_of_poses_promises_no_run(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("ref.mrc").touch()
+    monkeypatch.setattr("cryogan.cli.assign.run", lambda arguments: 143)
+    assert relion_job("--in_3dref", "ref.mrc") == 143
+    assert "all poses are assigned anew" in (JOB / "note.txt").read_text()
 
 
 def test_jobs_of_other_programs_are_left_alone(

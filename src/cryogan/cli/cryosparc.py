@@ -1,6 +1,8 @@
 """`cryogan cryosparc`: particles of a cryoSPARC job in; an External job with map and poses out."""
 
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from cryogan.cli import exit_codes
 from cryogan.cli.parser import CommandParser
 from cryogan.cli.stopping import stopped_when
 from cryogan.errors import InputError
+from cryogan.files import write_text
 
 _INSTALL = (
     "There is no cryosparc-tools here; install it with pip install 'cryogan[cryosparc]', or "
@@ -19,8 +22,8 @@ _INSTALL = (
 )
 ASK_EVERY_S = 30.0
 """Seconds between looks whether the job has been killed."""
-_SHARED = ("ind", "first", "device")
-"""Options of `reconstruct` that `assign` is given too; it takes the others from the run."""
+SOURCE = "cryosparc_source.json"
+"""In the folder of particles, run and poses: the output that the particles come from."""
 
 
 def make_parser() -> CommandParser:
@@ -88,17 +91,22 @@ def run(arguments: Sequence[str]) -> int:
             "give its path here with --project-dir."
         )
     if options.get("output") is not None:
-        _make(Path(options.output))
+        _make(Path(options.output), _source(options))
     job = _new_job(project, options, half_sets=bool(given.get("keep_halves")))
     output = Path(options.get("output") or folder / str(job.uid) / "cryogan")
-    interrupted, stop = f"interrupted; give the same command with -o {output} to go on", ""
+    again = f"-o {shlex.quote(str(output))}"
+    interrupted, stop = f"interrupted; give the same command with {again} to go on", ""
     try:
         with _asking("start the External job"):
             job.start("running")
         with stopped_when(_stopped(job), ASK_EVERY_S):
+            _make(output, _source(options))
             code = _work(job, output, folder, passed_on, given)
         if code == exit_codes.BY_VERDICT["no structure"]:
-            stop = f"no structure: the maps in {output / 'run'} explain held-out images no better"
+            stop = (
+                "no structure: the maps explain held-out images no better than noise "
+                f"({output / 'run'} has them and the report)"
+            )
         elif code not in exit_codes.ENDED:
             stop = interrupted
     except KeyboardInterrupt:
@@ -169,38 +177,47 @@ def _work(job: Any, output: Path, project_dir: Path, passed_on: list[str], given
     from cryogan.cli import assign, reconstruct
     from cryogan.io.cryosparc.external_job import save_particles, save_results
 
-    _make(output)
     particles, run_folder, poses = (
         str(output / name) for name in ("particles.cs", "run", "poses.cs")
     )
     with _asking("load the particles"):
         save_particles(job, Path(particles), half_sets=bool(given.get("keep_halves")))
         job.log(f"cryogan works in {output}")
-    if given.get("objective") is None:
-        passed_on = [*passed_on, "--objective", "likelihood"]
+    passed_on, shared = reconstruct.of_job(passed_on, given)
     reading = ["--datadir", str(project_dir)]
     code = reconstruct.run([particles, "-o", run_folder, *reading, *passed_on])
     if code not in exit_codes.ENDED or code == exit_codes.BY_VERDICT["no structure"]:
         return code
-    shared = [
-        word
-        for name in _SHARED
-        if (value := given.get(name)) is not None
-        for word in (f"--{name}", str(value))
-    ]
     code = assign.run([particles, run_folder, "-o", poses, *reading, *shared]) or code
     with _asking("save the results"):
-        _log(job, Path(run_folder), output / "fsc.png")
         save_results(job, Path(run_folder), Path(poses))
+    try:
+        with _asking("log verdict and resolutions"):
+            _log(job, Path(run_folder), output / "fsc.png")
+    except InputError as error:  # the results are saved
+        print(f"warning: {error}", flush=True)
     return code
 
 
-def _make(output: Path) -> None:
-    """The folder of particles, run and poses."""
-    if output.is_dir() and any(output.iterdir()) and not (output / "particles.cs").is_file():
-        raise InputError(f"{output} holds something else; give another folder with -o.")
+def _source(options: Namespace) -> str:
+    """The output that the particles come from, as the folder of its run has it."""
+    names = {name: options.get(name) for name in ("project", "job", "particles")}
+    return json.dumps(names | {"particles": names["particles"] or "particles"}) + "\n"
+
+
+def _make(output: Path, source: str) -> None:
+    """The folder of particles, run and poses: a new or empty one, or that of the same source."""
+    mark = output / SOURCE
     try:
+        if output.is_dir() and any(output.iterdir()):
+            if not mark.is_file() or mark.read_text(errors="replace") != source:
+                raise InputError(
+                    f"{output} holds something else than a run of these particles; give another "
+                    "folder with -o."
+                )
+            return
         output.mkdir(parents=True, exist_ok=True)
+        write_text(mark, source)
     except OSError as error:
         raise InputError(
             f"Cannot make {output}: {error.strerror}; give a folder that you may write to with -o."
@@ -208,13 +225,19 @@ def _make(output: Path) -> None:
 
 
 def _log(job: Any, run_folder: Path, picture: Path) -> None:
-    """Verdict, resolution and FSC in the job's log."""
+    """Verdict, resolutions and FSC in the job's log."""
     import cryogan
     from cryogan.evaluation.plots import plot_fsc
 
     found = cryogan.read_run(run_folder)
     job.log(f"verdict: {found.verdict or 'none, of so few particles'}")
-    for name, value in found.resolution_A.items():
-        job.log(f"{name}: {value:.2f} Å")
+    known = {
+        **found.resolution_A,
+        "held-out images": found.held_out_resolution_A,
+        "resolution to quote": found.quoted_resolution_A,
+    }
+    for name, value in known.items():
+        if value is not None:
+            job.log(f"{name}: {value:.2f} Å")
     plot_fsc(picture, found.map.pixel_size_A, found.fsc, found.map.volume.shape[-1])
     job.log_plot(picture, "Half-map FSC")

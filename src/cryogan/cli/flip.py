@@ -17,8 +17,9 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         "flip",
         "Write the other hand of a map, inverted through its origin, which leaves symmetry axes "
-        "and viewing directions where they are. Of a run all its maps: run_flipped.mrc, "
-        "run_flipped_half1.mrc and so on. Poses (psi + 180°) are those in the flipped map.",
+        "and viewing directions where they are. Of a run all its maps: with -o "
+        "flipped.mrc also flipped_half1.mrc and so on, never in the folder of a run. Poses "
+        "(psi + 180°) are those in the flipped map.",
         "cryogan flip run -o flipped.mrc --poses poses.star",
         ("--output", "--poses", "--apix", "--overwrite"),
     )
@@ -53,7 +54,9 @@ def run(arguments: Sequence[str]) -> int:
         sources = {source / "map.mrc": output}
         for name in _OF_RUN:
             if (source / f"{name}.mrc").is_file():
-                other = output.with_name(f"{output.stem}_{name.removeprefix('map_')}.mrc")
+                other = output.with_name(
+                    f"{output.stem}_{name.removeprefix('map_')}{output.suffix}"
+                )
                 sources[source / f"{name}.mrc"] = other
     for path in sources:
         require_file(str(path))
@@ -64,7 +67,8 @@ def run(arguments: Sequence[str]) -> int:
         if star.suffix != ".star":
             raise InputError(f"{star} is no star file; give the one that cryogan assign wrote.")
         written.append(output.with_suffix(".star"))
-    require_outputs(options, written, ".mrc", ".map")
+    require_outputs(options, written, ".mrc", ".map", inputs=sources)
+    _refuse_run_folder(output)
 
     import cryogan
     from cryogan.evaluation.hand import other_hand
@@ -80,3 +84,16 @@ def run(arguments: Sequence[str]) -> int:
     if source.is_dir() and (source / "conformations").is_dir():
         print("The maps of its conformations are not flipped; give them one by one.")
     return 0
+
+
+def _refuse_run_folder(output: Path) -> None:
+    """Refuse to write among the files of a run, or in a folder of its own.
+
+    Raises:
+        InputError: the output would be there, links resolved.
+    """
+    for folder in output.resolve().parents[:2]:
+        if all((folder / name).is_file() for name in ("config.json", "map.mrc")):
+            raise InputError(
+                f"{output} would be in the folder of a run ({folder}); write it to another folder."
+            )

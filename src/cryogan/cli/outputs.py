@@ -1,6 +1,6 @@
 """Files that a command is to write: never its inputs, and never what somebody else has written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -36,13 +36,16 @@ def add_overwrite(parser: CommandParser) -> None:
     )
 
 
-def require_outputs(options: Namespace, outputs: Sequence[Path], *suffixes: str) -> None:
+def require_outputs(
+    options: Namespace, outputs: Sequence[Path], *suffixes: str, inputs: Iterable[Path] = ()
+) -> None:
     """Refuse outputs that a command must not write; what killed commands left beside them goes.
 
     Args:
         options: of the command; every file that they name, but for outputs, is an input.
         outputs: files to write, the one that was asked for first.
         suffixes: of that one; any if none is given.
+        inputs: files that are read, beside those that the options name.
 
     Raises:
         InputError: an output has another suffix, or no folder, is an input or a file of a run that
@@ -51,12 +54,12 @@ def require_outputs(options: Namespace, outputs: Sequence[Path], *suffixes: str)
     first = outputs[0]
     if suffixes and first.suffix not in suffixes:
         raise InputError(f"{first} has to end in {' or '.join(suffixes)}; choose such a name.")
-    inputs = [path for path in _named(options) if path.is_file()]
+    inputs = [path for path in (*_named(options), *inputs) if path.is_file()]
     for output in outputs:
         if not output.parent.is_dir():
             raise InputError(f"Cannot write {output}: its folder does not exist; make it.")
         refuse_overwriting(output, inputs, "which is read")
-        if output.is_file() and not options.get("overwrite") and not _is_ours(output):
+        if output.is_file() and not options.get("overwrite") and not is_ours(output):
             raise InputError(
                 f"{output} is there already, and cryogan has not written it; choose another name, "
                 "or give --overwrite."
@@ -90,7 +93,7 @@ def _of_run(folder: Path) -> Iterator[Path]:
         yield from (path for path in folder.rglob("*") if path.is_file())
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """Whether cryogan has written a file, by a mark at its beginning.
 
     A .cs file has none, but its group file (.csg) has.
@@ -101,5 +104,5 @@ def _is_ours(path: Path) -> bool:
     except OSError:
         return False
     if path.suffix == ".cs" and path.with_suffix(".csg").is_file():
-        return _is_ours(path.with_suffix(".csg"))
+        return is_ours(path.with_suffix(".csg"))
     return not beginning or any(mark in beginning for mark in _MARKS.get(path.suffix, ()))

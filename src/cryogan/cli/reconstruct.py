@@ -27,6 +27,9 @@ from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.registry import NOISE_MODELS
 
+_OF_ASSIGN = ("ind", "first", "device")
+"""Options that `assign` is given too after a run; it takes the others from the run."""
+
 _MATTER = (
     *("--output", "--objective", "--sym", "--diameter", "--max-shift", "--model", "--latent"),
     *("--resolution", "--datadir", "--noise-patches", "--seed", "--device", "--quiet", "--json"),
@@ -111,6 +114,19 @@ def options_of(arguments: Sequence[str]) -> Namespace:
         InputError: an option is unknown or cannot be understood.
     """
     return make_parser(*_preset_and_model(arguments)).given(arguments)
+
+
+def of_job(arguments: Sequence[str], options: Namespace) -> tuple[list[str], list[str]]:
+    """Arguments of `reconstruct` in a job of another program, and those of `assign` after it.
+
+    Args:
+        arguments: as given to the job; the likelihood is added where they name no objective.
+        options: what they say (`options_of`).
+    """
+    objective = [] if options.get("objective") is not None else ["--objective", "likelihood"]
+    known = {name: options.get(name) for name in _OF_ASSIGN}
+    shared = [(f"--{name}", str(value)) for name, value in known.items() if value is not None]
+    return [*arguments, *objective], [word for pair in shared for word in pair]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,16 +1,18 @@
 """`cryogan relion`: an External job of RELION: particles in; maps, mask and poses out as nodes."""
 
+import argparse
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 import cryogan
 from cryogan.cli import exit_codes
-from cryogan.cli.outputs import add_overwrite, require_outputs
+from cryogan.cli.outputs import add_overwrite, is_ours, require_outputs
 from cryogan.cli.parser import CommandParser
 from cryogan.cli.stopping import stopped_when
 from cryogan.errors import InputError
@@ -33,9 +35,8 @@ ABORT_EVERY_S = 2.0
 RUN = "cryogan"  # the run folder inside the job's
 
 _OTHER_INPUTS = ("--in_movies", "--in_mics", "--in_coords")
-_INTERRUPTED = "interrupted; continue the job, and the run goes on"
-_SHARED = ("ind", "first", "device")
-"""Options of `reconstruct` that `assign` is given too; it takes the others from the run."""
+_OF_A_JOB = ("job.star", "run.job")
+"""Files, one or the other of which RELION has in the folder of a job."""
 
 
 def make_parser() -> CommandParser:
@@ -72,6 +73,35 @@ def make_parser() -> CommandParser:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command; RELION's markers tell how it has ended, whatever happens."""
+    try:
+        options, passed_on, folder = _understood(arguments)
+    except Exception as error:
+        _refused(arguments, error)
+        raise
+    poses_only = options.get("in_3dref") is not None
+    at_work = False
+    try:
+        work = _work(options, passed_on, folder)
+        at_work = True
+        with stopped_when(lambda: jobs.is_to_abort(folder), ABORT_EVERY_S):
+            code = work()
+        return _ended(folder, code, poses_only=poses_only)
+    except KeyboardInterrupt:
+        _end(folder, jobs.ABORTED, _interrupted(poses_only))
+        raise
+    except BaseException as error:
+        if at_work:
+            _remove_poses(folder)
+        _end(folder, jobs.FAILURE, _of_error(error))
+        raise
+
+
+def _understood(arguments: Sequence[str]) -> tuple[Namespace, list[str], Path]:
+    """The command's options, those passed on, and the job's folder without earlier markers.
+
+    Raises:
+        InputError: something is missing, or the folder holds outputs of another program.
+    """
     parser = make_parser()
     own, passed_on = parser.told_apart(arguments)
     options = parser.given(own)
@@ -82,26 +112,44 @@ def run(arguments: Sequence[str]) -> int:
         )
     folder = Path(options.o)
     if folder.is_dir():
-        _refuse_foreign(options, folder)
+        maps = [folder / name for name, _ in MAPS.values()]
+        require_outputs(options, [*_of_poses(folder), *maps])
         jobs.clear_markers(folder)
-    try:
-        work = _work(options, passed_on, folder)
-        with stopped_when(lambda: jobs.is_to_abort(folder), ABORT_EVERY_S):
-            code = work()
-    except KeyboardInterrupt:
-        _end(folder, jobs.ABORTED, _INTERRUPTED)
-        raise
-    except BaseException as error:
-        _end(folder, jobs.FAILURE, " ".join(str(error).split()) or type(error).__name__)
-        raise
-    return _ended(folder, code, poses_only=options.get("in_3dref") is not None)
+    return options, passed_on, folder
 
 
-def _refuse_foreign(options: Namespace, folder: Path) -> None:
-    """Refuse a folder with the outputs of another program, before any marker is touched."""
-    beside = [str(Path(POSES).with_suffix(suffix)) for suffix in (".cs", ".csg")]
-    names = [POSES, *beside, *(name for name, _ in MAPS.values())]
-    require_outputs(options, [folder / name for name in names])
+def _refused(arguments: Sequence[str], error: Exception) -> None:
+    """Mark a job of RELION's as failed; one that has ended before has its marker."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--o", nargs="?")
+    given = early.parse_known_args(list(arguments))[0].o
+    if not given:
+        return
+    folder = Path(given)
+    if any((folder / name).is_file() for name in _OF_A_JOB) and not jobs.has_ended(folder):
+        _tell(folder, jobs.FAILURE, _of_error(error))
+
+
+def _of_poses(folder: Path) -> list[Path]:
+    """The star file and what may be beside it."""
+    return [(folder / POSES).with_suffix(suffix) for suffix in (".star", ".cs", ".csg")]
+
+
+def _remove_poses(folder: Path) -> None:
+    """Remove poses of an earlier success, so that nothing goes on from them."""
+    ours = [path for path in _of_poses(folder) if path.is_file() and is_ours(path)]
+    for path in ours:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _of_error(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _interrupted(poses_only: bool) -> str:
+    goes_on = "all poses are assigned anew" if poses_only else "the run goes on"
+    return f"interrupted; continue the job, and {goes_on}"
 
 
 def _work(options: Namespace, passed_on: list[str], folder: Path) -> Callable[[], int]:
@@ -142,14 +190,7 @@ def _work(options: Namespace, passed_on: list[str], folder: Path) -> Callable[[]
         require_file(options.in_mask)
         passed_on = ["--mask", options.in_mask, *passed_on]
     found = reconstruct.options_of([particles, *passed_on])
-    if found.get("objective") is None:
-        passed_on = [*passed_on, "--objective", "likelihood"]
-    shared = [
-        word
-        for name in _SHARED
-        if (value := found.get(name)) is not None
-        for word in (f"--{name}", str(value))
-    ]
+    passed_on, shared = reconstruct.of_job(passed_on, found)
     _make(folder)
     run_folder = str(folder / RUN)
 
@@ -191,10 +232,11 @@ def _make(folder: Path) -> None:
 def _ended(folder: Path, code: int, *, poses_only: bool) -> int:
     """Say and mark how the job has ended; the exit code."""
     if code not in exit_codes.ENDED:
-        _end(folder, jobs.ABORTED, _INTERRUPTED)
+        _end(folder, jobs.ABORTED, _interrupted(poses_only))
         return code
     word = next(word for word, known in exit_codes.BY_VERDICT.items() if known == code)
     if word == "no structure":
+        _remove_poses(folder)
         _end(
             folder,
             jobs.FAILURE,
@@ -226,11 +268,19 @@ def _ended(folder: Path, code: int, *, poses_only: bool) -> int:
 
 
 def _end(folder: Path, marker: str, what: str) -> None:
-    """Say how the job has ended, in its note too, and write the marker, if its folder is there."""
+    """Tell how the job has ended, if its folder is there; nodes are those of a success only."""
     if not folder.is_dir():
         return
-    ending = f"{marker.rpartition('_')[2].lower()}: {what}"
-    print(f"RELION job: {ending}", flush=True)
-    with (folder / "note.txt").open("a") as note:
-        note.write(f" ++++ cryogan {cryogan.__version__}, {time.strftime('%c')}: {ending}\n")
+    if marker != jobs.SUCCESS:
+        jobs.clear_markers(folder)
+    _tell(folder, marker, what)
+
+
+def _tell(folder: Path, marker: str, what: str) -> None:
+    """Write the marker, for which RELION waits; then say the same in `run.out` and the note."""
     jobs.write_marker(folder, marker)
+    ending = f"{marker.rpartition('_')[2].lower()}: {what}"
+    with suppress(OSError):
+        print(f"RELION job: {ending}", flush=True)
+    with suppress(OSError), (folder / "note.txt").open("a") as note:
+        note.write(f" ++++ cryogan {cryogan.__version__}, {time.strftime('%c')}: {ending}\n")

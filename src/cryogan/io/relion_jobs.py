@@ -47,6 +47,11 @@ def clear_markers(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def has_ended(folder: Path) -> bool:
+    """Whether an exit marker is there."""
+    return any((folder / name).exists() for name in (SUCCESS, FAILURE, ABORTED))
+
+
 def write_marker(folder: Path, marker: str) -> None:
     """Tell RELION how the job has ended; the request to abort it, if there is one, is answered.
 

@@ -17,8 +17,9 @@ from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit
 from cryogan.run.checkpoint import RESULT, load_arrays
-from cryogan.run.contents import CROSSINGS, NOTHING, in_words
+from cryogan.run.contents import CROSSINGS, NOTHING
 from cryogan.run.goodness_of_fit import write_goodness_of_fit
+from cryogan.run.map_labels import in_words
 from cryogan.run.so_far import remove_maps_so_far
 from cryogan.run.validation import write_validation
 from cryogan.run.verdict import Verdict

@@ -17,7 +17,7 @@ from cryogan.evaluation.uncertainty import uncertainty
 from cryogan.io.mrc import write_map
 from cryogan.io.tables import write_columns
 from cryogan.objectives.base import Maps
-from cryogan.run.contents import in_words
+from cryogan.run.map_labels import in_words
 
 _BINS = 24
 
