@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 import cryogan as cg
 from cryogan.benchmark.cost import CommandInterrupted, Cost, run_command, spend
