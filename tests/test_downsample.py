@@ -204,3 +204,23 @@ def test_a_set_of_several_pixel_sizes_is_refused_and_one_of_them_taken(
     small = cryogan.read_particles("small/particles.star")
     assert len(small) == 2
     assert small.pixel_size_A == pytest.approx(10.0)
+
+
+def test_a_try_that_was_killed_between_its_files_is_made_again(
+    star: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The star file comes last; a stack of somebody else's stays."""
+    command = ["downsample", "p.star", "-o", "small", "--box", "32"]
+    assert main(command) == 0
+    made = Path("small/particles.mrcs").read_bytes(), Path("small/particles.star").read_bytes()
+    assert main(command) == 2  # whole sets are not written over
+    Path("small/particles.star").unlink()
+    assert main(command) == 0
+    assert made == (
+        Path("small/particles.mrcs").read_bytes(),
+        Path("small/particles.star").read_bytes(),
+    )
+    Path("small/particles.star").unlink()
+    Path("small/particles.mrcs").write_bytes(b"mine" * 300)
+    assert main(command) == 2
+    assert "exists and is not overwritten" in capsys.readouterr().err

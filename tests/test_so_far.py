@@ -13,7 +13,7 @@ from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import phantom_map
 from cryogan.run.contents import EXAMPLES, MAP_SO_FAR
-from cryogan.run.so_far import remove_maps_so_far, write_so_far
+from cryogan.run.so_far import remove_maps_so_far, show_so_far, write_so_far
 from simulated_sets import centred_particles
 
 BOX, PIXEL_SIZE_A, COUNT = 16, 12.0, 200
@@ -44,6 +44,21 @@ def test_adversarial_training_is_left_as_it_is(particles, tmp_path):
     assert (tmp_path / EXAMPLES).is_file()
     remove_maps_so_far([tmp_path])
     assert not (tmp_path / MAP_SO_FAR).exists()
+
+
+def test_no_picture_ends_a_run(particles, tmp_path):
+    class Unable:
+        def examples(self, step, task):
+            raise MemoryError
+
+    class Step:
+        section = None
+        map_so_far = None
+
+    with pytest.raises(MemoryError):
+        write_so_far(tmp_path, Unable(), Step(), None)
+    show_so_far(tmp_path, Unable(), Step(), None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_likelihood_shows_its_initial_model_in_the_box_of_the_particles(particles, tmp_path):

@@ -15,6 +15,7 @@ from cryogan.files import remove_left_overs
 from cryogan.io.downsampled_star import downsampled_tables, whole_pixel_origins
 from cryogan.io.mixed import MixedStack
 from cryogan.io.mrc import MrcStack, StackWriter
+from cryogan.io.mrc.header import HEADER_BYTES, LABEL
 from cryogan.io.star import write_star
 from cryogan.particles import DerivedStack, ImageStack, Particles
 
@@ -120,7 +121,7 @@ def downsample(
             )
     star, stack = folder / "particles.star", folder / "particles.mrcs"
     for path in (star, stack):
-        if path.exists():
+        if path.exists() and not (path == stack and _is_of_a_killed_try(star, stack)):
             raise InputError(f"{path} exists and is not overwritten; give another folder.")
     if not folder.parent.is_dir():
         raise InputError(f"Cannot make {folder}: the folder above it does not exist; make it.")
@@ -145,6 +146,14 @@ def downsample(
         _write_images(stack, small, max(1, _PIXELS_AT_ONCE // particles.box_size**2), show)
         write_star(star, tables)
     return Downsampled(star, stack, small.box_size, small.pixel_size_A)
+
+
+def _is_of_a_killed_try(star: Path, stack: Path) -> bool:
+    """Whether cryogan has written the stack, and not the star file, which comes last."""
+    if star.exists() or not stack.is_file():
+        return False
+    with stack.open("rb") as file:
+        return LABEL in file.read(HEADER_BYTES)
 
 
 def _as_on_disk(stack: ImageStack) -> ImageStack:

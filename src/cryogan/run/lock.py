@@ -76,14 +76,19 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def holder_of(path: Path) -> str | None:
-    """Who holds a lock, in words; None if nobody does."""
+    """Who holds a lock, in words; None if nobody does.
+
+    Where the file system has no locks, whoever made the file, which the end of a command removes.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # others may look, too
     except OSError:
         return None
     try:
-        if try_lock(descriptor, shared=True) is not False:
+        locked = try_lock(descriptor, shared=True)
+        if locked:
             return None
-        return os.read(descriptor, 200).decode(errors="replace").strip() or "unknown"
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "unknown"
+        return holder if locked is False else f"{holder} (perhaps: the file system has no locks)"
     finally:
         os.close(descriptor)

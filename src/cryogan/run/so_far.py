@@ -1,6 +1,7 @@
 """What a task has come to so far, written beside its checkpoints for those who watch the run."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +24,12 @@ class WithExamples(Protocol):
         Nothing that the run depends on may change, random generators included.
         """
         ...
+
+
+def show_so_far(folder: Path, objective: object, step: Step, task: Task) -> None:
+    """`write_so_far`, but for what cannot be made or written: no picture ends a run."""
+    with suppress(Exception):
+        write_so_far(folder, objective, step, task)
 
 
 def write_so_far(folder: Path, objective: object, step: Step, task: Task) -> None:

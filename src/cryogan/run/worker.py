@@ -28,7 +28,7 @@ from cryogan.run.checkpoint import (
 from cryogan.run.lock import WORKER_LOCK, locked
 from cryogan.run.log import LOG, drop_after
 from cryogan.run.pictures import PICTURES, Pictures
-from cryogan.run.so_far import write_so_far
+from cryogan.run.so_far import show_so_far
 from cryogan.run.watchdog import MOST_RETRIES, after_retries, fault_of, learning_rate_scale
 
 CHECKPOINT_EVERY_S = 60.0
@@ -182,9 +182,6 @@ def _attempt(
                 break  # no checkpoint of a finished task before its result is written
             stopping = group.any(should_stop())
             due = time.perf_counter() - saved > every_s
-            if writes and (stopping or time.perf_counter() - told > every_s):
-                write_so_far(job.folder, objective, step, job.task)
-                told = time.perf_counter()
             if writes and step.state is not None and (stopping or step.milestone or due):
                 record = step.state.record()
                 save_checkpoint(path, Checkpoint(name, record, seen, wall_s, cpu_s, retries))
@@ -192,6 +189,9 @@ def _attempt(
                 saved = time.perf_counter()
             if stopping:
                 return False
+            if writes and time.perf_counter() - told > every_s:
+                show_so_far(job.folder, objective, step, job.task)
+                told = time.perf_counter()
     if step is None:
         raise InputError(f"{path} is complete but its result is missing; delete it.")
     if not writes:

@@ -88,12 +88,12 @@ class WatchServer(ThreadingHTTPServer):
             return False
         if name is None:
             return False
-        if name == "localhost":
+        if name in ("localhost", self._host.lower()):
             return True
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
-            own = (self._host, socket.gethostname(), socket.getfqdn())
+            own = (socket.gethostname(), socket.getfqdn())
             return not self.is_local and name in {each.lower() for each in own}
         return address.is_loopback if self.is_local else True
 

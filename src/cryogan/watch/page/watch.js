@@ -158,7 +158,7 @@
     looks.append(surface, pictures);
     element.append(heading, stage, bar, verdict, warning, cards, looks, examples, left);
     var volume = surfaceOf(surface, id);
-    var version = null, leftOut = [];
+    var version = null, leftOut = { map: [], pictures: [] };
 
     function show(run) {
       heading.replaceChildren(swatch(style), run.name + (run.objective ? " (" + run.objective + ")" : ""));
@@ -187,26 +187,26 @@
         card.append(value, what);
         return card;
       }));
-      tell(run.left_out, leftOut);
+      tell(run.left_out, leftOut.map.concat(leftOut.pictures));
       if (run.pictures !== version) {
         version = run.pictures;
         ask("runs/" + number + "/map.json").then(function (data) {
           volume.show(data);
           looks.hidden = !data.labels.length && !pictures.children.length;
-          more(run, data.left_out);
+          more(run, "map", data.left_out);
         }, again);
         ask("runs/" + number + "/pictures.json").then(function (data) {
           strip(pictures, "", data.sections, "three");
           strip(examples, "Real beside simulated images", data.examples, "eight");
           if (data.sections.length) looks.hidden = false;
-          more(run, data.left_out);
+          more(run, "pictures", data.left_out);
         }, again);
       }
     }
     function again() { version = null; }
-    function more(run, found) {
-      leftOut = leftOut.concat(found.filter(function (each) { return leftOut.indexOf(each) < 0; }));
-      tell(run.left_out, leftOut);
+    function more(run, from, found) {
+      leftOut[from] = found;
+      tell(run.left_out, leftOut.map.concat(leftOut.pictures));
     }
     function tell(first, second) {
       var all = first.concat(second.filter(function (each) { return first.indexOf(each) < 0; }));
