@@ -94,6 +94,7 @@ CASES: dict[str, tuple[str, ...]] = {
 """Name → command; those of runs write into a folder that is new."""
 OF_SIGNALS = ("adversarial", "likelihood", "refine", "assign", "simulate")
 _COMPARED = (".mrc", ".mrcs", ".csv", ".star", ".cs")
+_SUMMARY = "summary.json"
 _PLACES = ("{out}", "{star}", "{few}", "{large}", "{run}")
 
 
@@ -211,17 +212,39 @@ def writing(folder: Path) -> bool:
 
 
 def differing(found: Path, wanted: Path) -> list[str]:
-    """Names of results that are not equal to the last bit, or are missing."""
-    names = [path.relative_to(wanted) for path in sorted(wanted.rglob("*"))]
-    return [
-        str(name)
-        for name in names
-        if name.suffix in _COMPARED
-        and (
-            not (found / name).is_file()
-            or (found / name).read_bytes() != (wanted / name).read_bytes()
-        )
-    ]
+    """Names of results that only one folder has, or that are not equal to the last bit.
+
+    Summaries are compared without their times.
+    """
+    names = _results(found) | _results(wanted)
+    return [str(name) for name in sorted(names) if _held(found / name) != _held(wanted / name)]
+
+
+def _results(folder: Path) -> set[Path]:
+    """Names of the results in a folder, whatever their depth."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder)
+        for path in files
+        if path.suffix in _COMPARED or path.name == _SUMMARY
+    }
+
+
+def _held(path: Path) -> object:
+    """What a result holds: its bytes, or all of a summary but its times; None if missing."""
+    if not path.is_file():
+        return None
+    if path.name == _SUMMARY:
+        return json.dumps(_without_times(json.loads(path.read_text())))
+    return path.read_bytes()
+
+
+def _without_times(value: object) -> object:
+    """Entries of JSON whose names do not end in `_s`."""
+    if isinstance(value, dict):
+        kept = {key: each for key, each in value.items() if not key.endswith("_s")}
+        return {key: _without_times(each) for key, each in kept.items()}
+    return [_without_times(each) for each in value] if isinstance(value, list) else value
 
 
 def left(folder: Path) -> list[Path]:
@@ -281,7 +304,7 @@ def sequence(
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(exist_ok=True)
     about: dict[str, object] = {"case": case, "seed": seed}
-    problems: list[str] = []
+    earlier = False  # whether a kill was followed by a problem
     groups = []
     for kill in range(1 if number else rng.randint(2, KILLS)):
         which = target or rng.choice(TARGETS)
@@ -297,10 +320,12 @@ def sequence(
         hit_at = time.monotonic()
         code = wait(command)
         ended_s = time.monotonic() - hit_at
+        problems = []
         if code not in _expected(what, number):
             problems.append(f"exit code {code}: {command.output().strip().splitlines()[-1:]}")
         if "Traceback" in command.output():
             problems.append("traceback")
+        earlier = earlier or bool(problems)
         groups.append(command.pid)
         yield about | {
             "kill": kill + 1,
@@ -317,6 +342,7 @@ def sequence(
             break
         if rng.random() < 0.5:  # otherwise the next begins while workers may still be there
             outliving(command.pid)
+    problems = []
     try:
         place.finish(case, out)
     except (RuntimeError, TimeoutError) as error:
@@ -333,7 +359,7 @@ def sequence(
         "orphans": orphans,
         "problem": "; ".join(problems),
     }
-    if not problems:
+    if not problems and not earlier:
         shutil.rmtree(out)
         out.with_name(f"{out.name}.txt").unlink()
 
@@ -346,10 +372,10 @@ def _expected(what: str, number: int | None) -> frozenset[int]:
     """Exit codes that a command may have after it, or one of its workers, was hit."""
     if what == "none":
         return ENDED
-    if number is None:
-        return frozenset({-signal.SIGKILL, FAILED})
     late = ENDED if what == "worker" else frozenset()  # a worker that had done its last record
-    return late | {of_signal(number)}
+    if number is not None:
+        return late | {of_signal(number)}
+    return late | {FAILED if what == "worker" else -signal.SIGKILL}
 
 
 def lost_worker(place: Place, case: str, seed: int) -> dict[str, object]:

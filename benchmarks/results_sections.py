@@ -286,7 +286,7 @@ SECTIONS = (
         "command then leaves.",
         (
             "workers",
-            "exit_code",
+            "ended_with",
             "seconds_to_end",
             "sentence",
             "survivor_saved",

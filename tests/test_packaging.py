@@ -59,6 +59,24 @@ def test_the_recipe_requires_what_the_package_does() -> None:
     assert PROJECT["scripts"] == {name: function}
 
 
+def test_the_recipe_has_what_conda_forge_asks_for() -> None:
+    about = recipe()["about"]
+    assert about["home"].startswith("https://")
+    assert about["license"] == PROJECT["license"]
+    assert {about["license_file"]} == set(PROJECT["license-files"])
+    assert about["summary"]
+    assert recipe()["extra"]["recipe-maintainers"]
+
+
+def test_what_is_published_was_installed_and_has_the_version_of_its_tag() -> None:
+    """Before the files are handed on to the job that uploads them."""
+    steps = load(ROOT / ".github" / "workflows" / "publish.yml")["jobs"]["build"]["steps"]
+    uploads = [str(step.get("uses", "")).startswith("actions/upload-artifact") for step in steps]
+    before = "".join(step.get("run", "") for step in steps[: uploads.index(True)])
+    for needed in ("-m venv", "GITHUB_REF_NAME", "cryogan.__version__", "cryogan simulate"):
+        assert needed in before, needed
+
+
 def test_groups_of_requirements_hold_no_other_versions() -> None:
     needed = set(PROJECT["dependencies"])
     groups = PROJECT["optional-dependencies"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM
 from torch import Tensor
 
 from cryogan.conformations.folder import read_conformation_folder, write_conformations
@@ -219,8 +220,6 @@ def test_path_length_sums_neighbouring_differences():
     assert path_length(differences).tolist() == [0.0, 1.0, 3.5]
 
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
 DRIVER = """<script>
 var seen = [];
 new MutationObserver(function () {
@@ -237,7 +236,7 @@ document.querySelector("button.play").click();
 </script></body>"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium to run the page's JavaScript in")
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to run the page's JavaScript in")
 def test_the_viewer_plays_to_and_fro_and_measures_what_it_encloses(tmp_path):
     """Maps after pressing play, and the enclosed volume, in a browser that cannot draw surfaces."""
     folder = make_folder(tmp_path / "run", "path")
@@ -246,7 +245,7 @@ def test_the_viewer_plays_to_and_fro_and_measures_what_it_encloses(tmp_path):
     page.write_text(page.read_text().replace("</body>", DRIVER.replace("LEVEL", str(level))))
     result = subprocess.run(
         [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",
             "--disable-sync", "--disable-3d-apis", f"--user-data-dir={tmp_path / 'profile'}",
             "--virtual-time-budget=10000", "--dump-dom", page.resolve().as_uri(),
