@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM
 from torch import Tensor
 
+from browser import CHROMIUM
 from cryogan.conformations.folder import read_conformation_folder, write_conformations
 from cryogan.conformations.series import Series
 from cryogan.errors import InputError
