@@ -213,6 +213,21 @@ def test_equations_of_held_images(half_precision: bool, generator: torch.Generat
     assert torch.equal(found.kernel, wanted.kernel)
 
 
+def test_held_images_are_rounded_as_little_as_said() -> None:
+    """Coefficients from 1e-9 to 1e6 of their unit; the first images have the rms 1."""
+    sizes = torch.logspace(-9, 6, 200)
+    first = Observations(torch.ones(3, 200, dtype=torch.complex64), torch.ones(3, 1))
+    later = Observations(torch.complex(sizes, -sizes)[None], torch.ones(1, 1))
+    held = HeldObservations(4, half_precision=True)
+    held.add(first)
+    held.add(later)
+    wanted = torch.view_as_real(later.a)[0].clamp(-65504.0, 65504.0)
+    off = (torch.view_as_real(held.of_images(torch.tensor([3])))[0] - wanted).abs()
+    bound = (2.0**-11 * wanted.abs()).clamp_min(2.0**-25)
+    assert bool((off <= 1.001 * bound).all())
+    assert bool((off[sizes < 1e-6] > 0.0005 * sizes[sizes < 1e-6, None]).any())
+
+
 def test_weighted_poses_are_normalised_without_unlikely_cells() -> None:
     score = torch.tensor([[0.0, -1.0, -20.0], [-5.0, 2.0, -math.inf]])
     shift_px = torch.arange(12.0).view(2, 3, 2)

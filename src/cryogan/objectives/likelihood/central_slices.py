@@ -23,8 +23,9 @@ _WEAKEST = 1e-6  # of the strongest ring
 class HalfPrecision:
     """Slices in float16, one of each two that are mirror images of each other.
 
-    A coefficient is rounded by 0.05 % at most, at random. Scores of images whose log-likelihood is
-    about 35 change by 0.02 at most.
+    Real and imaginary parts are rounded to nearest, by at most 0.05 % (2^-11) or 3e-8 (2^-25) of
+    the unit of their ring, whichever is larger; those beyond 65,504 units are clipped to that.
+    Scores of images whose log-likelihood is about 35 change by 0.02 at most.
 
     Attributes:
         scaled: (V / 2, M', 2) real and imaginary parts, in units of their ring.

@@ -56,7 +56,9 @@ class Observations:
 class HeldObservations:
     """Observations of many images until equations are made of them, in float16 if need be.
 
-    A coefficient is then rounded by 0.05 % at most, at random: far less than its noise.
+    Real and imaginary parts are then rounded to nearest, by at most 0.05 % (2^-11) or 3e-8 (2^-25)
+    of the unit, whichever is larger: far less than the noise. Those beyond 65,504 units, which
+    images like the first ones do not have, are clipped to that.
 
     Attributes:
         a: (n, M) coefficients, or (n, M, 2) real and imaginary parts in float16.
