@@ -23,7 +23,6 @@ from cryogan.objectives.likelihood.normal_equations import (
     together,
     weighted_poses,
 )
-from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.objectives.likelihood.observations import Observations, moved, observations_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import Cells, log_marginal_likelihood, search
@@ -461,6 +460,8 @@ def test_parameter_expansion_of_a_posterior_at_few_grid_points(generator: torch.
         (Assumptions(latent="uniform", basis_volumes=6), 16, (16, 7)),
         (Assumptions(latent="circle", basis_volumes=4), 11, (11, 5)),
         (Assumptions(latent="uniform2d", basis_volumes=5), 4, (16, 6)),
+        (Assumptions(latent="uniform", basis_volumes=9), 16, (20, 10)),  # more than were asked for
+        (Assumptions(latent="uniform2d", basis_volumes=9), 4, (25, 10)),
         (Assumptions(latent="discrete", classes=5), 16, (5, 5)),
     ],
 )
@@ -507,22 +508,13 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], words: str)
 
 
 @pytest.mark.parametrize(
-    ("assumptions", "points", "words"),
+    ("assumptions", "words"),
     [
-        ({"latent": "discrete", "classes": 1}, 16, "classes is 1"),
-        ({"basis_volumes": 0}, 16, "basis_volumes is 0"),
-        ({"latent": "circle", "basis_volumes": 1}, 16, "basis_volumes is 1"),
-        ({"basis_volumes": 4}, 9, "latent_grid_points is 9, too few for 5 volumes"),
+        ({"latent": "discrete", "classes": 1}, "classes is 1"),
+        ({"basis_volumes": 0}, "basis_volumes is 0"),
+        ({"latent": "circle", "basis_volumes": 1}, "basis_volumes is 1"),
     ],
 )
-def test_impossible_conformations_are_refused(
-    assumptions: dict[str, Any], points: int, words: str
-) -> None:
-    """Before a run begins: of what `Likelihood.check` asks."""
-
-    def check() -> None:
-        config = configured(**({"latent": "uniform"} | assumptions))
-        Likelihood(replace(config, latent_grid_points=points)).check(PARTICLES)
-
+def test_impossible_conformations_are_refused(assumptions: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        check()
+        configured(**({"latent": "uniform"} | assumptions))

@@ -159,8 +159,7 @@ def latent_columns(
         best = found.latent.max(dim=1)
         return best.indices + 1, {"cryoganClassProbability": best.values}
     columns = {}
-    points = space.grid(config.latent_grid_points**space.dimension)
-    mean, spread = space.moments(found.latent, points)
+    mean, spread = space.moments(found.latent, config.latent_grid)
     for axis in range(mean.shape[1]):
         columns[f"cryoganLatent{axis}"] = mean[:, axis]
         columns[f"cryoganLatentSpread{axis}"] = spread[:, axis]

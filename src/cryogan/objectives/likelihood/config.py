@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
 from cryogan.errors import InputError
 from cryogan.objectives.assumptions import Assumptions
 
@@ -32,7 +34,8 @@ class LikelihoodConfig:
             that the log-likelihood of the best pose of the average image, over that of noise alone,
             is no more than this: in the first band, and from the sixth on. Without it, features
             of the random initialisation persist.
-        latent_grid_points: of the latent grid, along each axis of the latent.
+        latent_grid_points: of the latent grid, along each axis of the latent; there are more where
+            the basis volumes need them, two for each.
         conformation_batches: batches of the initialisation of conformations.
         conformation_batch_size: images of each half-set in such a batch.
         view_density: whether the density of viewing directions is estimated, or uniform.
@@ -114,6 +117,13 @@ class LikelihoodConfig:
         """Iterations over all images that do not improve the resolution."""
         one = self.assumptions.volumes == 1
         return self.full_iterations if one else self.conformation_iterations
+
+    @property
+    def latent_grid(self) -> Tensor:
+        """(L, dimension) points of the latent grid; all the classes."""
+        space, needed = self.assumptions.latent_space, 2 * self.assumptions.volumes
+        points = max(self.latent_grid_points, math.ceil(needed ** (1 / space.dimension)))
+        return space.grid(points**space.dimension)
 
     def imposing(self, symmetry: str) -> "LikelihoodConfig":
         """The same settings with the symmetry found so far, if it is to be found."""

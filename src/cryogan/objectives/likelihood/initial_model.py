@@ -33,7 +33,7 @@ from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
 
 _START = 0.2  # amplitude of the first random basis volumes, in units of the mean's
-_LOW = 8  # rings of the first batch of the initialisation of conformations
+_COARSE = 8  # rings of the first random basis volumes
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,13 @@ def initialise_conformations(
 ) -> Iterator[InitialStep]:
     """Conformations from random numbers, given a coarse map of each half-set.
 
-    The slowest functions of the latent come first, then all. The basis volumes are common to both
-    half-sets, like a low-passed reference: they decide in which order each has its latent.
+    The slowest functions of the latent come first, then all. Every batch uses the whole band of the
+    initial model. In a narrower one a molecule may look like its mirror image, so that images of a
+    conformation are explained by the mirror image of another: a path that was folded like that
+    stays folded, as every iteration finds the poses that fit it. The basis volumes are common to
+    both half-sets, like a low-passed reference: they decide in which order each has its latent.
+    Last of all, each half-set gets a mean map of its own, from its images in the poses that go with
+    these conformations; those of one structure may be wrong by what the molecule moves.
 
     Args:
         halves: the two half-sets.
@@ -198,16 +203,18 @@ def initialise_conformations(
         device: where it is computed.
         sides: where the half-sets are worked on.
     """
-    last = config.initial_rings[1]
+    rings = config.initial_rings[1]
     box_size = halves[0].particles.box_size
-    size = box_for(last, box_size)
-    last = min(last, size // 2 - 1)
+    size = box_for(rings, box_size)
+    rings = min(rings, size // 2 - 1)
+    harmonics = harmonics_for(size, rings, config, device)
+    levels = search_for(harmonics, config)
     mask = mask_for(size, halves[0].stack(size).pixel_size_A, config, device)
     wanted = config.assumptions.volumes
     first = min(1 + config.assumptions.latent_space.slowest, wanted)
     maps = rescale_volume(means.mean(0), size).to(device)[None]
     noise = [
-        random_volume(halves[0], size, _LOW, config, generator, device) * mask
+        random_volume(halves[0], size, _COARSE, config, generator, device) * mask
         for _ in range(1, first)
     ]
     maps = torch.cat((maps, _START * torch.stack(noise)))
@@ -215,13 +222,11 @@ def initialise_conformations(
         progress = number / config.conformation_batches
         if progress >= 0.5 and len(maps) < wanted:
             maps = torch.cat((maps, maps.new_zeros(wanted - first, size, size, size)))
-        rings = min(last, _LOW + round((last - _LOW) * min(1.0, 1.6 * progress)))
-        harmonics = harmonics_for(size, rings, config, device)
         step = partial(
             e_step,
             maps=maps,
             latent_grid=latent_grid_of(config, len(maps)),
-            levels=search_for(harmonics, config),
+            levels=levels,
             rings=rings,
             harmonics=harmonics,
             # random numbers may be wrong
@@ -237,6 +242,8 @@ def initialise_conformations(
         maps = solve(equations, prior, mask, maps)
         for each in found if progress >= 0.5 else []:  # the mean of two small changes
             maps = 0.5 * (maps + parameter_expanded(maps, each, config))
-        own = [rescale_volume(mean, size).to(maps)[None] for mean in means]
-        both = torch.stack([torch.cat((mean, maps[1:])) for mean in own])
+        both = maps.expand(2, *maps.shape)
+        if number == config.conformation_batches - 1:
+            own = [solve(each.equations, prior, mask, maps)[:1] for each in found]
+            both = torch.stack([torch.cat((mean, maps[1:])) for mean in own])
         yield InitialStep(both, rings, 0.5 * (found[0].log_likelihood + found[1].log_likelihood))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryogan.errors import InputError
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.normal_equations import pairs
 
@@ -51,19 +50,11 @@ def latent_grid_of(
         config: settings.
         basis_volumes: C.
         prior: (L,) populations of a discrete latent's classes; equal by default.
-
-    Raises:
-        InputError: the grid has too few points for the basis volumes.
     """
     if basis_volumes == 1:
         return SINGLE_STRUCTURE
-    space, points = config.assumptions.latent_space, config.latent_grid_points
-    latent = space.grid(points**space.dimension)
-    if not space.is_discrete and len(latent) < 2 * config.assumptions.volumes:
-        raise InputError(
-            f"latent_grid_points is {points}, too few for {config.assumptions.volumes} volumes; "
-            "give more, or fewer --basis-volumes."
-        )
+    space = config.assumptions.latent_space
+    latent = config.latent_grid
     coefficients = space.coefficients(latent, basis_volumes)
     anchors = coefficients if space.is_discrete else torch.eye(basis_volumes)[:1]
     if prior is None:
