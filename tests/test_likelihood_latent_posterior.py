@@ -516,5 +516,6 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], words: str)
     ],
 )
 def test_impossible_conformations_are_refused(assumptions: dict[str, Any], words: str) -> None:
+    """Before a run begins: of what `Likelihood.check` asks."""
     with pytest.raises(InputError, match=words):
-        configured(**({"latent": "uniform"} | assumptions))
+        Likelihood(configured(**({"latent": "uniform"} | assumptions))).check(PARTICLES)

@@ -54,6 +54,7 @@ class Likelihood:
                 f"The particles have a box of {particles.box_size} px; give particles of at least "
                 f"{_SMALLEST_BOX} px."
             )
+        latent_grid_of(self.config, self.config.assumptions.volumes)
 
     def memory_plan(self, particles: Particles, members: int) -> MemoryPlan:
         return memory.memory_plan(self.config.imposing("C1"), particles, members)
