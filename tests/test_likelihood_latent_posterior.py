@@ -23,6 +23,7 @@ from cryogan.objectives.likelihood.normal_equations import (
     together,
     weighted_poses,
 )
+from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.objectives.likelihood.observations import Observations, moved, observations_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.objectives.likelihood.pose_search import Cells, log_marginal_likelihood, search
