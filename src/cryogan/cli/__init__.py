@@ -43,10 +43,9 @@ COMMANDS = {
 TASKS = {
     "try it without data": "cryogan demo",
     "look at particles": "cryogan check particles.star -o check.html",
-    "a first map": "cryogan reconstruct particles.star -o run --objective likelihood",
+    "a first map": "cryogan reconstruct particles.star -o run",
     "watch it": "cryogan watch run",
-    "conformations": "cryogan reconstruct particles.star -o moving --objective likelihood "
-    "--latent uniform",
+    "conformations": "cryogan reconstruct particles.star -o moving --latent uniform",
     "poses for RELION": "cryogan assign particles.star run -o poses.star",
     "poses for cryoSPARC": "cryogan assign particles.cs run -o poses.cs",
     "choose particles": "cryogan select poses.star -o good.star "
