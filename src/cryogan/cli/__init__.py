@@ -36,7 +36,7 @@ COMMANDS = {
     "benchmark": "the published tables made anew, ours beside the published numbers",
     "relion": "reconstruct and assign poses as an External job of RELION",
     "cryosparc": "reconstruct and assign poses as an External job of cryoSPARC",
-    "demo": "simulate, reconstruct and evaluate a made-up protein",
+    "demo": "a made-up protein from simulated images to map, poses and motion",
     "completion": "commands and options completed by the shell",
 }
 
