@@ -13,14 +13,18 @@ from cryogan.particles import Particles
 from cryogan.run.continuation import Assigned
 from cryogan.symmetry import symmetry_matrices
 
-NOISE = {"snr_dB": -5.2, "snr_box_size": 192}
-STILL: dict[str, Any] = {"box_size": 32, "pixel_size_A": 6.0, "images": 1_000, "noise": NOISE}
+STILL: dict[str, Any] = {
+    "box_size": 32,
+    "pixel_size_A": 6.0,
+    "images": 1_000,
+    "noise": {"snr_dB": -5.2, "snr_box_size": 192},
+}
 """A made-up protein of D2 symmetry."""
 MOVING: dict[str, Any] = {
     "box_size": 16,
     "pixel_size_A": 12.0,
     "images": 1_000,
-    "noise": NOISE,
+    "noise": {"snr_dB": 3.0},
     "molecule": {"hinge_deg": (-40.0, 40.0), "hinge_states": 5},
 }
 """One without symmetry, a domain of which turns about a hinge."""

@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         found(f"error: median {error.median():.1f}°, 90 % below {error.quantile(0.9):.1f}°")
         pages = [write_report(result.folder, folder / "poses.star")]
     with stages.stage("conformations") as found:
-        path = reconstruct(moving, "path", latent="uniform", basis_volumes=2, settings=LIKELIHOOD)
+        path = reconstruct(moving, "path", latent="uniform", settings=LIKELIHOOD)
         motion = cryogan.evaluate(path, truth_conformations=folder / "moving" / "truth")
         found(f"{path.verdict}; path of {len(motion.generated)} maps, {_of_path(motion)}")
         pages.append(write_report(path.folder))
