@@ -73,7 +73,7 @@ def test_the_demo_shows_map_poses_motion_and_times(
 ) -> None:
     quick = {"initialisations": 1, "initial_attempts": 1, "initial_rings": (4, 5)}
     quick |= {"initial_batches": 2, "initial_batch_size": 100, "iterations": 1}
-    quick |= {"conformation_batches": 2, "conformation_batch_size": 60, "latent_grid_points": 6}
+    quick |= {"conformation_batches": 2, "conformation_batch_size": 60}
     monkeypatch.setattr(demo, "LIKELIHOOD", quick)
     monkeypatch.setattr(
         demo, "ADVERSARIAL", {"stages": (Stage(16, 640),), "batch_size": 16, "templates": 4}
