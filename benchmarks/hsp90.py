@@ -1,10 +1,10 @@
 """Conformations of Hsp90 by several routes: how good, how long, how much memory.
 
-- `likelihood`: `cryogan reconstruct --model heterogeneous --objective likelihood`;
-- `adversarial`: `cryogan reconstruct --model heterogeneous`, the subspace;
+- `likelihood`: `cryogan reconstruct --model heterogeneous`;
+- `adversarial`: the same with `--objective adversarial`, the subspace;
 - `refined`: `cryogan refine` of that run;
 - `unet`: the U-Net, a run reduced to the images given here;
-- `one map`: `cryogan reconstruct --objective likelihood`, which assumes one structure.
+- `one map`: `cryogan reconstruct`, which assumes one structure.
 
 Those by likelihood have one random initialisation (`--likelihood.initialisations 1`).
 
@@ -84,11 +84,12 @@ def command_of(
         return cryogan_command("refine", str(first), "-o", str(run))
     command = cryogan_command("reconstruct", str(star), "-o", str(run), "--seed", str(seed))
     if route == "one map":
-        return [*command, "--objective", "likelihood", ONE]
+        return [*command, ONE]
     command += ["--model", "heterogeneous"]
     if route == "likelihood":
-        command += ["--objective", "likelihood", ONE, *LATENTS.get(name, [])]
+        command += [ONE, *LATENTS.get(name, [])]
         return command + ([] if iterations is None else [f"--likelihood.iterations={iterations}"])
+    command += ["--objective", "adversarial"]
     if route == "unet":
         unet = ["--adversarial.volume_model", "unet", "--adversarial.stages", UNET_STAGES]
         return [*command, *unet]

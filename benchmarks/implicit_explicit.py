@@ -1,9 +1,10 @@
 """Implicit against explicit: four ways to a map, by signal-to-noise ratio and number of images.
 
-- `wgan`: `cryogan reconstruct --adversarial.loss wasserstein`, one stage of 32 px;
+- `wgan`: `cryogan reconstruct --objective adversarial --adversarial.loss wasserstein`, one stage of
+  32 px;
 - `relativistic`: the same with the default's relativistic loss;
 - `wgan + refine`: `cryogan refine` of the first, whose cost counts too;
-- `likelihood`: `cryogan reconstruct --objective likelihood`, one random initialisation.
+- `likelihood`: `cryogan reconstruct`, one random initialisation.
 
 β-galactosidase in a box of 32 px (Nyquist 15.3 Å), C1, centred, white noise; the ratio is that of
 images of 192 px, as everywhere in cryogan, and 15.6 dB more in these. All sets have the same poses,
@@ -107,7 +108,8 @@ class Case:
 
     def adversarial(self, work: Path, loss: str) -> list[str]:
         stages = f"[{{box_size: 32, images: {self.stage_images}, padding: 4.0}}]"
-        return self.reconstruct(work, "--adversarial.loss", loss, "--adversarial.stages", stages)
+        options = ("--adversarial.loss", loss, "--adversarial.stages", stages)
+        return self.reconstruct(work, "--objective", "adversarial", *options)
 
 
 def wgan(case: Case, work: Path) -> Iterator[Row]:
@@ -132,7 +134,7 @@ def relativistic(case: Case, work: Path) -> Iterator[Row]:
 def likelihood(case: Case, work: Path) -> Iterator[Row]:
     """Maximum likelihood from one random initialisation."""
     one = ("--likelihood.initialisations", "1")
-    command = case.reconstruct(work, "--objective", "likelihood", *one)
+    command = case.reconstruct(work, *one)
     yield evaluated(case, "likelihood", command, work, work / "run")
 
 

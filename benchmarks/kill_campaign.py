@@ -55,11 +55,12 @@ WITH_WORKERS = ("adversarial", "adversarial, streamed", "likelihood")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CRYOGAN_CHECKPOINT_S": "0"}
 """One thread, and checkpoints at every record."""
 _ADVERSARIAL = (
-    *("--adversarial.stages=[{box_size: 16, images: 1600}]", "--adversarial.batch_size=8"),
+    *("--objective=adversarial", "--adversarial.stages=[{box_size: 16, images: 1600}]"),
+    "--adversarial.batch_size=8",
     *("--adversarial.templates=4", "--device=cpu", "--max-shift=0", "--diameter=140"),
 )
 _LIKELIHOOD = (
-    *("--objective=likelihood", "--device=cpu", "--max-shift=0", "--likelihood.iterations=4"),
+    *("--device=cpu", "--max-shift=0", "--likelihood.iterations=4"),
     *("--likelihood.initialisations=1", "--likelihood.initial_attempts=1", "--diameter=140"),
     *("--likelihood.initial_batches=2", "--likelihood.initial_batch_size=40"),
     *("--likelihood.initial_rings=[4, 5]", "--likelihood.pose_resolution_A=60"),

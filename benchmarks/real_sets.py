@@ -3,9 +3,9 @@
     python benchmarks/real_sets.py DATA/empiar-10017/particles.star -o benchmarks/results \
         --reference DATA/empiar-10017/reference_map.mrc --symmetries D2 C1 --seeds 0 1 2 3 4
 
-Each row is `cryogan reconstruct particles.star --objective likelihood --sym SYMMETRY --seed SEED`,
-further options (after `--`) as in the column of that name, and the comparison of its map with the
-reference map, which the reconstruction never reads. CPU time is that of all processes. Rows are
+Each row is `cryogan reconstruct particles.star --sym SYMMETRY --seed SEED`, further options (after
+`--`) as in the column of that name, and the comparison of its map with the reference map, which the
+reconstruction never reads. CPU time is that of all processes. Rows are
 added to `real_sets.csv` as they come, and what is there is not run again; seeds are the outer loop.
 """
 
@@ -32,7 +32,7 @@ def row_of(arguments: argparse.Namespace, symmetry: str, seed: int) -> dict[str,
         run = Path(folder) / "run"
         star = arguments.particles.resolve()
         command = cryogan_command("reconstruct", str(star), "-o", str(run))
-        command += ["--objective", "likelihood", "--sym", symmetry, "--seed", str(seed)]
+        command += ["--sym", symmetry, "--seed", str(seed)]
         log = Path(folder) / "log.txt"
         cost, _ = spend(command + arguments.options, Path.cwd(), log, ended=ENDED)
         found = compare_to_truth(read_map(run / "map.mrc"), read_map(arguments.reference))

@@ -4,12 +4,12 @@
         --conditions shifts-only junk-only --molecules 5a1a.cif 1ruz.pdb --symmetries C1 C3
 
 Sets of the recipe `realistic` (10,000 images of 64 px, -20 dB at 192 px; docs/simulate.md), and of
-the variants in `VARIANTS`, are reconstructed by `cryogan reconstruct particles.star --objective
-likelihood`, with `--sym` of the molecule if one is given. Beside each map stands the one that the
-same images, junk included, give at their true poses: the bound. A run succeeds if its FSC with the
-truth falls to 0.5 within 1.25 times the bound's resolution. CPU time is that of all processes of
-the reconstruction. Rows are added to `realistic.csv` as they come, and what is there is not run
-again; seeds are the outer loop. The successes are counted last.
+the variants in `VARIANTS`, are reconstructed by `cryogan reconstruct particles.star`, with `--sym`
+of the molecule if one is given. Beside each map stands the one that the same images, junk included,
+give at their true poses: the bound. A run succeeds if its FSC with the truth falls to 0.5 within
+1.25 times the bound's resolution. CPU time is that of all processes of the reconstruction. Rows are
+added to `realistic.csv` as they come, and what is there is not run again; seeds are the outer loop.
+The successes are counted last.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def row_of(
         run_command(cryogan_command(*simulate, "-o", str(data)), log)
         if not star.is_file():
             raise InputError(log.read_text()[-500:])
-        reconstruct = ["reconstruct", str(star), "-o", str(run), "--objective", "likelihood"]
+        reconstruct = ["reconstruct", str(star), "-o", str(run)]
         reconstruct += [] if symmetry == "C1" else ["--sym", symmetry]
         command = cryogan_command(*reconstruct, "--seed", str(seed))
         cost, _ = spend(command, Path.cwd(), log, ended=ENDED)

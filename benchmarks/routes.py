@@ -1,7 +1,7 @@
 """Whole routes from particles to a refined map: the same star file, evaluation and CPU time.
 
 - `adversarial`: a short adversarial run (32-px stage), then `cryogan refine`;
-- `likelihood`: `cryogan reconstruct --objective likelihood`, one random initialisation;
+- `likelihood`: `cryogan reconstruct`, one random initialisation;
 - `relion`: RELION 3.1's initial model, then its auto-refinement of two half-sets, once of the first
   5,000 particles and once of all;
 - `oracle`: `relion_reconstruct --ctf` with the true poses, an upper bound.
@@ -92,7 +92,7 @@ def adversarial(star: Path, seed: int, work: Path, minutes: float, table: Table)
     """A short adversarial run, and its refinement."""
     run, log = work / "run", work / "log.txt"
     command = cryogan_command("reconstruct", str(star), "-o", str(run))
-    command += ["--adversarial.stages", SHORT, "--seed", str(seed)]
+    command += ["--objective", "adversarial", "--adversarial.stages", SHORT, "--seed", str(seed)]
     first, _ = spend(command, work, log, minutes, ended=ENDED)
     table.add("adversarial", seed, "reconstruct", first, run / "map.mrc")
     second, _ = spend(cryogan_command("refine", str(run)), work, log, minutes, ended=ENDED)
@@ -103,8 +103,7 @@ def likelihood(star: Path, seed: int, work: Path, minutes: float, table: Table) 
     """Maximum likelihood from one random initialisation, so that success rates are of one."""
     run = work / "run"
     command = cryogan_command("reconstruct", str(star), "-o", str(run))
-    command += ["--objective", "likelihood", "--likelihood.initialisations", "1"]
-    command += ["--seed", str(seed)]
+    command += ["--likelihood.initialisations", "1", "--seed", str(seed)]
     cost, _ = spend(command, work, work / "log.txt", minutes, ended=ENDED)
     table.add("likelihood", seed, "reconstruct", cost, run / "map.mrc")
 

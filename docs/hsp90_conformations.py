@@ -1,8 +1,8 @@
 """Picture of conformations of Hsp90: recovered beside true, and the one map of a homogeneous run.
 
 cryogan simulate hsp90-continuous --condition motion1 --datadir ../shared/data -o SET
-cryogan reconstruct SET/particles.star -o RUN --model heterogeneous --objective likelihood
-cryogan reconstruct SET/particles.star -o RUN2 --objective likelihood
+cryogan reconstruct SET/particles.star -o RUN --model heterogeneous
+cryogan reconstruct SET/particles.star -o RUN2
 python docs/hsp90_conformations.py RUN SET/truth --one-map RUN2
 
 The recovered map below a state is the one that shares most information with it. One rotation,

@@ -1,8 +1,8 @@
-"""Pictures of README and site, from the demo's run folder and a simulated set.
+"""Pictures of README and site, from the demo's folder and a simulated set.
 
 make demo
 cryogan simulate betagal-64px --condition=-20dB --datadir ../shared/data -o DIR
-python docs/pictures.py demo/run DIR
+python docs/pictures.py demo DIR
 """
 
 import sys
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from skimage.measure import marching_cubes
 
 from cryogan import fourier
+from cryogan.conformations.folder import read_conformations
 from cryogan.data.statistics import measure
 from cryogan.io.mrc import read_map
 from cryogan.io.relion import read_particles
@@ -22,24 +23,15 @@ from cryogan.io.relion import read_particles
 IMAGES = Path(__file__).parent / "images"
 
 
-def demo(run: Path) -> None:
-    """Central sections during training, then map and truth as surfaces."""
-    with np.load(run / "half1" / "progress.npz") as archive:
-        seen, slices = archive["images_seen"], archive["slices"]
-    chosen = np.unique(np.geomspace(1, len(seen), 8).astype(int) - 1)
+def demo(folder: Path) -> None:
+    """Map and truth as surfaces; below, projections of maps along the path of conformations."""
     figure = Figure(figsize=(10, 5.6), dpi=130)
-    grey = {"cmap": "gray", "vmin": 0.0, "vmax": float(np.quantile(slices[-1], 0.999))}
-    for column, number in enumerate(chosen):
-        axes = figure.add_axes((column / len(chosen), 0.72, 0.95 / len(chosen), 0.22))
-        axes.imshow(slices[number, 0], **grey)
-        axes.set_title(f"{seen[number]:,} images", fontsize=8)
-        axes.axis("off")
     for column, (file, title, colour) in enumerate(
         (("map.mrc", "map, without poses", "#4c9bd6"), ("truth_aligned.mrc", "truth", "#e8a33d"))
     ):
-        volume = fourier.resample(read_map(run / file).volume, 96, 3).numpy()
+        volume = fourier.resample(read_map(folder / "run" / file).volume, 96, 3).numpy()
         vertices, faces, _, _ = marching_cubes(volume, 4.0 * volume.std())
-        axes = figure.add_axes((0.5 * column, 0.0, 0.5, 0.72), projection="3d")
+        axes = figure.add_axes((0.5 * column, 0.28, 0.5, 0.72), projection="3d")
         axes.plot_trisurf(
             *vertices.T[::-1],
             triangles=faces,
@@ -50,6 +42,13 @@ def demo(run: Path) -> None:
         axes.view_init(elev=25, azim=35)
         axes.set_title(title, loc="left", y=0.9)
         axes.axis("off")
+    maps = read_conformations(folder / "path" / "conformations").volumes
+    shown = fourier.resample(maps[torch.linspace(0, len(maps) - 1, 8).long()], 64, 3).sum(1)
+    for column, picture in enumerate(shown):
+        axes = figure.add_axes((column / len(shown), 0.02, 0.95 / len(shown), 0.22))
+        axes.imshow(picture, cmap="gray", vmin=0.0, vmax=float(shown.max()))
+        axes.axis("off")
+    figure.text(0.005, 0.25, "a path of conformations, poses unknown too: projections of 8 maps")
     figure.savefig(IMAGES / "demo.png")
 
 

@@ -213,7 +213,10 @@ def test_an_objective_may_be_given_with_its_settings(simulated: Any, tmp_path: P
     [
         ({"objective": "likelyhood"}, "did you mean 'likelihood'"),
         ({"objective": "no_module:Objective"}, "cannot be imported"),
-        ({"settings": {"iteration": 3}}, "has no setting 'iteration'"),
+        ({"settings": {"iteration": 3}}, "likelihood objective has no setting 'iteration'"),
+        ({"settings": {"batch_size": 8}}, "likelihood objective has no setting 'batch_size'"),
+        ({"preset": "paper"}, "makes no use of the preset paper"),
+        ({"view_sigma": 2.0}, "makes no use of .*--view-sigma"),
         ({"objective": "likelihood", "settings": {"iterations": 0}}, "iterations is 0"),
         ({"symmetry": "Q9"}, "'Q9'"),
         ({"diameter_A": 0.0}, "--diameter is 0"),
@@ -225,7 +228,7 @@ def test_an_objective_may_be_given_with_its_settings(simulated: Any, tmp_path: P
         ({"box_size": 15}, "--box is 15"),
         ({"box_size": 16, "resolution_A": 30.0}, "not both"),
         ({"resolution_A": -1.0}, "--resolution is -1"),
-        ({"preset": "papr"}, "preset 'papr' is unknown"),
+        ({"objective": "adversarial", "preset": "papr"}, "preset 'papr' is unknown"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

@@ -286,10 +286,23 @@ def test_a_run_folder_says_what_was_assumed_and_why(particles, tmp_path):
     assert sources.keys() == assumed.keys()
 
 
+def test_without_an_objective_it_is_the_likelihood_or_that_of_the_run(particles, tmp_path):
+    """A run that is in the folder goes on as what it was."""
+    assert begun(particles, tmp_path / "new")["objective"] == "likelihood"
+    options = {"settings": {"batch_size": 8}, "view_sigma": 2.0}
+    begun(particles, tmp_path / "old", objective="adversarial", **options)
+    about = begun(particles, tmp_path / "old", **options)
+    assert about["objective"] == "adversarial"
+    assert about["config"]["batch_size"] == 8
+    with pytest.raises(InputError, match="the objective differs"):
+        cg.reconstruct(particles, objective="likelihood", folder=tmp_path / "old", device="cpu")
+
+
 def test_a_refinement_takes_the_rest_from_the_run(particles, dataset, tmp_path):
     """And C1 that is given is not "nothing given", though it is the default."""
     options = {"symmetry": "D2", "max_shift": 12.0, "diameter_A": 120.0}
-    begun(particles, tmp_path / "run", settings={"batch_size": 8}, **options)
+    settings = {"batch_size": 8}
+    begun(particles, tmp_path / "run", objective="adversarial", settings=settings, **options)
     run = finished(tmp_path / "run", dataset)
     about = refined(run, tmp_path / "same")
     assert about["objective"] == "likelihood"

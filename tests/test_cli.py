@@ -385,7 +385,59 @@ def test_wrong_values_are_refused(
 ) -> None:
     Path("here.txt").write_text("no mask")
     Path("a.star").write_text("no star file")
-    assert words in refusal(capsys, "reconstruct", "a.star", "-o", "run", *option)
+    objective = ["--objective=adversarial"] if option[0].startswith("--adversarial.") else []
+    assert words in refusal(capsys, "reconstruct", "a.star", "-o", "run", *objective, *option)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--adversarial.batch_size", "8"], "--adversarial.batch_size is for the adversarial"),
+        (["--adversarial.batch_size=8"], "and this run's is likelihood; add --objective adv"),
+        (["--objective=likelihood", "--adversarial.critic=compact"], "adversarial.critic is for"),
+        (["--objective=adversarial", "--likelihood.iterations=3"], "this run's is adversarial"),
+        (["--objective=a:b", "--likelihood.iterations=3"], "--likelihood.iterations is for the"),
+        (["--config", "old.yaml"], "'adversarial' in the configuration file is for the adv"),
+        (["--preset", "paper"], "The likelihood makes no use of the preset paper"),
+        (["--view-sigma", "2"], "views (--view-sigma); leave it out, or choose adversarial"),
+        (["-o", "run", "--likelihood.iterations=3"], "and this run's is adversarial"),
+    ],
+)
+def test_what_is_for_another_objective_is_refused(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would change nothing; not so where it is the objective of the run in the folder."""
+    Path("old.yaml").write_text("adversarial: {batch_size: 8}\n")
+    Path("run").mkdir()
+    Path("run/config.json").write_text('{"objective": "adversarial"}')
+    given = ["reconstruct", "no.star", "-o", "new"]
+    assert words in refusal(capsys, *given, *options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--objective=adversarial", "--adversarial.batch_size=8", "--view-sigma=2"],
+        ["-o", "run", "--adversarial.batch_size=8", "--preset=paper"],
+        ["-o", "run", "--config=old.yaml"],
+        ["--config=both.yaml"],
+        ["--config=both.yaml", "--objective=adversarial"],
+        ["--config=printed.yaml", "-o", "new"],
+    ],
+)
+def test_settings_of_the_objective_are_taken(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file may have those of both beside the objective that it names, as a printed one does."""
+    groups = "adversarial: {batch_size: 8}\nlikelihood: {iterations: 3}\n"
+    Path("old.yaml").write_text("adversarial: {batch_size: 8}\n")
+    Path("both.yaml").write_text(f"objective: likelihood\n{groups}")
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "no.star", "--print_config"])
+    Path("printed.yaml").write_text(capsys.readouterr().out)
+    Path("run").mkdir()
+    Path("run/config.json").write_text('{"objective": "adversarial"}')
+    assert "no.star" in refusal(capsys, "reconstruct", "no.star", "-o", "new", *options)
 
 
 def test_the_last_of_two_values_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -461,9 +513,12 @@ def test_what_needs_no_numbers_is_answered_without_torch(folder: Path) -> None:
         ["benchmark", "table1", "-o", "new", "--likelihood.iterations", "0"],
         *([*star, "--sym", "Q9"], ["refine", "run", "--sym", "Q9"], [*star, *run]),
         *([*star, "--diameter", "0"], [*star, "--max-shift", "far"], [*star, "--latent", "no"]),
-        *([*star, "--adversarial.batch_size", "0"], [*star, "--adversarial.critic", "blind"]),
+        [*star, "--adversarial.batch_size", "8"],
         ["refine", "run", "--likelihood.iterations", "0"],
-        [*star, "--objective", "likelihood", "--likelihood.iterations", "0"],
+        [*star, "--likelihood.iterations", "0"],
+        [*star, "--objective", "adversarial", "--adversarial.batch_size", "0"],
+        [*star, "--objective", "adversarial", "--adversarial.critic", "blind"],
+        [*star, "--preset", "paper"],
         *([*star, "--objective", "guess"], [*star, "--mask", "no.mrc"], [*star, "--ind", "no.txt"]),
         *([*star, "--training.symmetry", "C2"], [*star, "--seed", "one"]),
     ]

@@ -62,6 +62,7 @@ VARIANTS = {
 
 STEPS = 240
 OPTIONS = [
+    "--objective=adversarial",
     "--adversarial.batch_size=8",
     "--adversarial.templates=4",
     "--adversarial.precision=float32",

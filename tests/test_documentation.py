@@ -32,11 +32,14 @@ def parse(words: list[str]) -> Any:
     if module is reconstruct:
         arguments = [word for word in arguments if word != "--print_config"]
         known = reconstruct._preset_and_model([w for w in arguments if not w.endswith(".yaml")])
-        return module.make_parser(*known).given(arguments)
+        found = module.make_parser(*known).given(arguments)
+        reconstruct.chosen_objective(arguments, found)
+        return found
     parser = module.make_parser()
     if module in PASSING_ON:
         arguments, passed_on = parser.told_apart(arguments)
-        reconstruct.options_of(["particles.star", *passed_on])
+        given = reconstruct.options_of(["particles.star", *passed_on])
+        reconstruct.chosen_objective(passed_on, given)
     return parser.given(arguments)
 
 
@@ -130,7 +133,7 @@ def test_readme_is_short_and_begins_with_the_best_route() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 120
     first = next(words for words in commands(ROOT / "README.md") if words[0] == "reconstruct")
-    assert first[-2:] == ["--objective", "likelihood"]
+    assert first == ["reconstruct", "particles.star", "-o", "run"]
     assert all(word in text for word in ("RELION 5", "cryoSPARC", "cryoDRGN", "RECOVAR"))
 
 

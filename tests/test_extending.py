@@ -132,6 +132,7 @@ def test_critic_noise_and_reader(few_particles: cg.Particles, tmp_path: Path) ->
     result = cg.reconstruct(
         few_particles,
         noise="my_noise:laplace",
+        objective="adversarial",
         settings=SHORT | {"critic": "my_critic:ring_power"},
         folder=tmp_path / "run",
         device="cpu",
@@ -172,6 +173,7 @@ def test_noise_is_of_unit_variance_and_not_gaussian(particles: cg.Particles, fol
 def test_volume_model(few_particles: cg.Particles, tmp_path: Path) -> None:
     result = cg.reconstruct(
         few_particles,
+        objective="adversarial",
         settings=SHORT
         | {"volume_model": "my_volume:PseudoAtoms", "stages": (Stage(BOX, 1280), Stage(18, 640))},
         folder=tmp_path / "run",
@@ -188,6 +190,7 @@ def test_volume_model(few_particles: cg.Particles, tmp_path: Path) -> None:
     with pytest.raises(cg.InputError, match="no symmetry"):
         cg.reconstruct(
             few_particles,
+            objective="adversarial",
             symmetry="D2",
             settings=SHORT | {"volume_model": "my_volume:PseudoAtoms"},
             folder=tmp_path / "other",
@@ -204,6 +207,7 @@ def test_latent_in_both_objectives(particles: cg.Particles, tmp_path: Path) -> N
         latent="my_latent:CosineLine",
         basis_volumes=2,
         noise=noise,
+        objective="adversarial",
         settings=SHORT,
         folder=tmp_path / "run",
         device="cpu",
@@ -297,5 +301,11 @@ def test_what_cannot_be_imported_is_refused_at_once(
 ) -> None:
     settings = SHORT | {name: "my_critic:missing"}
     with pytest.raises(cg.InputError, match="cannot be imported"):
-        cg.reconstruct(particles, settings=settings, folder=tmp_path / "run", device="cpu")
+        cg.reconstruct(
+            particles,
+            objective="adversarial",
+            settings=settings,
+            folder=tmp_path / "run",
+            device="cpu",
+        )
     assert not (tmp_path / "run").exists()

@@ -207,7 +207,10 @@ def test_only_the_likelihood_of_one_structure_can_find_a_symmetry() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["reconstruct", "a.star", "-o", "run", "--sym", "auto"], "adversarial objective cannot"),
+        (
+            ["reconstruct", "a.star", "-o", "run", "--objective", "adversarial", "--sym", "auto"],
+            "adversarial objective cannot",
+        ),
         (["symmetry", "none.mrc"], "There is no file none.mrc"),
         (["symmetry", "a.mrc", "b.mrc", "c.mrc"], "two half-maps"),
         (["symmetry", "a.mrc", "--resolution", "-3"], "--resolution is -3"),

@@ -306,7 +306,8 @@ MMCIF = (
         f"ATOM {i} C CA ALA A {i} {i}.0 {i / 2} -{i} 1.0 20.0 . {i} A 1\n" for i in range(1, 9)
     )
 )
-CONFIGURATION = """preset: paper
+CONFIGURATION = """objective: adversarial
+preset: paper
 seed: 3
 sym: D2
 diameter: 120.0

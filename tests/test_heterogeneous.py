@@ -252,8 +252,8 @@ def command(dataset, output, *extra):
     )
     return [
         "reconstruct", str(dataset / "particles.star"), "-o", str(output),
-        "--model", "heterogeneous", stages, "--adversarial.batch_size=16",
-        "--adversarial.templates=4", "--device=cpu", *extra,
+        "--objective=adversarial", "--model", "heterogeneous", stages,
+        "--adversarial.batch_size=16", "--adversarial.templates=4", "--device=cpu", *extra,
     ]  # fmt: skip
 
 

@@ -174,7 +174,8 @@ def test_a_run_that_cannot_fit_writes_nothing(tmp_path, capsys):
     simulated = centred_particles(volume[None], 10.0, 64, 5.0, generator)
     write_dataset(tmp_path, simulated, volume)
     star, run = str(tmp_path / "particles.star"), tmp_path / "run"
-    settings = ["--adversarial.stages=[{box_size: 16, images: 64}]", "--adversarial.batch_size=32"]
+    settings = ["--objective=adversarial", "--adversarial.stages=[{box_size: 16, images: 64}]"]
+    settings += ["--adversarial.batch_size=32"]
     command = ["reconstruct", star, "-o", str(run), "--device=cpu", *settings]
     assert main([*command, "--adversarial.templates=1000000000"]) == 2
     told = capsys.readouterr().err

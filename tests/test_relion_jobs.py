@@ -212,7 +212,7 @@ def test_arguments_are_passed_on(calls: Calls) -> None:
     assert relion_job(*words, "--pipeline_control", "External/job001/") == 0
     assert calls["reconstruct"] == [
         *("particles.star", "-o", "External/job001/cryogan", "--mask", "mask.mrc", "--sym", "D2"),
-        *("--keep-halves", "--ind", "chosen.txt", "--first", "50", "--objective", "likelihood"),
+        *("--keep-halves", "--ind", "chosen.txt", "--first", "50"),
     ]
     assert calls["assign"] == [
         *("particles.star", "External/job001/cryogan", "-o", "External/job001/run_data.star"),

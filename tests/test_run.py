@@ -34,7 +34,10 @@ from simulated_sets import centred_particles
 COUNT, BOX, PIXEL_SIZE_A = 190, 16, 12.0  # too few for a verdict, which takes long
 STEPS, BATCH = 240, 8
 STAGES = f"--adversarial.stages=[{{box_size: {BOX}, images: {STEPS * BATCH}}}]"
-TINY = [STAGES, f"--adversarial.batch_size={BATCH}", "--adversarial.templates=4", "--device=cpu"]
+TINY = [
+    *("--objective=adversarial", STAGES, f"--adversarial.batch_size={BATCH}"),
+    *("--adversarial.templates=4", "--device=cpu"),
+]
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread_everywhere")]
@@ -400,6 +403,7 @@ def test_a_yaml_file_an_index_and_measured_noise(dataset, tmp_path):
         f"noise_patches: {tmp_path / 'patches.mrcs'}\n"
         "seed: 5\n"
         "sym: C2\n"
+        "objective: adversarial\n"
         "adversarial:\n"
         "  stages:\n"
         f"    - {{box_size: {BOX}, images: 160}}\n"

@@ -126,6 +126,7 @@ def test_noise_has_no_structure(particles, colour, tmp_path):
 def test_noise_has_none_by_adversarial_training(particles, tmp_path):
     found = cg.reconstruct(
         noise_in_place_of(particles, "coloured"),
+        objective="adversarial",
         settings={"stages": (Stage(16, 3200, 3.0),), "batch_size": 64},
         max_shift="0",
         folder=tmp_path / "run",

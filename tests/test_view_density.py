@@ -514,6 +514,7 @@ def begin(particles: cg.Particles, folder: Path, views: Path | str) -> None:
     settings = {"view_density": str(views), "batch_size": 16, "stages": (Stage(16, 64),)}
     cg.reconstruct(
         particles,
+        objective="adversarial",
         diameter_A=100.0,
         max_shift=0.0,
         settings=settings,

@@ -85,7 +85,7 @@ def test_one_reader_everywhere(
         ["simulate", path],
         ["simulate", in_text],
         ["reconstruct", "p.star", "--config", path],
-        ["reconstruct", "p.star", "--adversarial.batch_size", alias],
+        ["reconstruct", "p.star", "--objective=adversarial", "--adversarial.batch_size", alias],
         ["reconstruct", "p.star", "--objective", "a:b", "--settings", f"{{b: {alias}}}"],
     ):
         assert main([*arguments, "-o", "new"]) == 2

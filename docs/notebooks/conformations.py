@@ -38,7 +38,6 @@ made = simulate_particles(
 folder = Path(tempfile.mkdtemp())
 result = cg.reconstruct(
     made.particles,
-    objective="likelihood",
     latent="uniform",
     basis_volumes=2,
     max_shift=0.0,

@@ -90,7 +90,8 @@ print(f"wrong map: {share_wrong:.2f}")
 # %% [markdown]
 # In a file `own_critic.py` beside your data the same function trains a volume:
 #
-#     cryogan reconstruct particles.star -o run --adversarial.critic own_critic:small_critic
+#     cryogan reconstruct particles.star -o run --objective adversarial \
+#         --adversarial.critic own_critic:small_critic
 #
 # Training penalises the gradient of the scores, so that a critic must be twice differentiable and
 # must not normalise over the batch. `docs/extending.md` has the other kinds of parts.

@@ -37,7 +37,6 @@ print(len(particles), "images of", particles.box_size, "px,", particles.pixel_si
 # %%
 result = cg.reconstruct(
     particles,
-    objective="likelihood",
     symmetry="D2",
     folder=folder / "run",
     settings={  # shorter than is good for real data

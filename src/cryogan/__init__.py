@@ -3,7 +3,7 @@
     import cryogan as cg
 
     particles = cg.read_particles("particles.star")
-    result = cg.reconstruct(particles, objective="likelihood", symmetry="D2")
+    result = cg.reconstruct(particles, symmetry="D2")
     poses = cg.assign(particles, result)
     cg.write_particles("poses.star", particles, poses)
 

@@ -157,6 +157,9 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
         "likelihood": "cryogan.objectives.likelihood.objective:Likelihood",
     },
 )
+DEFAULT_OBJECTIVE = "likelihood"
+"""Of `cryogan reconstruct`: the best of the measured routes (docs/results.md)."""
+
 _ALL: tuple[Registry[Any], ...] = (
     CRITICS,
     VOLUME_MODELS,

@@ -18,6 +18,7 @@ from cryogan.objectives.data_parallel import Launch
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
 from cryogan.registry import OBJECTIVES
+from cryogan.run.chosen_objective import objective_or_default, require_use
 from cryogan.run.continuation import inherited_assumptions, likelihood_of, particles_of
 from cryogan.run.folder import read_run as read_record
 from cryogan.run.halves import Show
@@ -82,7 +83,7 @@ def settings_for(
 def reconstruct(
     particles: Particles,
     *,
-    objective: str | Objective = "adversarial",
+    objective: str | Objective | None = None,
     symmetry: str | None = None,
     diameter_A: float | None = None,
     mask: Path | str | None = None,
@@ -112,8 +113,9 @@ def reconstruct(
 
     Args:
         particles: the whole set.
-        objective: "adversarial", "likelihood", one of your own as "package.module:Class", or an
-            `Objective` with settings.
+        objective: "likelihood", "adversarial", one of your own as "package.module:Class", or an
+            `Objective` with settings. By default that of the run in `folder`, if it holds one;
+            else the likelihood.
         symmetry: point group (RELION's name), C1 by default; or "auto", for the likelihood: none
             at first, then the one that is found in the half-maps.
         diameter_A: diameter of the particle; measured by default, at most 0.85 of the box.
@@ -121,7 +123,8 @@ def reconstruct(
         mask_edge: width of the mask's edge as a fraction of half the box; 0.15 by default.
         max_shift: largest shift along x and y: in Å, or "5%" of the box. By default the spread is
             measured, images are centred, and what remains is searched.
-        view_sigma: of assumed viewing directions (adversarial objective); 1, uniform, by default.
+        view_sigma: of assumed viewing directions, for the adversarial objective only; 1, uniform,
+            by default.
         latent: of conformations: "uniform", "uniform2d", "circle", "discrete", or one of your own
             as "package.module:Class"; none by default.
         classes: of a discrete latent.
@@ -157,7 +160,9 @@ def reconstruct(
     )
     where = device_named(device)
     width_A = particles.box_size * particles.pixel_size_A
-    if isinstance(objective, str):
+    if objective is None or isinstance(objective, str):
+        objective = objective_or_default(objective, folder)
+        require_use(objective, preset, view_sigma)
         assumptions, sources = given.resolve(width_A)
         objective = settings_for(objective, assumptions, settings, preset)
     elif given != GivenAssumptions() or settings is not None:

@@ -36,17 +36,16 @@ COMMANDS = {
     "benchmark": "the published tables made anew, ours beside the published numbers",
     "relion": "reconstruct and assign poses as an External job of RELION",
     "cryosparc": "reconstruct and assign poses as an External job of cryoSPARC",
-    "demo": "simulate, reconstruct and evaluate a made-up protein",
+    "demo": "a made-up protein from simulated images to map, poses and motion",
     "completion": "commands and options completed by the shell",
 }
 
 TASKS = {
     "try it without data": "cryogan demo",
     "look at particles": "cryogan check particles.star -o check.html",
-    "a first map": "cryogan reconstruct particles.star -o run --objective likelihood",
+    "a first map": "cryogan reconstruct particles.star -o run",
     "watch it": "cryogan watch run",
-    "conformations": "cryogan reconstruct particles.star -o moving --objective likelihood "
-    "--latent uniform",
+    "conformations": "cryogan reconstruct particles.star -o moving --latent uniform",
     "poses for RELION": "cryogan assign particles.star run -o poses.star",
     "poses for cryoSPARC": "cryogan assign particles.cs run -o poses.cs",
     "choose particles": "cryogan select poses.star -o good.star "

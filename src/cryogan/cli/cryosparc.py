@@ -30,9 +30,9 @@ def make_parser() -> CommandParser:
     """The command's parser, for its own options; all others are passed on."""
     parser = CommandParser(
         "cryosparc",
-        "Reconstruct the particles of a cryoSPARC job by the likelihood (unless --objective says "
-        "otherwise), assign poses, and save both as a new External job with the outputs particles "
-        "(alignments3D, the rest passed through), volume (map and half-maps) and mask. All other "
+        "Reconstruct the particles of a cryoSPARC job, assign poses, and save both as a new "
+        "External job with the outputs particles (alignments3D, the rest passed through), volume "
+        "(map and half-maps) and mask. All other "
         "options are those of cryogan reconstruct. No structure: the job fails, with no outputs. "
         "Where CryoSPARC is and who you are comes from python -m cryosparc.tools login, or from "
         "CRYOSPARC_BASE_URL, CRYOSPARC_EMAIL and CRYOSPARC_PASSWORD. The project's folder must be "
@@ -183,7 +183,7 @@ def _work(job: Any, output: Path, project_dir: Path, passed_on: list[str], given
     with _asking("load the particles"):
         save_particles(job, Path(particles), half_sets=bool(given.get("keep_halves")))
         job.log(f"cryogan works in {output}")
-    passed_on, shared = reconstruct.of_job(passed_on, given)
+    shared = reconstruct.for_assign(given)
     reading = ["--datadir", str(project_dir)]
     code = reconstruct.run([particles, "-o", run_folder, *reading, *passed_on])
     if code not in exit_codes.ENDED or code == exit_codes.BY_VERDICT["no structure"]:

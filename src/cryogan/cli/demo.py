@@ -1,109 +1,115 @@
-"""`cryogan demo`: simulate a data set of the built-in phantom, reconstruct it, evaluate the map."""
+"""`cryogan demo`: a made-up protein from simulated images to map, poses and motion, with times."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cryogan.cli import exit_codes
 from cryogan.cli.options import require_seed
 from cryogan.cli.parser import CommandParser
 from cryogan.cli.printing import add_quiet, progress_console
+from cryogan.cli.stages import Stages
+from cryogan.errors import Interrupted
 from cryogan.objectives.adversarial.config import Stage
 
-BOX_SIZE = 32
-PIXEL_SIZE_A = 6.0
-PARTICLES = 20_000
-SNR_DB = -5.2
-SNR_BOX_SIZE = 192
-STAGES = (Stage(BOX_SIZE, 76_800, padding=4.0),)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LIKELIHOOD = {"initialisations": 1}
+ADVERSARIAL = {"stages": (Stage(32, 25_600, padding=4.0),)}
+"""Shorter than is good for real particles."""
 
 
 def make_parser() -> CommandParser:
     """The command's parser."""
     parser = CommandParser(
         "demo",
-        f"Simulate {PARTICLES:,} images ({BOX_SIZE} px of {PIXEL_SIZE_A:g} Å, "
-        f"{SNR_DB:g} dB as at {SNR_BOX_SIZE} px) of a made-up D2 protein, reconstruct it with its "
-        "symmetry but without poses, compare the map with the truth and write a report.",
+        "Simulate images of a made-up protein and of one that moves; reconstruct the first by the "
+        "likelihood and by adversarial training, without poses, then assign poses; reconstruct "
+        "the path of conformations of the second; compare all with the truth. The last lines say "
+        "what was found and how long each stage took.",
         "cryogan demo -o demo",
         ("--output", "--seed"),
     )
     parser.add_argument("-o", "--output", type=str, help="folder to write to (default: demo)")
-    parser.add_argument("--seed", type=int, help="of the data and of the training (default: 0)")
+    parser.add_argument("--seed", type=int, help="of images and reconstructions (default: 0)")
     add_quiet(parser)
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command: 0, or 130 if it was interrupted."""
+    """Run the command: 0, whatever the verdicts are."""
     options = make_parser().given(arguments)
-    folder = Path(options.get("output") or "demo")
-    seed = require_seed(options)
+    folder, seed = Path(options.get("output") or "demo"), require_seed(options)
 
     import cryogan
-    from cryogan.api import record_truth
-    from cryogan.cli.display import run_display
+    from cryogan.api.demonstration import errors_of_poses_deg, simulate_demo
     from cryogan.report import write_report
 
-    data, run_folder = folder / "data", folder / "run"
     out = progress_console(options)
-    if not (data / "particles.star").is_file():
-        out.print(f"Simulating {PARTICLES:,} particles of a made-up protein ...")
-        simulate_demo_data(data, seed)
-    particles = cryogan.read_particles(data / "particles.star")
-    with run_display(out) as display:
-        result = cryogan.reconstruct(
-            particles,
-            objective="adversarial",
-            symmetry="D2",
-            settings={"stages": STAGES},
-            folder=run_folder,
-            seed=seed,
-            device="cpu",
-            show=display.show,
-            started=display.started,
-            phase=display.phase,
+    stages = Stages(out.print)
+
+    def reconstruct(particles: Any, name: str, **chosen: Any) -> Any:
+        common = {"max_shift": 0.0, "seed": seed, "device": "cpu"}
+        return _reconstructed(out, particles, folder / name, **common, **chosen)
+
+    with stages.stage("simulation") as found:
+        still, moving = simulate_demo(folder, seed)
+        found(f"{len(still):,} images of a protein, {len(moving):,} of one that moves")
+    truth = folder / "still" / "truth"
+    with stages.stage("likelihood") as found:
+        result = reconstruct(still, "run", symmetry="D2", settings=LIKELIHOOD)
+        comparison = cryogan.evaluate(result, truth=truth / "map.mrc")
+        found(_of_map(result, comparison))
+    with stages.stage("poses") as found:
+        poses = cryogan.assign(still, result, device="cpu")
+        cryogan.write_particles(folder / "poses.star", still, poses)
+        error = errors_of_poses_deg(poses, comparison.alignment, truth)
+        found(f"error: median {error.median():.1f}°, 90 % below {error.quantile(0.9):.1f}°")
+        pages = [write_report(result.folder, folder / "poses.star")]
+    with stages.stage("conformations") as found:
+        path = reconstruct(moving, "path", latent="uniform", settings=LIKELIHOOD)
+        motion = cryogan.evaluate(path, truth_conformations=folder / "moving" / "truth")
+        found(f"{path.verdict}; path of {len(motion.generated)} maps, {_of_path(motion)}")
+        pages.append(write_report(path.folder))
+    with stages.stage("adversarial training") as found:
+        trained = reconstruct(
+            still, "adversarial", objective="adversarial", symmetry="D2", settings=ADVERSARIAL
         )
-    if result.stopped_by is not None:
-        out.print("Interrupted; run the same command again to resume.")
-        return exit_codes.of_signal(result.stopped_by)
-    comparison = cryogan.evaluate(result, truth=data / "truth" / "map.mrc")
-    record_truth(result, comparison)
-    page = write_report(run_folder)
-    out.print(comparison.table())
-    out.print(
-        f"truth FSC 0.5:      {comparison.resolution_A(0.5):.2f} Å\n"
-        f"truth FSC 0.143:    {comparison.resolution_A(0.143):.2f} Å\n"
-        f"half-map FSC 0.143: {result.half_map_crossings_A['half_map_0.143']:.2f} Å\n"
-        f"verdict:            {result.verdict}\n"
-        f"(Nyquist limit of the box: {2 * PIXEL_SIZE_A:.2f} Å)\n"
-        f"report: {page.resolve()}"
-    )
+        found(_of_map(trained, cryogan.evaluate(trained, truth=truth / "map.mrc")))
+        pages.append(write_report(trained.folder))
+    out.print("\n" + stages.table())
+    for page in pages:
+        out.print(f"report: {page.resolve()}")
     return 0
 
 
-def simulate_demo_data(folder: Path, seed: int) -> None:
-    """Write the demo's data set, truth included.
+def _reconstructed(out: "Console", particles: Any, folder: Path, **options: Any) -> Any:
+    """The run, shown as it goes.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        Interrupted: it was.
     """
-    import torch
+    import cryogan
+    from cryogan.cli.display import run_display
 
-    from cryogan.phantom import phantom_map
-    from cryogan.physics.distributions import PoseDistribution
-    from cryogan.simulation.in_memory import simulate_particles, write_dataset
-    from cryogan.simulation.microscope import random_ctf
+    with run_display(out) as display:
+        result = cryogan.reconstruct(particles, folder=folder, **display._asdict(), **options)
+    if result.stopped_by is not None:
+        raise Interrupted(result.stopped_by)
+    return result
 
-    generator = torch.Generator().manual_seed(seed)
-    volume = phantom_map(BOX_SIZE, PIXEL_SIZE_A, symmetry="D2")
-    simulated = simulate_particles(
-        volume,
-        pixel_size_A=PIXEL_SIZE_A,
-        n=PARTICLES,
-        ctf=random_ctf(PARTICLES, generator),
-        poses=PoseDistribution(),
-        snr_dB=SNR_DB,
-        snr_box_size=SNR_BOX_SIZE,
-        generator=generator,
-    )
-    write_dataset(folder, simulated, volume)
+
+def _of_map(result: Any, comparison: Any) -> str:
+    """Verdict, and the FSC with the truth, which is recorded."""
+    from cryogan.api import record_truth
+
+    record_truth(result, comparison)
+    resolution_A = comparison.resolution_A(0.5)
+    return f"{result.verdict}; FSC with the truth 0.5 at {resolution_A:.1f} Å"
+
+
+def _of_path(motion: Any) -> str:
+    """How the order of the maps agrees with the true one."""
+    (rho,) = motion.monotonicity[0]
+    order = "no order" if rho is None else f"order agrees with the true one: rho {rho:.2f}"
+    return f"{order}; {motion.coverage:.0%} of {len(motion.truth)} true states reached"

@@ -25,7 +25,8 @@ from cryogan.io.yaml_files import read_yaml
 from cryogan.objectives.adversarial.config import PRESETS, AdversarialConfig, Stage, preset
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.likelihood.config import LikelihoodConfig
-from cryogan.registry import NOISE_MODELS
+from cryogan.registry import DEFAULT_OBJECTIVE, NOISE_MODELS
+from cryogan.run.chosen_objective import objective_of_folder, objective_or_default, require_use
 
 _OF_ASSIGN = ("ind", "first", "device")
 """Options that `assign` is given too after a run; it takes the others from the run."""
@@ -42,7 +43,7 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
         "reconstruct",
         "Reconstruct two half-maps and the map of all particles from images of unknown pose. The "
         f"same command run again resumes an interrupted run. {exit_codes.HELP}",
-        "cryogan reconstruct particles.star -o run --sym D2 --objective likelihood",
+        "cryogan reconstruct particles.star -o run --sym D2",
         _MATTER,
     )
     add = parser.add_argument
@@ -52,9 +53,10 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
         "--objective",
         type=str,
         metavar="NAME",
-        help="adversarial (default): match the distribution of images with a critic; likelihood: "
-        "maximise it over all poses; or module:Class",
+        help="likelihood (default): maximise it over all poses; adversarial: match the "
+        "distribution of images with a critic; or module:Class",
     )
+    parser.set_defaults(objective=DEFAULT_OBJECTIVE)
     add(
         "--settings",
         type=dict,
@@ -62,7 +64,11 @@ def make_parser(chosen: str = "default", heterogeneous: bool = False) -> Command
         help="settings of an objective of your own, in braces, in quotes",
     )
     add_assumptions(parser, "")
-    add("--view-sigma", type=float, help="σ of assumed viewing directions (default: 1, uniform)")
+    add(
+        "--view-sigma",
+        type=float,
+        help="σ of the viewing directions that adversarial training assumes (default: 1, uniform)",
+    )
     add("--box", type=int, help="Fourier-crop the particles to this box first")
     add(
         "--resolution",
@@ -116,17 +122,15 @@ def options_of(arguments: Sequence[str]) -> Namespace:
     return make_parser(*_preset_and_model(arguments)).given(arguments)
 
 
-def of_job(arguments: Sequence[str], options: Namespace) -> tuple[list[str], list[str]]:
-    """Arguments of `reconstruct` in a job of another program, and those of `assign` after it.
+def for_assign(options: Namespace) -> list[str]:
+    """Arguments of `assign` after a `reconstruct` in a job of another program.
 
     Args:
-        arguments: as given to the job; the likelihood is added where they name no objective.
-        options: what they say (`options_of`).
+        options: what those of `reconstruct` say (`options_of`).
     """
-    objective = [] if options.get("objective") is not None else ["--objective", "likelihood"]
     known = {name: options.get(name) for name in _OF_ASSIGN}
     shared = [(f"--{name}", str(value)) for name, value in known.items() if value is not None]
-    return [*arguments, *objective], [word for pair in shared for word in pair]
+    return [word for pair in shared for word in pair]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -137,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
     assumptions = assumptions_of(options)
     if assumptions.get("latent") == "none":
         del assumptions["latent"]
-    objective = require_objective(options.get("objective") or "adversarial")
+    objective = chosen_objective(arguments, options)
     settings = dict(plain(options.get(objective)) or {})
     if options.get("settings") is not None:
         if ":" not in objective:
@@ -192,6 +196,33 @@ def run(arguments: Sequence[str]) -> int:
     code = print_results(out, result, as_json=bool(options.get("json")))
     # torchrun takes every other code for a crash
     return 0 if launch is not None and result.finished else code
+
+
+def chosen_objective(arguments: Sequence[str], options: Namespace) -> str:
+    """Name of the objective; what is for another one, and would change nothing, is refused.
+
+    A configuration file may have settings beside those of the objective that it names.
+
+    Args:
+        arguments: of the command.
+        options: what they say (`options_of`).
+
+    Raises:
+        InputError: there is no such objective, or something is for another one.
+    """
+    folder = options.get("output")
+    named = options.get("objective") or objective_of_folder(folder)
+    objective = require_objective(objective_or_default(options.get("objective"), folder))
+    for other in {"adversarial", "likelihood"} - {objective}:
+        words = [word for word in arguments if word.startswith((f"--{other}.", f"--{other}="))]
+        if words or (named is None and options.get(other) is not None):
+            what = words[0].partition("=")[0] if words else f"'{other}' in the configuration file"
+            raise InputError(
+                f"{what} is for the {other} objective, and this run's is {objective}; add "
+                f"--objective {other}, or leave it out."
+            )
+    require_use(objective, options.get("preset") or "default", options.get("view_sigma"))
+    return objective
 
 
 def checked_settings(

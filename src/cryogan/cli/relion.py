@@ -45,7 +45,7 @@ def make_parser() -> CommandParser:
         "relion",
         "An External job of RELION 3.1 or 5: give 'cryogan relion' as the executable, and any "
         "option of cryogan reconstruct as a parameter (sym, diameter, resolution ...). "
-        "Reconstructs by the likelihood unless --objective says otherwise, then assigns poses, "
+        "Reconstructs, then assigns poses, "
         f"and writes run_class001.mrc, the half-maps, mask.mrc and {POSES} for the jobs that "
         "follow. With a reference map only poses against it. No structure is a failure: its maps "
         "are written, without poses, and no job goes on from them. "
@@ -190,7 +190,7 @@ def _work(options: Namespace, passed_on: list[str], folder: Path) -> Callable[[]
         require_file(options.in_mask)
         passed_on = ["--mask", options.in_mask, *passed_on]
     found = reconstruct.options_of([particles, *passed_on])
-    passed_on, shared = reconstruct.of_job(passed_on, found)
+    shared = reconstruct.for_assign(found)
     _make(folder)
     run_folder = str(folder / RUN)
 
