@@ -60,7 +60,7 @@ VARIANTS = {
 }
 """Two stages of three steps."""
 
-STEPS = 240
+STEPS = 120
 OPTIONS = [
     "--objective=adversarial",
     "--adversarial.batch_size=8",
@@ -232,7 +232,7 @@ def _one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def command(dataset, output, steps=60):
+def command(dataset, output, steps=20):
     stages = f"--adversarial.stages=[{{box_size: {BOX}, images: {steps * 8}}}]"
     return ["reconstruct", str(dataset / "particles.star"), "-o", str(output), stages, *OPTIONS]
 

@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,16 +14,21 @@ from rich.console import Console
 import cryogan as cg
 from cryogan.cli import exit_codes, main
 from cryogan.cli.results import print_results
+from cryogan.conformations.series import numbered_series
 from cryogan.evaluation.comparison import compare_to_truth
+from cryogan.objectives.assumptions import Assumptions
 from cryogan.objectives.base import Maps
+from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.objective import Likelihood
 from cryogan.phantom import phantom_map
-from cryogan.run.checkpoint import RESULT, save_arrays
+from cryogan.run.checkpoint import CHECKPOINT, RESULT, save_arrays
 from cryogan.run.contents import read_run_contents
 from cryogan.run.folder import add_truth
 from cryogan.run.results import write_results
+from cryogan.run.status import status_of
 from cryogan.run.verdict import Verdict
 from cryogan.simulation.in_memory import SimulatedSet, write_dataset
+from cryogan.watch.state import run_state
 from simulated_sets import centred_particles
 
 BOX, PIXEL_A = 16, 12.0
@@ -46,18 +53,27 @@ class Done:
     objective: Likelihood
 
 
-def written(folder: Path, word: str | None, held_out_A: float | None = None) -> Path:
-    """Results of half-maps that agree, with a verdict."""
+def written(
+    folder: Path,
+    word: str | None,
+    held_out_A: float | None = None,
+    objective: Likelihood | None = None,
+    phase: Callable[[str], None] = lambda what: None,
+    **series: Any,
+) -> Path:
+    """Results of half-maps that agree, with a verdict, and of series if there are any."""
     volume = phantom_map(BOX, PIXEL_A)
     fsc = torch.linspace(1.0, 0.0, BOX // 2 + 1)
     mask = torch.ones_like(volume)
-    maps = Maps(volume, volume, volume, mask, fsc, fsc, PIXEL_A)
+    maps = Maps(volume, volume, volume, mask, fsc, fsc, PIXEL_A, **series)
     verdict = None if word is None else Verdict(word, "why", (1.0, 1.0), (6.0, 6.0), (6.0, 6.0))
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"objective": "likelihood"}))
     spent = {"wall_s": torch.tensor(1.0), "cpu_s": torch.tensor(1.0)}
     save_arrays(folder / RESULT, **spent, images_seen=torch.tensor(300))
-    write_results(folder, [Done(folder, Likelihood())], maps, verdict, held_out_A=held_out_A)
+    (folder / CHECKPOINT).write_text("a state")
+    job = Done(folder, objective or Likelihood())
+    write_results(folder, [job], maps, verdict, held_out_A=held_out_A, phase=phase)
     return folder
 
 
@@ -112,6 +128,47 @@ def test_none_is_quoted_without_structure(tmp_path):
     found = read_run_contents(folder)
     assert {name.split("_")[0] for name in found.resolution_A} == {"truth"}
     assert set(found.half_map_crossings_A) == HALVES
+
+
+def test_status_says_what_is_still_done_at_the_end(tmp_path, capsys):
+    """Conformations of half-sets are compared when all else is written, and it may take long."""
+    folder, volume = tmp_path / "run", phantom_map(BOX, PIXEL_A)
+    series = numbered_series(
+        torch.stack((volume, volume.roll(1, 0))), PIXEL_A, torch.ones(2), torch.arange(2.0)[:, None]
+    )
+    assumptions = Assumptions(latent="uniform")
+    objective = Likelihood(LikelihoodConfig(assumptions=assumptions))
+    told = []
+
+    def phase(what):
+        if "conformations" not in what:
+            return
+        assert main(["status", str(folder)]) == 0
+        said = capsys.readouterr().out
+        assert f"not finished: results are written, {what} remains" in said
+        assert "resolution to quote: " in said
+        assert main(["clean", str(folder), "--checkpoints"]) == 0
+        assert (folder / CHECKPOINT).exists()
+        state = run_state(folder)
+        assert (state["state"], state["stage"]) == ("stopped", what)
+        assert state["verdict"][0] == "structure found"
+        told.append(what)
+
+    written(
+        folder,
+        "structure found",
+        objective=objective,
+        phase=phase,
+        conformations=series,
+        halves=(series, series),
+    )
+    assert told == ["comparing the conformations of the half-sets"]
+    assert status_of(folder).progress == run_state(folder)["state"] == "finished"
+    assert main(["status", str(folder)]) == 0
+    assert "likelihood, finished\n" in capsys.readouterr().out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "remaining" not in summary
+    assert "halves_motion_fsc_0.5_A" in summary["conformations"]
 
 
 def dataset(folder: Path, snr_dB: float, n: int = 300) -> Path:

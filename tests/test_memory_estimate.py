@@ -70,23 +70,15 @@ def noise_set(count: int, box_size: int) -> Particles:
 @ON_LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("objective", "box_size", "count", "too_high"),
+    ("objective", "box_size", "count"),
     [
-        (
-            Adversarial(replace(TWO_STEPS, stages=(Stage(24, 1280),), assumptions=LINE)),
-            24,
-            1024,
-            0.25,
-        ),
-        # slices are given back before the equations are solved, which the estimate adds: 1.32 times
-        (Likelihood(LikelihoodConfig(iterations=1)), 48, 400, 0.5),
+        (Adversarial(replace(TWO_STEPS, stages=(Stage(24, 1280),), assumptions=LINE)), 24, 1024),
+        (Likelihood(LikelihoodConfig(iterations=1)), 48, 400),
     ],
     ids=["subspace", "one map"],
 )
-def test_an_estimate_is_what_a_real_run_takes(
-    objective, box_size, count, too_high, generator, tmp_path
-):
-    """The most memory of a fresh process, libraries apart: never more than 25 % too low.
+def test_an_estimate_is_what_a_real_run_takes(objective, box_size, count, generator, tmp_path):
+    """The most memory of a fresh process, libraries apart, within 25 %.
 
     Of adversarial training, it works on one half-set; the likelihood starts from maps that agree at
     all resolutions, so that its iteration is in the finest band.
@@ -108,7 +100,7 @@ def test_an_estimate_is_what_a_real_run_takes(
     assert not found.at_least
     processes = 1 if objective.together else 2
     ratio = found.needed_GB / processes / float(done.stdout)
-    assert 0.75 < ratio < 1.0 + too_high
+    assert 0.75 < ratio < 1.25
 
 
 class Hungry(nn.Module):
@@ -241,7 +233,8 @@ def test_trials_are_extrapolated_and_what_is_held_is_added(fake):
 
 def test_what_comes_before_the_steps_may_be_the_most(fake, monkeypatch):
     monkeypatch.setattr(Linear, "plan", replace(Linear.plan, passing_GB=4.0))
-    assert estimate_memory(Linear(), noise_set(16, 16)).needed_GB == pytest.approx(2 * 6.2)
+    whole = 0.2 + 2.0 + 4.0 + 0.7
+    assert estimate_memory(Linear(), noise_set(16, 16)).needed_GB == pytest.approx(2 * whole)
 
 
 @pytest.mark.parametrize(
@@ -341,6 +334,15 @@ def test_the_most_expensive_stage_is_tried_at_the_box_that_the_particles_allow()
     plan = Adversarial(config).memory_plan(noise_set(2000, 48), 1)
     assert plan.where == "in the stage of 48 px"
     assert plan.size == 256
+
+
+def test_slices_are_there_in_both_phases_where_equations_are_made_several_times():
+    """Of 75,000 images of a half-set they are made once; 150,000 do not fit 500 MB together."""
+    objective = Likelihood(LikelihoodConfig())
+    once, twice = (objective.memory_plan(noise_set(n, 48), 1) for n in (150_000, 300_000))
+    assert once.passing_GB > 0.1
+    assert twice.passing_GB == 0.0
+    assert twice.held_GB > once.held_GB + once.passing_GB
 
 
 def test_conformations_are_among_what_to_lower():

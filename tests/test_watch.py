@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from cryogan.io.row_numbers import read_row_numbers
 from cryogan.objectives.assumptions import Assumptions
 from cryogan.phantom import phantom_map
 from cryogan.report.voxel_series import voxel_series
+from cryogan.run.lock import RUN_LOCK
 from cryogan.watch.curves import curves_of
 from cryogan.watch.lines import follow, line_of
 from cryogan.watch.particles import Scatter
@@ -424,13 +426,67 @@ def test_lines_until_all_runs_are_finished(tmp_path):
         slept.append(seconds)
         finish(tmp_path / "one", "doubtful")
 
-    follow([tmp_path / "one", tmp_path / "two"], lines.append, every_s=7.0, sleep=sleep)
+    with at_work(tmp_path / "one"):
+        both = [tmp_path / "one", tmp_path / "two"]
+        assert follow(both, lines.append, every_s=7.0, sleep=sleep) == []
     assert slept == [7.0]
     assert len(lines) == 3
     assert "one: refinement, iteration 4, 7 rings" in lines[0]
-    assert "no process works in its folder" in lines[0]
+    assert "no process works in its folder" not in lines[0]
     assert "two: finished, verdict: structure found" in lines[1]
     assert "one: finished, verdict: doubtful" in lines[2]
+
+
+def test_a_killed_run_is_not_waited_for(tmp_path, capsys):
+    """The lock file of a killed process stays, and nobody holds it."""
+    likelihood_in_progress(tmp_path / "run")
+    (tmp_path / "run" / RUN_LOCK).write_text("process 1 on here since then")
+    likelihood_in_progress(tmp_path / "other")
+    finish(tmp_path / "other")
+    folders = [str(tmp_path / name) for name in ("run", "other")]
+    assert main(["watch", *folders, "--no-browser"]) == 5
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 2
+    assert "no process works in its folder" in said.out
+    assert "other: finished" in said.out
+    assert said.err == (
+        f"No process works in {folders[0]} and the results are not complete; the same command as "
+        "before resumes the run.\n"
+    )
+
+
+def test_a_run_that_is_killed_is_noticed_while_others_go_on(tmp_path):
+    likelihood_in_progress(tmp_path / "killed")
+    likelihood_in_progress(tmp_path / "other")
+    lines = []
+    slept = []
+    works = ExitStack()
+    works.enter_context(at_work(tmp_path / "killed"))
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 1:
+            works.close()
+        else:
+            finish(tmp_path / "other")
+
+    with at_work(tmp_path / "other"):
+        folders = [tmp_path / "killed", tmp_path / "other"]
+        assert follow(folders, lines.append, sleep=sleep) == [tmp_path / "killed"]
+    assert len(lines) == 5
+    assert len(slept) == 2
+
+
+def test_a_run_that_ends_while_it_is_looked_at_has_not_stopped(tmp_path, monkeypatch):
+    """Its lock is free a moment after its last file was written, or looked for."""
+    likelihood_in_progress(tmp_path / "run")
+
+    def holder_of(path):
+        if not (tmp_path / "run" / "summary.json").exists():
+            finish(tmp_path / "run")
+
+    monkeypatch.setattr("cryogan.run.status.holder_of", holder_of)
+    assert follow([tmp_path / "run"], lambda line: None) == []
 
 
 def test_runs_that_are_called_alike_are_told_apart(tmp_path):

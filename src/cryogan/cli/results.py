@@ -7,7 +7,7 @@ from rich.console import Console
 from cryogan.cli import exit_codes
 from cryogan.cli.printing import print_json
 from cryogan.report import write_report
-from cryogan.run.contents import read_run_contents
+from cryogan.run.contents import NOTHING, NOTHING_QUOTED, read_run_contents
 
 
 def print_results(out: Console, result: Any, *, as_json: bool = False) -> int:
@@ -52,8 +52,8 @@ def _print_words(out: Console, result: Any) -> int:
         out.print("symmetry found: {} ({})".format(*result.symmetry_found))
     if result.verdict is not None:
         out.print(f"verdict: {result.verdict}")
-    if result.verdict == "no structure":
-        out.print("No resolution is quoted: held-out images are explained no better by the maps.")
+    if result.verdict == NOTHING:
+        out.print(NOTHING_QUOTED)
     else:
         out.print(
             f"half-map FSC 0.143: {resolution_A['half_map_0.143']:.2f} Å unmasked, "

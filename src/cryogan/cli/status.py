@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         if found.verdict is not None:
             lines.append(f"verdict: {found.verdict}")
         if found.resolution_A is not None:
-            what = "resolution to quote" if found.finished else "half-map FSC 0.143 so far"
+            what = "resolution to quote" if found.has_results else "half-map FSC 0.143 so far"
             lines.append(f"{what}: {found.resolution_A:.2f} Å")
         lines.append(f"begun {found.started}, last written {duration(found.changed_s)} ago")
         sizes = [f"{kind} {size / 1e6:.1f} MB" for kind, size in sorted(found.sizes.items())]

@@ -2,10 +2,12 @@
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryogan.cli import exit_codes
 from cryogan.cli.options import require_file, require_run
 from cryogan.cli.parser import CommandParser
 from cryogan.errors import InputError
@@ -54,14 +56,15 @@ def make_parser() -> CommandParser:
     add(
         "--no-browser",
         action="store_true",
-        help="serve no page; print a line with date and time a minute until all runs are finished",
+        help="serve no page; print a line with date and time a minute until all runs are finished "
+        "or have stopped",
     )
     add("--every", type=float, metavar="SECONDS", help="with --no-browser: between lines (60)")
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command, until it is interrupted; with --no-browser until all runs are finished."""
+    """Run the command, until it is interrupted; with --no-browser until no run goes on."""
     options = make_parser().given(arguments)
     folders = [require_run(name) for name in options.runs]
     if len(folders) > _MOST_RUNS:
@@ -87,8 +90,16 @@ def _lines(folders: Sequence[Path], every_s: float) -> int:
 
     from cryogan.watch.lines import follow
 
-    follow(folders, partial(print, flush=True), every_s=every_s)
-    return 0
+    stopped = follow(folders, partial(print, flush=True), every_s=every_s)
+    if not stopped:
+        return 0
+    names = ", ".join(str(folder) for folder in stopped)
+    print(
+        f"No process works in {names} and the results are not complete; the same command as before "
+        "resumes the run.",
+        file=sys.stderr,
+    )
+    return exit_codes.FAILED
 
 
 def _serve(folders: Sequence[Path], poses: Path | None, host: str, port: int | None) -> int:

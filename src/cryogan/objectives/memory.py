@@ -24,7 +24,7 @@ class MemoryPlan:
         trials: sizes that are measured, ascending, and extrapolated to `size`; 0 stands for what
             precedes the steps.
         held_GB: arrays (1e9 bytes) that a process holds beside those of a trial.
-        passing_GB: arrays that come and go before the steps, and not in a trial.
+        passing_GB: arrays that come and go before the steps, beside those of the trial of that.
         options: option to lower → what depends on it (1e9 bytes), each several times what is
             expected, so that their sum is an upper bound.
         bounded: whether it is one. Of networks that users bring nothing is known.

@@ -41,11 +41,15 @@ _VIEW_DENSITY = ("cell", "rot_deg", "tilt_deg", "half1", "half2")
 _LOCAL_RESOLUTION = ("from_A", "to_A", "volume_A3")
 
 STRUCTURE, DOUBTFUL, NOTHING = "structure found", "doubtful", "no structure"
+NOTHING_QUOTED = "No resolution is quoted: held-out images are explained no better by the maps."
+"""Said of a run in which there is no structure."""
 
 _OF_HALVES = "half_map_"
 _FROM_HALVES = "half_map_0.143", "half_map_0.143_masked"
 CROSSINGS = "half_map_crossings_A"
 """In `summary.json`, where half-map FSC curves cross 0.143 if that is no resolution."""
+REMAINING = "remaining"
+"""In `summary.json`, what is still to be done, in words, once all other results are written."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ class RunContents:
         if found.get("word") not in (STRUCTURE, DOUBTFUL, NOTHING):
             return None
         return str(found["word"]), str(found.get("reason", ""))
+
+    @property
+    def remaining(self) -> str:
+        """What is still to be done, in words; empty once the results are complete."""
+        return str(self.summary.get(REMAINING, ""))
 
     @property
     def symmetry_found(self) -> tuple[str, str] | None:

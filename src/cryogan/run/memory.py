@@ -145,7 +145,7 @@ def _measured(plan: MemoryPlan, trials: Trials, enough_GB: float) -> tuple[float
     with TrialProcess(trials) as process:
 
         def total(step: float) -> float:
-            return process.idle_GB + plan.held_GB + max(plan.passing_GB, before, step)
+            return process.idle_GB + plan.held_GB + max(plan.passing_GB + before, step)
 
         for size in plan.trials:
             try:

@@ -17,7 +17,7 @@ from cryogan.io.mrc import write_map
 from cryogan.objectives.base import Maps
 from cryogan.objectives.likelihood.goodness_of_fit import GoodnessOfFit
 from cryogan.run.checkpoint import RESULT, load_arrays
-from cryogan.run.contents import CROSSINGS, NOTHING
+from cryogan.run.contents import CROSSINGS, NOTHING, REMAINING
 from cryogan.run.goodness_of_fit import write_goodness_of_fit
 from cryogan.run.map_labels import in_words
 from cryogan.run.so_far import remove_maps_so_far
@@ -42,7 +42,8 @@ def write_results(
 ) -> None:
     """Write the results of finished jobs.
 
-    What tells how well conformations of the half-sets agree comes last: it may take long.
+    What tells how well conformations of the half-sets agree comes last: it may take long. Until
+    then `summary.json` says that it is to come (`RunContents.remaining`).
 
     Args:
         folder: of the run.
@@ -96,8 +97,9 @@ def write_results(
     if maps.conformations is not None and maps.halves is not None:
         is_path = jobs[0].objective.config.assumptions.latent_space.is_path
         write_conformations(folder / "conformations", maps.conformations, path=is_path)
-        write_text(folder / "summary.json", json.dumps(summary, indent=2))
-        phase("comparing the conformations of the half-sets")
+        what = "comparing the conformations of the half-sets"
+        write_text(folder / "summary.json", json.dumps(summary | {REMAINING: what}, indent=2))
+        phase(what)
         summary["conformations"] = _agreement(*maps.halves)
     write_text(folder / "summary.json", json.dumps(summary, indent=2))
     remove_maps_so_far([job.folder for job in jobs])

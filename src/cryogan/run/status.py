@@ -23,13 +23,15 @@ class RunStatus:
     Attributes:
         folder: of the run.
         objective: its name.
-        finished: whether the results are there.
+        finished: whether the results are complete.
+        remaining: what is still to be done, in words, if all other results are there; else empty.
         holder: the process that works in it, in words; None for none.
         started: date and time at which it began, as written then.
         images_seen: by its tasks so far.
         fraction: done, as far as the objective tells.
-        resolution_A: half-map FSC 0.143 so far, of the likelihood; at the end that to quote.
-        verdict: of a finished run.
+        resolution_A: half-map FSC 0.143 so far, of the likelihood; that to quote of a run that
+            has results.
+        verdict: of a run that has results.
         changed_s: seconds since a file of it was last written.
         sizes: kind of file → bytes.
         left_overs: temporary files of killed processes.
@@ -38,6 +40,7 @@ class RunStatus:
     folder: Path
     objective: str
     finished: bool
+    remaining: str
     holder: str | None
     started: str
     images_seen: int
@@ -49,10 +52,17 @@ class RunStatus:
     left_overs: tuple[Path, ...]
 
     @property
+    def has_results(self) -> bool:
+        """Whether maps, verdict and resolution are there."""
+        return self.finished or self.remaining != ""
+
+    @property
     def progress(self) -> str:
         """How far the run is, in words."""
         if self.finished:
             return "finished"
+        if self.remaining:
+            return f"not finished: results are written, {self.remaining} remains"
         done = "" if self.fraction is None else f", {100 * self.fraction:.0f} % done"
         return f"not finished: {self.images_seen:,} images{done}"
 
@@ -68,23 +78,26 @@ def status_of(folder: Path) -> RunStatus:
     last = [log[-1] for log in logs if log]
     fractions = [done for r in last if (done := number(r, "fraction")) is not None]
     tasks = contents.folders
-    finished = (folder / "summary.json").is_file()
-    resolution, verdict = None, None
-    if finished:
+    written = (folder / "summary.json").is_file()
+    resolution, verdict, remaining = None, None, ""
+    if written:
         try:
             resolution = contents.quoted_resolution_A
             verdict = None if contents.verdict is None else contents.verdict[0]
+            remaining = contents.remaining
         except InputError:
-            finished = False  # it is written again
+            written = False  # it is written again
     if resolution is None and verdict != NOTHING:
         told = [number(record, "half_map_0.143_A") for log in logs for record in log]
         resolution = next((each for each in reversed(told) if each is not None), None)
     files = dict(_files(folder))
+    written &= all((task / RESULT).is_file() for task in tasks if (task / LOG).is_file())
     holders = [holder_of(folder / RUN_LOCK), *(holder_of(task / WORKER_LOCK) for task in tasks)]
     return RunStatus(
         folder,
         contents.objective,
-        finished and all((task / RESULT).is_file() for task in tasks if (task / LOG).is_file()),
+        written and not remaining,
+        remaining if written else "",
         next((holder for holder in holders if holder is not None), None),
         str(contents.config.get("started", "unknown")),
         sum(int(number(record, "images_seen") or 0) for record in last),

@@ -40,24 +40,36 @@ def follow(
     *,
     every_s: float = 60.0,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Show a line for every run that is not finished, now and again, until all are finished.
+) -> list[Path]:
+    """Show a line for every run that goes on, now and again, until none does.
 
     Args:
         folders: of the runs.
         show: prints a line.
         every_s: seconds between lines.
         sleep: waits so many seconds.
+
+    Returns:
+        The folders of runs that are not finished and in which no process works any more.
     """
+    stopped = []
     waiting = list(zip(folders, names_of(folders), strict=True))
     while True:
-        unfinished = []
+        going_on = []
         for folder, name in waiting:
-            state = run_state(folder) | {"name": name}
+            state = _state(folder) | {"name": name}
             show(line_of(state, time.strftime("%Y-%m-%d %H:%M:%S")))
-            if state["state"] != "finished":
-                unfinished.append((folder, name))
-        waiting = unfinished
+            if state["state"] == "stopped":
+                stopped.append(folder)
+            elif state["state"] != "finished":
+                going_on.append((folder, name))
+        waiting = going_on
         if not waiting:
-            return
+            return stopped
         sleep(every_s)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """The state of a run; one that ended while it was looked at is finished, not stopped."""
+    state = run_state(folder)
+    return run_state(folder) if state["state"] == "stopped" else state

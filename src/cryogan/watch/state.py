@@ -7,7 +7,14 @@ from typing import Any
 
 from cryogan.report.formats import duration
 from cryogan.run.checkpoint import RESULT
-from cryogan.run.contents import NOTHING, Record, RunContents, number, read_run_contents
+from cryogan.run.contents import (
+    NOTHING,
+    NOTHING_QUOTED,
+    Record,
+    RunContents,
+    number,
+    read_run_contents,
+)
 from cryogan.run.log import LOG
 from cryogan.run.status import RunStatus, status_of
 from cryogan.watch.curves import curves_of
@@ -69,7 +76,7 @@ def run_state(folder: Path) -> dict[str, Any]:
         if state == "running"
         else "",
         "facts": part(lambda: _facts(contents, status, logs), left_out) or [],
-        "verdict": None if verdict is None or not status.finished else list(verdict),
+        "verdict": None if verdict is None or not status.has_results else list(verdict),
         "warning": _warning(contents, status, state),
         "curves": part(lambda: curves_of(logs), left_out) or [],
         "fsc": part(lambda: _fsc(contents), left_out),
@@ -89,6 +96,8 @@ def _stage(contents: RunContents, status: RunStatus, logs: dict[str, list[Record
     """What is being done, in words."""
     if status.finished:
         return "finished"
+    if status.remaining:
+        return status.remaining
     tasks = [folder for folder in contents.folders if (folder / LOG).is_file()]
     if tasks and all((folder / RESULT).is_file() for folder in tasks):
         return "comparing and validating the half-maps"
@@ -168,7 +177,7 @@ def _facts(
         facts.append(("particles", f"{count:,.0f}{shape}"))
     facts.append(("images seen", f"{status.images_seen:,}"))
     if status.resolution_A is not None and status.verdict != NOTHING:
-        name = "resolution to quote" if status.finished else "half-map FSC 0.143 so far"
+        name = "resolution to quote" if status.has_results else "half-map FSC 0.143 so far"
         facts.append((name, f"{status.resolution_A:.2f} Å"))
     if contents.symmetry_found is not None:
         facts.append(("symmetry found", contents.symmetry_found[0]))
@@ -181,9 +190,9 @@ def _facts(
 def _warning(contents: RunContents, status: RunStatus, state: str) -> str:
     if state == "stopped":
         return "No process works in this folder; the same command again resumes the run."
-    if status.finished and status.verdict == NOTHING:
-        return "No resolution is quoted: held-out images are explained no better by the maps."
-    return "; ".join(contents.misfits) if status.finished else ""
+    if status.has_results and status.verdict == NOTHING:
+        return NOTHING_QUOTED
+    return "; ".join(contents.misfits) if status.has_results else ""
 
 
 def _fsc(contents: RunContents) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """Memory of the likelihood (`objectives.memory`): an EM iteration in the finest band of a run.
 
 A trial has few images and few directions; what a run holds of more of them is known from sizes.
+There are two phases, of which the larger counts: slices of references are given back before
+equations are made, unless there are so many images that equations are made several times.
 """
 
 import math
@@ -10,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from cryogan.data.padding import PaddedBox
 from cryogan.objectives.likelihood.bands import (
@@ -26,6 +29,7 @@ from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.objectives.likelihood.normal_equations import solve
 from cryogan.objectives.likelihood.observations import HELD_BYTES, bytes_of_image
+from cryogan.objectives.likelihood.posterior import posterior_of, references_of
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.objectives.memory import MemoryPlan, noise_particles, of_one_structure
 from cryogan.particles import Particles
@@ -36,6 +40,7 @@ _SIGNAL = 80.0  # of a projection, in units of a pixel's noise: it makes posteri
 _CHUNK = 2048  # images that are read at a time, as in `em_step`
 _KEPT_BYTES = 2e9  # of slices of basis volumes, as in `posterior.SeriesSlices`
 _POSES = 64  # of an image in normal equations
+_BROAD = 0.5  # of what the broadest posteriors take: how broad they are only the images tell
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,15 @@ class _Iteration:
         return found
 
     @property
+    def group(self) -> float:
+        """Images of which equations are made together."""
+        return max(_CHUNK, HELD_BYTES / bytes_of_image(self.count, self.harmonics))
+
+    @property
     def observed_bytes(self) -> float:
         """Of the images of a group of equations, in parts and joined, and of their poses."""
-        coefficients = bytes_of_image(self.count, self.harmonics)
-        group = max(_CHUNK, HELD_BYTES / coefficients)
-        image = coefficients + 4 * self.harmonics.rings
+        group = self.group
+        image = bytes_of_image(self.count, self.harmonics) + 4 * self.harmonics.rings
         pose = 28 + 4 * (self.basis_volumes + self.pairs)
         held = min(self.count, group) * (image + 2.0 * _POSES * pose)
         held += min(self.count, _CHUNK) * 8.0 * len(self.harmonics.order)
@@ -131,7 +140,7 @@ class _Iteration:
 
     @property
     def cells_bytes(self) -> float:
-        """Of the posteriors of a chunk."""
+        """Of the posteriors of a chunk, where they are broad."""
         last, before = self.levels[-1], self.levels[-2:][0]
         cells = 8 * max(before.keep, before.most)
         if last.shift_steps:
@@ -171,14 +180,16 @@ def memory_plan(config: LikelihoodConfig, particles: Particles, members: int) ->
         discrete = config.assumptions.latent == "discrete"
         more = 2 * (run.most_bytes - alone.most_bytes) / 1e9
         options["--classes" if discrete else "--basis-volumes"] = more
-    slices = run.slices_bytes(run.levels)
-    held = sum(slices) - sum(run.slices_bytes(run.trial_levels)) + run.observed_bytes
+    slices, held = sum(run.slices_bytes(run.levels)), run.observed_bytes
+    more_slices = slices - sum(run.slices_bytes(run.trial_levels))
+    if run.count > run.group:  # they are there in both phases
+        held, more_slices = held + slices, 0.0
     return MemoryPlan(
         where=f"in iterations at full resolution, in a box of {run.harmonics.box_size} px",
         size=_IMAGES,
         trials=(0, _IMAGES),
         held_GB=2 * held / 1e9,
-        passing_GB=2 * run.cells_bytes / 1e9,
+        passing_GB=2 * more_slices / 1e9,
         options=options,
     )
 
@@ -193,7 +204,7 @@ def memory_trial(
 
     def task(number: int) -> None:
         if size == 0:
-            half.observed(torch.arange(min(run.count, _CHUNK)), run.harmonics, device)
+            _search(run, half, device)
         else:
             _iterate(run, half, min(run.count, size), device)
 
@@ -201,21 +212,40 @@ def memory_trial(
         list(pool.map(task, (0, 1)))
 
 
+def _search(run: _Iteration, half: HalfSet, device: torch.device) -> None:
+    """What comes before normal equations: slices, chunks of images, and posteriors of a few."""
+    latent_grid = latent_grid_of(run.config, run.basis_volumes)
+    maps = _noise_maps(run, device)
+    references = references_of(maps, latent_grid, run.harmonics, run.trial_levels)
+    count = min(run.count, _CHUNK)
+    for _ in range(min(2, math.ceil(run.count / _CHUNK))):  # posteriors last until the next
+        seen = half.observed(torch.arange(count), run.harmonics, device)
+        others = torch.ones(int(_BROAD * run.cells_bytes), dtype=torch.uint8, device=device)
+        posterior_of(seen[:_IMAGES], references)
+    del others
+
+
 def _iterate(run: _Iteration, half: HalfSet, count: int, device: torch.device) -> None:
     """E-step and M-step."""
-    config, size, basis_volumes = run.config, run.harmonics.box_size, run.basis_volumes
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(basis_volumes, *(size,) * 3, generator=generator).to(device)
-    maps = noise * math.sqrt(_SIGNAL / size**3)
+    maps = _noise_maps(run, device)
     found = e_step(
         half,
         torch.arange(count),
         maps,
-        latent_grid_of(config, basis_volumes),
+        latent_grid_of(run.config, run.basis_volumes),
         run.trial_levels,
         run.rings,
         run.harmonics,
     )
-    mask = mask_for(size, half.stack(size).pixel_size_A, config, device)
-    prior = torch.ones(basis_volumes, size // 2 + 1, device=device)
+    size = run.harmonics.box_size
+    mask = mask_for(size, half.stack(size).pixel_size_A, run.config, device)
+    prior = torch.ones(run.basis_volumes, size // 2 + 1, device=device)
     solve(found.equations, prior, mask, maps, iterations=1)
+
+
+def _noise_maps(run: _Iteration, device: torch.device) -> Tensor:
+    """(C, D, D, D) basis volumes."""
+    size = run.harmonics.box_size
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(run.basis_volumes, *(size,) * 3, generator=generator).to(device)
+    return noise * math.sqrt(_SIGNAL / size**3)

@@ -25,6 +25,8 @@ SEARCHED_TOGETHER = 16
 _FAINT = 25.0  # log-likelihood of the best pose, below which posteriors are broad
 _WHOLE = 0.98
 _NEAR = 0.15  # share of the best log-likelihood that cells may lack
+_LEAST = -1e30  # in place of minus infinity, from which nothing can be subtracted
+_NOTHING = -80.0  # log of what does not count beside 1
 _REFINED = 256  # the most cells of an image whose children, or whose shifts, are compared
 _UNLIKELY = 5.0  # log-likelihood that the best orientation of a shift lacks
 _HELD_BYTES = 64_000_000  # of slices that are compared at a time
@@ -257,10 +259,21 @@ def _over_orientations(scores: Scores, level: Level, contrasts: Sequence[float])
     """(c, n, S) log of the mean likelihood over all orientations, and log-prior, at each shift."""
     shape = len(scores.psi), *scores.power.shape
     of_angles, found = scores.of_angles.view(shape), []
+    score = torch.empty_like(of_angles)
     for contrast in contrasts:
-        score = contrast * of_angles - 0.5 * contrast**2 * scores.power + scores.prior
-        found.append(torch.logsumexp(score, dim=(0, 3)))
+        same = scores.prior - 0.5 * contrast**2 * scores.power
+        found.append(_log_sum(torch.mul(of_angles, contrast, out=score).add_(same), (0, 3)))
     return torch.stack(found) - _log_orientations(scores, level)
+
+
+def _log_sum(score: Tensor, dim: tuple[int, int]) -> Tensor:
+    """`torch.logsumexp` of scores, which are written over.
+
+    What is less than e^-80 of the largest counts as that much: it would be denormal, and slow.
+    """
+    most = score.amax(dim[0], keepdim=True).amax(dim[1], keepdim=True).clamp_min(_LEAST)
+    total = score.sub_(most).clamp_min_(_NOTHING).exp_().sum(dim=dim)
+    return total.log() + most.squeeze(dim)
 
 
 def _log_orientations(scores: Scores, level: Level) -> float:
@@ -296,7 +309,7 @@ def log_likelihood_by_view(
         if contrast_sd > 0.0:
             score = with_contrast(score, scores.power, contrast_sd)[0]
         score = score + level.log_prior_of_shifts(scores.shift_px)[..., None]
-        mean = torch.logsumexp(score, dim=(0, 2)) - math.log(len(score))
+        mean = _log_sum(score, (0, 2)) - math.log(len(score))
         whole = mean.new_full((len(part), 12 * level.nside**2), -math.inf)
         found.append(whole.index_copy_(1, scores.direction, mean))
     return torch.cat(found)
