@@ -126,6 +126,16 @@ class Assumptions:
         return replace(self, symmetry=symmetry) if self.finds_symmetry else self
 
     @property
+    def of_one_structure(self) -> Assumptions:
+        """Without conformations."""
+        return replace(
+            self,
+            latent=None,
+            classes=Assumptions.classes,
+            basis_volumes=Assumptions.basis_volumes,
+        )
+
+    @property
     def molecule(self) -> float:
         """Radius of the largest molecule, as a fraction of half the box: the edge counts half."""
         return self.mask_radius + 0.5 * self.mask_edge

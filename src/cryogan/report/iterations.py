@@ -14,6 +14,7 @@ from cryogan.run.contents import Record
 _REFINEMENT = "refinement"
 _PHASES = {
     "initial model": COLOURS[1],
+    "mean map": COLOURS[3],
     "conformations": COLOURS[2],
     _REFINEMENT: COLOURS[0],
 }

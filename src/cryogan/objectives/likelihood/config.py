@@ -125,6 +125,15 @@ class LikelihoodConfig:
         points = max(self.latent_grid_points, math.ceil(needed ** (1 / space.dimension)))
         return space.grid(points**space.dimension)
 
+    @property
+    def of_one_structure(self) -> "LikelihoodConfig":
+        """The same settings without conformations."""
+        return replace(self, assumptions=self.assumptions.of_one_structure)
+
+    def with_shift_sd(self, sd_percent: float) -> "LikelihoodConfig":
+        """With a re-estimated standard deviation of shifts, where one was measured."""
+        return replace(self, assumptions=self.assumptions.with_shift_sd(sd_percent))
+
     def imposing(self, symmetry: str) -> "LikelihoodConfig":
         """The same settings with the symmetry found so far, if it is to be found."""
         return replace(self, assumptions=self.assumptions.imposing(symmetry))

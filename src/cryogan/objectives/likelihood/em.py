@@ -14,7 +14,7 @@ a molecule may look symmetric as long as it is coarse.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -130,10 +130,15 @@ def expectation_maximisation(
                 both = zip(halves, maps, strict=True)
                 maps = torch.stack([half.basis_scaled_to_images(own) for half, own in both])
                 maps = symmetrised(maps, config)
+            mean: EMState | None = None
             if maps is None or _poor(maps, config):
                 maps, seen = yield from agreeing_initial_models(
                     halves, maps, config, seed, device, sides
                 )
+                if wanted > 1:
+                    mean = yield from _mean_maps(halves, maps, seen, config, seed, device, sides)
+                    maps, seen = mean.halves, mean.images_seen
+                    config = config.with_shift_sd(mean.shift_sd_percent)
             if maps.shape[1] < wanted:
                 generator = generator_for(seed, "conformations")
                 for step in initialise_conformations(
@@ -146,14 +151,9 @@ def expectation_maximisation(
                         map_so_far=partial(torch.mean, maps[:, 0], 0),
                     )
             prior = latent_grid_of(config, maps.shape[1], populations).prior
-            whole = _are_few(halves, config, maps.shape[1])
-            fsc = fsc_of_basis(maps)
-            fsc[1:] = 0.0  # these began alike in both halves, so that their FSC means nothing
-            width_px = halves[0].particles.box_size
-            sd_percent = config.assumptions.shift_sd_percent
-            state = EMState(
-                0, 0, whole, maps, width_px, fsc, prior, seen, False, shift_sd_percent=sd_percent
-            )
+            state = _first_state(halves, maps, prior, seen, config)
+            if mean is not None:
+                state = replace(state, views=mean.views)
         while not state.finished:
             before = state
             config = settings.imposing(state.symmetry)
@@ -172,6 +172,54 @@ def expectation_maximisation(
                 map_so_far=partial(_mean_map, state, config),
                 live=state,
             )
+
+
+def _first_state(
+    halves: tuple[HalfSet, HalfSet],
+    maps: Tensor,
+    prior: Tensor,
+    images_seen: int,
+    config: LikelihoodConfig,
+) -> EMState:
+    """Before the first iteration, from basis volumes (2, C, D, D, D)."""
+    fsc = fsc_of_basis(maps)
+    fsc[1:] = 0.0  # these began alike in both halves, so that their FSC means nothing
+    return EMState(
+        0,
+        0,
+        _are_few(halves, config, maps.shape[1]),
+        maps,
+        halves[0].particles.box_size,
+        fsc,
+        prior,
+        images_seen,
+        False,
+        shift_sd_percent=config.assumptions.shift_sd_percent,
+    )
+
+
+def _mean_maps(
+    halves: tuple[HalfSet, HalfSet],
+    maps: Tensor,
+    images_seen: int,
+    config: LikelihoodConfig,
+    seed: int,
+    device: torch.device,
+    sides: SideBySide,
+) -> Generator[Step, None, EMState]:
+    """One structure, from initial models (2, 1, D, D, D) until its resolution no longer improves.
+
+    Conformations are searched with its poses. Those of an initial model are too coarse: some images
+    of a molecule that resembles its mirror image have the pose of the wrong hand.
+    """
+    one = config.of_one_structure
+    state = _first_state(halves, maps, latent_grid_of(one, 1).prior, images_seen, one)
+    while True:
+        before = state
+        state, record = _iteration(state, halves, one, seed, device, sides)
+        yield Step(record | {"phase": "mean map"}, map_so_far=partial(_mean_map, state, one))
+        if _stalls(before, state):
+            return state
 
 
 def _mean_map(state: EMState, config: LikelihoodConfig) -> Tensor:
