@@ -1,4 +1,4 @@
-"""CryoBench's scores of sets made by its recipe, poses unknown: how good, how long, how much memory.
+"""CryoBench's scores of sets made by its recipe, poses unknown: how good, how long, memory.
 
 Each set is reconstructed (`cryogan reconstruct` with the latent given here), its particles are
 assigned to the maps of the run (`cryogan assign`), and both are compared with the truth (`cryogan
