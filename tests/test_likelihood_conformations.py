@@ -415,6 +415,9 @@ def test_classes_from_random_numbers(classes: Path, particles: Particles) -> Non
     assert phases(classes) == [
         *["initial model"] * 4,
         "half-map comparison",
+        *["mean map"] * 3,
+        *["both hands"] * 6,
+        *["mean map"] * 3,
         *["conformations"] * 2,
         "refinement",
     ]

@@ -15,6 +15,7 @@ _REFINEMENT = "refinement"
 _PHASES = {
     "initial model": COLOURS[1],
     "mean map": COLOURS[3],
+    "both hands": COLOURS[4],
     "conformations": COLOURS[2],
     _REFINEMENT: COLOURS[0],
 }

@@ -130,6 +130,12 @@ class LikelihoodConfig:
         """The same settings without conformations."""
         return replace(self, assumptions=self.assumptions.of_one_structure)
 
+    @property
+    def of_two_classes(self) -> "LikelihoodConfig":
+        """The same settings for two classes."""
+        one = self.assumptions.of_one_structure
+        return replace(self, assumptions=replace(one, latent="discrete", classes=2))
+
     def with_shift_sd(self, sd_percent: float) -> "LikelihoodConfig":
         """With a re-estimated standard deviation of shifts, where one was measured."""
         return replace(self, assumptions=self.assumptions.with_shift_sd(sd_percent))

@@ -59,6 +59,7 @@ from cryogan.objectives.likelihood.half_maps import (
     prior_from_fsc,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet, PowerSplit
+from cryogan.objectives.likelihood.hands import map_of_one_hand
 from cryogan.objectives.likelihood.image_model import ImageModel
 from cryogan.objectives.likelihood.initial_model import (
     initialise_conformations,
@@ -76,6 +77,7 @@ from cryogan.symmetry import symmetry_matrices
 
 _BLUR = 0.25  # radians in the finest ring: shifts that make less are not searched
 _VIEW_IMAGES = 2500  # of each half-set, that the density of viewing directions is made of
+_MEAN_ITERATIONS = 3  # of one structure, before and after both hands are parted
 _CONVERGED = 0.02  # change of the distribution over a latent in an iteration
 
 
@@ -207,19 +209,40 @@ def _mean_maps(
     device: torch.device,
     sides: SideBySide,
 ) -> Generator[Step, None, EMState]:
-    """One structure, from initial models (2, 1, D, D, D) until its resolution no longer improves.
+    """One structure, from initial models (2, 1, D, D, D).
 
-    Conformations are searched with its poses. Those of an initial model are too coarse: some images
-    of a molecule that resembles its mirror image have the pose of the wrong hand.
+    Conformations are searched with its poses, and those of a map that mixes both hands cannot be
+    mended later: after some iterations the better one of two classes, the map and its mirror image,
+    continues instead, unless the images are explained no better by what becomes of it.
     """
     one = config.of_one_structure
     state = _first_state(halves, maps, latent_grid_of(one, 1).prior, images_seen, one)
-    while True:
-        before = state
-        state, record = _iteration(state, halves, one, seed, device, sides)
-        yield Step(record | {"phase": "mean map"}, map_so_far=partial(_mean_map, state, one))
-        if _stalls(before, state):
-            return state
+
+    def iterations(state: EMState) -> Generator[Step, None, tuple[EMState, float]]:
+        for _ in range(_MEAN_ITERATIONS):
+            state, record = _iteration(state, halves, one, seed, device, sides)
+            yield Step(record | {"phase": "mean map"}, map_so_far=partial(_mean_map, state, one))
+        return state, record["log_likelihood"]
+
+    state, explained = yield from iterations(state)
+    generator = generator_for(seed, "hands")
+    seen = state.images_seen
+    for step in map_of_one_hand(halves, state.halves[:, 0].mean(0), one, generator, device, sides):
+        seen += sum(min(len(half), config.conformation_batch_size) for half in halves)
+        yield Step(
+            record_of_batch("both hands", seen, step.rings, step.log_likelihood),
+            map_so_far=partial(torch.clone, step.maps),
+        )
+    parted = replace(
+        state,
+        done=0,
+        full=0,
+        finished=False,
+        images_seen=seen,
+        halves=rescale_volume(step.maps, state.halves.shape[-1]).expand_as(state.halves),
+    )
+    parted, explained_now = yield from iterations(parted)
+    return parted if explained_now > explained else replace(state, images_seen=parted.images_seen)
 
 
 def _mean_map(state: EMState, config: LikelihoodConfig) -> Tensor:
