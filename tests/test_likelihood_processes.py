@@ -99,17 +99,17 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return [torch.load(folder / f"results.{rank}", weights_only=False) for rank in range(4)]
 
 
-def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Within rounding, which iterations amplify."""
+def assert_close(found: dict[str, Any], expected: dict[str, Any], within: float = 1e-3) -> None:
+    """Within rounding, which iterations amplify: of conformations there are a dozen more."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if isinstance(value, torch.Tensor):
             scale = float(value.nan_to_num().abs().max())
             torch.testing.assert_close(
-                found[name], value, rtol=0, atol=1e-3 * scale, equal_nan=True, msg=name
+                found[name], value, rtol=0, atol=within * scale, equal_nan=True, msg=name
             )
         elif isinstance(value, float):
-            assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+            assert found[name] == pytest.approx(value, rel=within, abs=within), name
         else:
             assert found[name] == value, name
 
@@ -120,12 +120,13 @@ def test_four_processes_do_what_one_does(variant: str, four: list[Any]) -> None:
     states, records = four[0]
     expected = [step.state.record() for step in alone if step.state is not None]
     assert len(states[variant]) == len(expected) == 2
+    within = 5e-3 if variant == "conformations" else 1e-3
     for found, wanted in zip(states[variant], expected, strict=True):
-        assert_close(found, wanted)
+        assert_close(found, wanted, within)
     for found, step in zip(records[variant], alone, strict=True):
         found, wanted = dict(found), dict(step.record)
         compared = found.pop("initialisations", None), wanted.pop("initialisations", None)
-        assert_close(found, wanted)
+        assert_close(found, wanted, within)
         if compared[1] is not None:
             torch.testing.assert_close(
                 torch.tensor(compared[0]), torch.tensor(compared[1]), rtol=1e-3, atol=1e-3

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cryogan.errors import InputError
 from cryogan.objectives.assumptions import Assumptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class LikelihoodConfig:
         return self.full_iterations if one else self.conformation_iterations
 
     @property
-    def latent_grid(self) -> Tensor:
+    def latent_grid(self) -> "Tensor":
         """(L, dimension) points of the latent grid; all the classes."""
         space, needed = self.assumptions.latent_space, 2 * self.assumptions.volumes
         points = max(self.latent_grid_points, math.ceil(needed ** (1 / space.dimension)))
