@@ -80,7 +80,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "likelihood, classes": (
         *(*_RECONSTRUCT, *_LIKELIHOOD, *_CONFORMATIONS, "--latent=discrete", "--classes=2"),
     ),
-    "likelihood, motion": (*_RECONSTRUCT, *_LIKELIHOOD, *_CONFORMATIONS, "--latent=line"),
+    "likelihood, motion": (*_RECONSTRUCT, *_LIKELIHOOD, *_CONFORMATIONS, "--latent=uniform"),
     "refine": (
         *("refine", "{run}", "-o", "{out}", "--device=cpu", "--likelihood.iterations=3"),
         "--likelihood.pose_resolution_A=60",
