@@ -167,6 +167,16 @@ def test_a_state_is_taken_over_whole_or_refused(part: str | None, tmp_path: Path
     assert [line["step"] for line in lines] == [20, 40]
 
 
+def test_a_task_that_a_worker_has_finished_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """The worker of a killed run may end its task while the next run waits for the folder."""
+    job = adversarial_job(tmp_path)
+    assert optimise(job)
+    names = ("result.npz", "checkpoint.pt", "stats.jsonl")
+    before = [(tmp_path / name).stat().st_mtime_ns for name in names]
+    assert optimise(job)
+    assert [(tmp_path / name).stat().st_mtime_ns for name in names] == before
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"halves": torch.ones(2, 1, 4, 4, 5)}, {"fsc": torch.ones(3)}, {"done": "3"}, {"new": 1}],

@@ -127,9 +127,7 @@ def run_placed(placement: Placement, jobs: Sequence[Job], show: Show) -> signal.
         def should_stop() -> bool:
             return requests.received is not None or os.getppid() != parent
 
-        finished = group.from_first(lambda: job.is_finished)
-        if not finished:
-            finished = optimise(job, group, should_stop, show_all)
+        finished = optimise(job, group, should_stop, show_all)
         while finished and waiting():
             if should_stop():
                 finished = False

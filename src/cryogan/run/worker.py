@@ -69,7 +69,7 @@ def optimise(
     The process is taken to be a worker's: its number of threads and its allocator are set. The
     first of a group writes `stats.jsonl`, `checkpoint.pt`, `progress.npz`, what there is to see so
     far (`run.so_far`) and, at the end, what the objective keeps; `result.npz` comes last and says
-    that the task is finished.
+    that the task is finished, and then nothing is done.
 
     If the numbers go wrong, it goes on from the last checkpoint with lower learning rates
     (`run.watchdog`); the time of the attempt that failed counts.
@@ -93,6 +93,8 @@ def optimise(
     with lock:
         if group.rank == 0:
             remove_left_overs(job.folder)  # of a worker that was killed
+        if group.from_first(lambda: job.is_finished):  # by a worker that outlived its run
+            return True
         failed: _Fault | None = None
         while True:
             try:
