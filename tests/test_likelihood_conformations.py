@@ -417,7 +417,9 @@ def test_classes_from_random_numbers(classes: Path, particles: Particles) -> Non
         "half-map comparison",
         *["mean map"] * 3,
         *["both hands"] * 6,
+        *["map of one hand"] * 3,
         *["mean map"] * 3,
+        "hand comparison",
         *["conformations"] * 2,
         "refinement",
     ]

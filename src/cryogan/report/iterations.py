@@ -16,6 +16,7 @@ _PHASES = {
     "initial model": COLOURS[1],
     "mean map": COLOURS[3],
     "both hands": COLOURS[4],
+    "map of one hand": COLOURS[5],
     "conformations": COLOURS[2],
     _REFINEMENT: COLOURS[0],
 }

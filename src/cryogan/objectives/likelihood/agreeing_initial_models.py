@@ -50,8 +50,7 @@ def agreeing_initial_models(
     models: tuple[list[Tensor], list[Tensor]] = ([], [])
     for attempt in range(1 if given is not None else config.initial_attempts):
         for steps in _side_by_side(sides, model_of(0, attempt), model_of(1, attempt)):
-            batch = sum(min(len(half.likely), config.initial_batch_size) for half in halves)
-            seen += steps[0].tried * batch
+            seen += sum(step.tried * step.images for step in steps)
             log_likelihood = 0.5 * sum(step.log_likelihood for step in steps)
             record = record_of_batch("initial model", seen, steps[0].rings, log_likelihood)
             if steps[0].compared:

@@ -1,9 +1,8 @@
 """Initial models: coarse maps of each half-set from random numbers, then their conformations."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,26 +13,20 @@ from cryogan.objectives.likelihood.bands import (
     coarse_search_for,
     harmonics_for,
     mask_for,
-    search_for,
     symmetrised,
 )
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_step import (
     EStep,
     e_step,
-    parameter_expanded,
     signal_prior_of,
 )
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import FIRST
-from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE, latent_grid_of
+from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.normal_equations import solve
-from cryogan.objectives.likelihood.side_by_side import SideBySide
 from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
-
-_START = 0.2  # amplitude of the first random basis volumes, in units of the mean's
-_COARSE = 8  # rings of the first random basis volumes
 
 
 @dataclass(frozen=True)
@@ -41,9 +34,10 @@ class InitialStep:
     """A batch of the initial model, or of the initialisation of conformations.
 
     Attributes:
-        maps: (D, D, D) of an initial model, (2, C, D, D, D) of conformations.
+        maps: (D, D, D) of an initial model or a mean map, (2, C, D, D, D) of conformations.
         rings: band of the batch.
         log_likelihood: mean of an image before the batch, over that of noise alone.
+        images: of the batch, in all half-sets that it is of.
         tried: random initialisations that are under way.
         compared: mean log-likelihood of each of them over the band after which one is chosen.
     """
@@ -51,6 +45,7 @@ class InitialStep:
     maps: Tensor
     rings: int
     log_likelihood: float
+    images: int
     tried: int = 1
     compared: tuple[float, ...] = ()
 
@@ -136,20 +131,12 @@ def initial_model(
                 volumes[best][0],
                 rings,
                 found[best].log_likelihood,
+                len(index),
                 len(volumes),
                 tuple(compared.tolist()) if ends else (),
             )
         if rings >= middle:
             volumes = [volumes[best]]
-
-
-def _of_half(
-    step: Callable[[HalfSet, Tensor], EStep],
-    halves: tuple[HalfSet, HalfSet],
-    batches: Sequence[Tensor],
-    number: int,
-) -> EStep:
-    return step(halves[number], batches[number])
 
 
 def _least_left(found: Sequence[EStep]) -> Tensor:
@@ -175,75 +162,3 @@ def random_volume(
     copies = len(symmetry_matrices(config.assumptions.symmetry))
     volume = symmetrised(volume, config)
     return volume * math.sqrt(copies)  # the mean of so many is weaker
-
-
-def initialise_conformations(
-    halves: tuple[HalfSet, HalfSet],
-    means: Tensor,
-    config: LikelihoodConfig,
-    generator: torch.Generator,
-    device: torch.device,
-    sides: SideBySide,
-) -> Iterator[InitialStep]:
-    """Conformations from random numbers, given a coarse map of each half-set.
-
-    The slowest functions of the latent come first, then all. Every batch uses the whole band of the
-    initial model. In a narrower one a molecule may look like its mirror image, so that images of a
-    conformation are explained by the mirror image of another: a path that was folded like that
-    stays folded, as every iteration finds the poses that fit it. The basis volumes are common to
-    both half-sets, like a low-passed reference: they decide in which order each has its latent.
-    Last of all, each half-set gets a mean map of its own, from its images in the poses that go with
-    these conformations; those of one structure may be wrong by what the molecule moves.
-
-    Args:
-        halves: the two half-sets.
-        means: (2, D, D, D) maps in one frame.
-        config: settings.
-        generator: of everything random.
-        device: where it is computed.
-        sides: where the half-sets are worked on.
-    """
-    rings = config.initial_rings[1]
-    box_size = halves[0].particles.box_size
-    size = box_for(rings, box_size)
-    rings = min(rings, size // 2 - 1)
-    harmonics = harmonics_for(size, rings, config, device)
-    levels = search_for(harmonics, config)
-    mask = mask_for(size, halves[0].stack(size).pixel_size_A, config, device)
-    wanted = config.assumptions.volumes
-    first = min(1 + config.assumptions.latent_space.slowest, wanted)
-    maps = rescale_volume(means.mean(0), size).to(device)[None]
-    noise = [
-        random_volume(halves[0], size, _COARSE, config, generator, device) * mask
-        for _ in range(1, first)
-    ]
-    maps = torch.cat((maps, _START * torch.stack(noise)))
-    for number in range(config.conformation_batches):
-        progress = number / config.conformation_batches
-        if progress >= 0.5 and len(maps) < wanted:
-            maps = torch.cat((maps, maps.new_zeros(wanted - first, size, size, size)))
-        step = partial(
-            e_step,
-            maps=maps,
-            latent_grid=latent_grid_of(config, len(maps)),
-            levels=levels,
-            rings=rings,
-            harmonics=harmonics,
-            # random numbers may be wrong
-            max_log_likelihood=config.annealing[1] if progress < 0.5 else math.inf,
-        )
-        batches = [
-            torch.randperm(len(half), generator=generator)[: config.conformation_batch_size]
-            for half in halves
-        ]
-        found = sides.both(partial(_of_half, step, halves, batches))
-        prior = signal_prior_of(halves[0], size, rings, len(maps), config).to(device)
-        equations = found[0].equations + found[1].equations
-        maps = solve(equations, prior, mask, maps)
-        for each in found if progress >= 0.5 else []:  # the mean of two small changes
-            maps = 0.5 * (maps + parameter_expanded(maps, each, config))
-        both = maps.expand(2, *maps.shape)
-        if number == config.conformation_batches - 1:
-            own = [solve(each.equations, prior, mask, maps)[:1] for each in found]
-            both = torch.stack([torch.cat((mean, maps[1:])) for mean in own])
-        yield InitialStep(both, rings, 0.5 * (found[0].log_likelihood + found[1].log_likelihood))

@@ -184,6 +184,11 @@ class Likelihood:
         if record["phase"] == "half-map comparison":
             agreed_A = record["half_map_0.5_A"]
             return f"half-maps agree to {agreed_A:.1f} Å (FSC 0.5) after the initial model"
+        if record["phase"] == "hand comparison":
+            mean, hand = record["log_likelihoods"]
+            chosen = "mean map" if mean >= hand else "map of one hand"
+            found = f"mean map {mean:.1f}, map of one hand {hand:.1f}"
+            return f"log-likelihoods: {found}; the {chosen} continues"
         text = f"{record['rings']} rings, log-likelihood {record['log_likelihood']:.1f}"
         if record["phase"] == "refinement":
             symmetry = f", {record['symmetry']}" if "symmetry" in record else ""
