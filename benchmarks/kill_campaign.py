@@ -321,6 +321,9 @@ def sequence(
         hit_at = time.monotonic()
         code = wait(command)
         ended_s = time.monotonic() - hit_at
+        if number is None and what in ("group", "parent") and code in ENDED:
+            what = "none"  # it had ended when the signal came
+        ended = what == "none"
         problems = []
         if code not in _expected(what, number):
             problems.append(f"exit code {code}: {command.output().strip().splitlines()[-1:]}")
@@ -339,13 +342,14 @@ def sequence(
             "orphans": "",
             "problem": "; ".join(problems),
         }
-        if what == "none":
+        if ended:
             break
         if rng.random() < 0.5:  # otherwise the next begins while workers may still be there
             outliving(command.pid)
     problems = []
     try:
-        place.finish(case, out)
+        if not ended:
+            place.finish(case, out)
     except (RuntimeError, TimeoutError) as error:
         problems.append(str(error).splitlines()[-1])
     orphans = sum(outliving(group) for group in groups)
