@@ -260,7 +260,7 @@ SECTIONS = (
     Section(
         "Kill campaign",
         {"kill_campaign": ""},
-        "python benchmarks/kill_campaign.py -o benchmarks/results --work SCRATCH",
+        "python benchmarks/kill_campaign.py -o benchmarks/results --work SCRATCH --sequences 9",
         "Commands in forks, killed (SIGKILL) at random CPU times and inside writes, several times "
         "in a sequence, and then left to end: a row a kill, one at the end of a sequence. An entry "
         "in `problem` would be a result that differs in a bit, a left-over, an orphan, a folder "
