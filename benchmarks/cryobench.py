@@ -78,7 +78,8 @@ def main() -> None:
     options = parser.parse_args()
     table = options.output / "cryobench.csv"
     rows = read_rows(table)
-    options.work.mkdir(exist_ok=True)
+    for folder in (options.output, options.work):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         for seed in options.seeds:
             for name in options.sets:

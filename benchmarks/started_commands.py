@@ -138,8 +138,10 @@ def wait(command: Started, timeout_s: float = 1200.0) -> int:
 
 
 def _interruptible() -> None:
-    """What a shell starts in the background ignores Ctrl-C."""
+    """What a shell starts in the background ignores Ctrl-C, and SIGHUP under nohup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _run(
