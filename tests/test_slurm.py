@@ -38,7 +38,11 @@ def test_the_script_reconstructs(tmp_path: Path) -> None:
     ):
         (commands / name).write_text(f"#!/bin/sh\n{line}\n")
         (commands / name).chmod(0o755)
+    activate = tmp_path / "cryogan-env" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.touch()
     environment = os.environ | {
+        "HOME": str(tmp_path),
         "PATH": f"{commands}:{os.environ['PATH']}",
         "SLURM_JOB_NODELIST": "node",
         "SLURM_NNODES": "1",
