@@ -51,7 +51,8 @@ FEW = 120  # for which there is no verdict, which takes long
 KILLS = 5  # in a sequence, at most
 ORPHANS_S = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-WITH_WORKERS = ("adversarial", "adversarial, streamed", "likelihood")
+_LONGER = "likelihood, four iterations"  # without, the first checkpoint is the last
+WITH_WORKERS = ("adversarial", "adversarial, streamed", _LONGER)
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CRYOGAN_CHECKPOINT_S": "0"}
 """One thread, and checkpoints at every record."""
 _ADVERSARIAL = (
@@ -77,6 +78,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "adversarial": (*_FEW, *_ADVERSARIAL),
     "adversarial, streamed": (*_FEW, *_ADVERSARIAL, "--adversarial.memory_GB=0.00001"),
     "likelihood": (*_RECONSTRUCT, *_LIKELIHOOD),
+    _LONGER: (*_RECONSTRUCT, *_LIKELIHOOD, "--likelihood.full_iterations=4"),
     "likelihood, classes": (
         *(*_RECONSTRUCT, *_LIKELIHOOD, *_CONFORMATIONS, "--latent=discrete", "--classes=2"),
     ),
@@ -93,6 +95,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "downsample": ("downsample", "{large}", "-o", "{out}", "--box", "16"),
 }
 """Name → command; those of runs write into a folder that is new."""
+OF_KILLS = tuple(case for case in CASES if case != _LONGER)
 OF_SIGNALS = ("adversarial", "likelihood", "refine", "assign", "simulate")
 _COMPARED = (".mrc", ".mrcs", ".csv", ".star", ".cs")
 _SUMMARY = "summary.json"
@@ -442,7 +445,7 @@ def _is_saved(folder: Path) -> bool:
 
 def kills(options: argparse.Namespace, place: Place, table: Path) -> None:
     """All sequences of kills, or of signals, that are not in the table yet."""
-    cases = options.cases or list(OF_SIGNALS if options.signals else CASES)
+    cases = options.cases or list(OF_SIGNALS if options.signals else OF_KILLS)
     place.prepare(cases)
     shots: list[tuple[int | None, str | None]] = [(None, None)] * options.sequences
     if options.signals:

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -412,17 +413,21 @@ def check_folder(folder: Path, latents: int, assumptions: Assumptions) -> None:
 
 def test_classes_from_random_numbers(classes: Path, particles: Particles) -> None:
     check_folder(classes, 3, assumed("discrete"))
-    assert phases(classes) == [
-        *["initial model"] * 4,
+    found = [(phase, len(list(records))) for phase, records in groupby(phases(classes))]
+    assert [phase for phase, _ in found] == [
+        "initial model",
         "half-map comparison",
-        *["mean map"] * 3,
-        *["both hands"] * 6,
-        *["map of one hand"] * 3,
-        *["mean map"] * 3,
+        "mean map",
+        "both hands",
+        "map of one hand",
         "hand comparison",
-        *["conformations"] * 2,
+        "conformations",
         "refinement",
     ]
+    counts = dict(found)
+    assert (counts["initial model"], counts["conformations"]) == (4, 2)
+    assert 1 < counts["mean map"] <= 8
+    assert 1 < counts["map of one hand"] <= 8
     about = json.loads((classes / "config.json").read_text())
     assert about["config"]["assumptions"] == asdict(assumed("discrete"))
     assert about["sources"]["latent"] == about["sources"]["classes"] == "given"

@@ -1,5 +1,6 @@
 """Mean maps of both half-sets, of one hand, with whose poses conformations are searched."""
 
+import math
 from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,8 @@ from cryogan.objectives.likelihood.view_density import UNIFORM
 from cryogan.physics.imaging import rescale_volume
 from cryogan.randomness import generator_for
 
-_ITERATIONS = 3
+_MOST = 8  # iterations of a candidate
+_GAIN = 0.01  # of the log-likelihood: an iteration that gains less is the last
 _ENDLESS = 1_000_000  # iterations: the refinement of one structure is not brought to its end
 
 
@@ -39,10 +41,10 @@ def mean_maps(
 ) -> Generator[Step, None, EMState]:
     """One structure, after some iterations on subsets of the images.
 
-    Poses found with a map that mixes both hands cannot be corrected by conformations. So after some
-    iterations there are two candidates, that map and the better of two classes made from it and
-    its mirror image (`map_of_one_hand`). Both have as many iterations more, and the one of the
-    higher log-likelihood is kept.
+    Poses found with a map that mixes both hands cannot be corrected by conformations. So there are
+    two candidates, the map of the initial models and the better of two classes made from it and
+    its mirror image (`map_of_one_hand`). Both are iterated until the log-likelihood hardly rises,
+    and the one of the higher log-likelihood is kept.
 
     Args:
         halves: the two half-sets.
@@ -59,11 +61,16 @@ def mean_maps(
     grid = latent_grid_of(one, 1)
 
     def iterations(state: EMState, phase: str) -> Generator[Step, None, EMState]:
-        for _ in range(_ITERATIONS):
+        before = -math.inf
+        for _ in range(_MOST):
             state = replace(state, whole=are_few(halves, one, 1))
             state, record = iteration(state, halves, settings, seed, device, sides)
             del record["iteration"]  # those of the refinement are counted
             yield Step(record | {"phase": phase}, map_so_far=partial(mean_map, state, one))
+            now = record["log_likelihood"]
+            if now - before < _GAIN * abs(now):
+                break
+            before = now
         return state
 
     state = first_state(halves, initial, grid.prior, images_seen, one)
@@ -85,12 +92,10 @@ def mean_maps(
         splits=state.splits,
     )
     separated = yield from iterations(separated, "map of one hand")
-    state = replace(state, images_seen=separated.images_seen)
-    state = yield from iterations(state, "mean map")
     batch = batches(halves, config.subset_size, generator)
     candidates = [(each.halves[0, 0], each.halves[1, 0]) for each in (state, separated)]
     found = log_likelihoods(halves, candidates, batch, one, device, sides)
-    seen = state.images_seen + 2 * sum(map(len, batch))
+    seen = separated.images_seen + 2 * sum(map(len, batch))
     yield Step({"phase": "hand comparison", "images_seen": seen, "log_likelihoods": found})
     kept = replace(state if found[0] >= found[1] else separated, images_seen=seen)
     return kept if reference is None else _in_frame_of(reference, kept, halves, sides)
