@@ -49,6 +49,7 @@ from started_commands import TARGETS, Command, Fork, Started, load, wait
 BOX, PIXEL_A, IMAGES = 16, 12.0, 200
 FEW = 120  # for which there is no verdict, which takes long
 KILLS = 5  # in a sequence, at most
+ATTEMPTS = 5  # of a signal, which may come when a command has ended
 ORPHANS_S = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _LONGER = "likelihood, four iterations"  # without, the first checkpoint is the last
@@ -291,7 +292,12 @@ def _shot(
 
 
 def sequence(
-    place: Place, case: str, seed: int, number: int | None = None, target: str | None = None
+    place: Place,
+    case: str,
+    seed: int,
+    number: int | None = None,
+    target: str | None = None,
+    attempt: int = 0,
 ) -> Iterator[dict[str, object]]:
     """Kill a command a few times, or send it one signal, and let it end; a row each.
 
@@ -301,8 +307,10 @@ def sequence(
         seed: of everything random.
         number: of a signal that is sent once; SIGKILL by default, at most five times.
         target: of that signal.
+        attempt: to send it earlier, after it came too late.
     """
     rng = random.Random(f"{case} {seed}")
+    latest = 0.9 / (1 + attempt)
     cpu_s, writes = place.cost(case)
     out = place.work / "sequences" / f"{place.reference(case).name}_{seed}_{number}_{target}"
     shutil.rmtree(out, ignore_errors=True)
@@ -316,7 +324,7 @@ def sequence(
         inside = None
         if writes and not number and rng.random() < 0.6:
             inside = rng.randrange(math.ceil(rest * writes))
-        after_cpu_s = rng.uniform(0.1 if number else 0.0, 0.9) * rest * cpu_s
+        after_cpu_s = rng.uniform(0.1 if number else 0.0, latest) * rest * cpu_s
         command = place.begin(case, out, inside, which)
         began = time.monotonic()
         after_cpu_s = float("inf") if inside is not None else after_cpu_s
@@ -453,7 +461,11 @@ def kills(options: argparse.Namespace, place: Place, table: Path) -> None:
     done = {(row["case"], row["seed"]) for row in read_rows(table) if row["kill"] == "end"}
     for (seed, (number, target)), case in itertools.product(enumerate(shots), cases):
         if (case, str(seed)) not in done:
-            for row in list(sequence(place, case, seed, number, target)):  # a sequence is whole
+            for attempt in range(ATTEMPTS if number else 1):
+                rows = list(sequence(place, case, seed, number, target, attempt))  # it is whole
+                if rows[0]["ended_with"] != "exit code 0":
+                    break
+            for row in rows:
                 _add(table, row)
 
 
