@@ -1,5 +1,7 @@
 """Mean maps that mix both hands, and the map of one hand that is made of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,9 +13,14 @@ from cryogan.objectives.data_parallel import SINGLE_PROCESS
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.hands import log_likelihoods, map_of_one_hand, mirror_image
+from cryogan.objectives.likelihood.mean_maps import mean_maps
 from cryogan.objectives.likelihood.side_by_side import side_by_side
+from cryogan.objectives.likelihood.view_density import UNIFORM
 from cryogan.phantom import phantom_map
+from cryogan.physics.imaging import rescale_volume
 from simulated_sets import centred_particles
+
+pytestmark = pytest.mark.slow
 
 BOX, PIXEL_A, COUNT = 16, 9.0, 200
 
@@ -71,3 +78,28 @@ def test_centred_images_do_not_tell_a_map_from_its_mirror_image() -> None:
 
 def correlation_of(first: Tensor, second: Tensor) -> float:
     return float((first * second).sum() / (first.norm() * second.norm()))
+
+
+def test_mean_maps_are_in_the_frame_and_of_the_hand_of_a_given_map() -> None:
+    """Whatever became of the hand on the way; views are to be measured anew in that frame."""
+    truth = phantom_map(BOX, PIXEL_A)
+    halves = halves_of(truth)
+    volume = halves[0].scaled_to_images(truth)
+    given = mirror_image(volume, PIXEL_A, CENTRED)
+    two = replace(CENTRED, assumptions=replace(CENTRED.assumptions, latent="discrete", classes=2))
+    with side_by_side(SINGLE_PROCESS) as sides:
+        steps = mean_maps(halves, volume.expand(2, 1, -1, -1, -1), 0, two, 0, CPU, sides, given)
+        records = []
+        while True:
+            try:
+                records.append(next(steps).record)
+            except StopIteration as end:
+                state = end.value
+                break
+    mean = rescale_volume(state.halves[:, 0].mean(0), BOX)
+    assert correlation_of(mean, given) > 0.93
+    assert correlation_of(mean, volume) < 0.9
+    assert torch.equal(state.views, UNIFORM.weight.repeat(2, 1))
+    compared = records[-1]["log_likelihoods"]
+    assert max(compared) > 50.0
+    assert state.images_seen == records[-1]["images_seen"] > records[0]["images_seen"]
