@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -543,7 +544,12 @@ def test_the_command_prints_an_address_and_ends_with_ctrl_c(tmp_path):
     environment.pop("SSH_CONNECTION", None)
     command = [sys.executable, "-m", "cryogan", "watch", str(tmp_path / "run"), "--port", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background
     ) as process:
         line = process.stdout.readline()
         assert line.startswith("page: http://127.0.0.1:")
@@ -551,7 +557,7 @@ def test_the_command_prints_an_address_and_ends_with_ctrl_c(tmp_path):
             assert json.loads(answer.read())["runs"][0]["name"] == "run"
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(line.split()[1][:-3] + "/state.json", timeout=120)
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
         assert process.stderr.read() == ""
 
