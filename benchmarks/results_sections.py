@@ -123,13 +123,13 @@ SECTIONS = (
         "CryoBench's scores, poses unknown",
         {"cryobench": ""},
         "cryogan simulate cryobench-igg-1d --condition centred --scale 0.25 --images 8000 -o "
-        "SETS/igg-1d-32px (--seed 11: igg-1d-32px-b); python benchmarks/cryobench.py SETS -o "
-        "benchmarks/results --work RUNS "
+        "SETS/igg-1d-32px; python benchmarks/cryobench.py SETS -o benchmarks/results --work RUNS "
         '--sets igg-1d-32px --seeds 0 1 2 --options "--latent circle --basis-volumes 8 '
-        '--max-shift 0" (-b: seeds 3 4)',
+        '--max-shift 0"',
         "From the star file to the report, then every image assigned. Areas depend on the box: the "
         "true mean map's are beside them; the largest possible one is 0.469 in 32 px and 0.484 in "
-        "64 px. `coverage` counts the 20 maps of a run against 100 states, 0.20 at most.",
+        "64 px. `coverage` counts the 20 maps of a run against 100 states, 0.20 at most. The set "
+        "igg-1d-32px-b was simulated with `--seed 11`, and run with the seeds 3 and 4.",
         (
             "set",
             "seed",
