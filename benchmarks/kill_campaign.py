@@ -463,7 +463,7 @@ def kills(options: argparse.Namespace, place: Place, table: Path) -> None:
         if (case, str(seed)) not in done:
             for attempt in range(ATTEMPTS if number else 1):
                 rows = list(sequence(place, case, seed, number, target, attempt))  # it is whole
-                if rows[0]["ended_with"] != "exit code 0":
+                if rows[0]["problem"] or rows[0]["ended_with"] != "exit code 0":
                     break
             for row in rows:
                 _add(table, row)

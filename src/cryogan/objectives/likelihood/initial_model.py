@@ -1,4 +1,4 @@
-"""Initial models: coarse maps of each half-set from random numbers, then their conformations."""
+"""Initial models: coarse maps of each half-set, from random numbers or from a poor map."""
 
 import math
 from collections.abc import Iterator, Sequence
