@@ -12,6 +12,7 @@ Inner products of images become weighted sums over coefficients:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -43,10 +44,10 @@ class CircularHarmonics:
 
     @cached_property
     def highest_orders(self) -> list[int]:
-        """The highest order on each ring."""
+        """The highest order on each ring, an odd one, so that there are as many even as odd."""
         bandwidth = 2.0 * math.pi * self.radius_px / self.box_size
         rings = range(1, self.rings + 1)
-        return [math.ceil(bandwidth * ring) + min(_MARGIN, 2 + ring) for ring in rings]
+        return [(math.ceil(bandwidth * ring) + min(_MARGIN, 2 + ring)) | 1 for ring in rings]
 
     def within(self, rings: int) -> "CircularHarmonics":
         """The first rings only; their coefficients and samples are the first of these."""
@@ -112,7 +113,10 @@ class CircularHarmonics:
 
     @cached_property
     def _to_orders(self) -> list[tuple[Tensor, Tensor]]:
-        """Per ring, (T, 2 × orders): from these parts of samples to even and to odd orders."""
+        """Per ring, (T, orders): from these parts of samples to even and to odd orders.
+
+        There are half as many of either, with a real and an imaginary part each.
+        """
         matrices = []
         for ring, top in self._numbered():
             angle, order = self.angles(ring), torch.arange(top + 1, device=self.device)
@@ -125,7 +129,7 @@ class CircularHarmonics:
 
     @cached_property
     def _to_samples(self) -> list[tuple[Tensor, Tensor]]:
-        """Per ring, (2 × orders, T): from even and from odd orders to these parts of samples."""
+        """Per ring, (orders, T): from even and from odd orders to these parts of samples."""
         matrices = []
         for even, odd in self._to_orders:
             count = len(even)
@@ -136,27 +140,15 @@ class CircularHarmonics:
 
     def to_orders(self, samples: Tensor) -> Tensor:
         """Coefficients (n, M) of samples (n, N)."""
-        found = samples.new_empty(len(samples), len(self.order))
-        values, first, start = torch.view_as_real(found), 0, 0
-        for even, odd in self._to_orders:
-            count, orders = len(even), (even.shape[1] + odd.shape[1]) // 2
-            part, mine = samples[:, start : start + count], values[:, first : first + orders]
-            mine[:, ::2] = (part.real @ even).view(len(part), -1, 2)
-            mine[:, 1::2] = (part.imag @ odd).view(len(part), -1, 2)
-            first, start = first + orders, start + count
-        return found
+        parts = samples.real.contiguous(), samples.imag.contiguous()
+        pairs = [part.unflatten(1, (-1, 2)) for part in _by_ring(parts, self._to_orders)]
+        return torch.view_as_complex(torch.stack(pairs, dim=2).flatten(1, 2))
 
     def to_samples(self, coefficients: Tensor) -> Tensor:
         """Samples (n, N) of coefficients (n, M)."""
-        found = coefficients.new_empty(len(coefficients), len(self.sample_ring))
-        values, first, start = torch.view_as_real(coefficients), 0, 0
-        for even, odd in self._to_samples:
-            count, orders = even.shape[1], (len(even) + len(odd)) // 2
-            mine = values[:, first : first + orders]
-            found.real[:, start : start + count] = mine[:, ::2].flatten(1) @ even
-            found.imag[:, start : start + count] = mine[:, 1::2].flatten(1) @ odd
-            first, start = first + orders, start + count
-        return found
+        values = torch.view_as_real(coefficients).unflatten(1, (-1, 2))
+        parts = values[:, :, 0].flatten(1), values[:, :, 1].flatten(1)
+        return torch.complex(*_by_ring(parts, self._to_samples))
 
     @cached_property
     def _sampler(self) -> SpectrumSampler:
@@ -209,7 +201,24 @@ class CircularHarmonics:
         top = max(self.highest_orders)
         phase = psi[..., None] * torch.arange(top + 1, device=psi.device)
         turn = torch.complex(phase.cos(), phase.sin())
-        return coefficients * turn.index_select(-1, self.order)
+        return coefficients * torch.cat([turn[..., : m + 1] for m in self.highest_orders], dim=-1)
+
+
+def _by_ring(
+    parts: tuple[Tensor, Tensor], matrices: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Both parts (n, ...) multiplied by their matrix of each ring, ring by ring."""
+    one, other = (
+        torch.cat(
+            [
+                mine @ matrix
+                for mine, matrix in zip(part.split([len(m) for m in own], dim=1), own, strict=True)
+            ],
+            dim=1,
+        )
+        for part, own in zip(parts, zip(*matrices, strict=True), strict=True)
+    )
+    return one, other
 
 
 @lru_cache(maxsize=32)

@@ -17,19 +17,18 @@ from cryogan.symmetry import is_in_asymmetric_unit
 class OrientationGrid:
     """HEALPix viewing directions of one level (nested numbering: v has children 4v ... 4v + 3).
 
-    A pose is `R = frame Rz(ψ)`.
+    A pose is `R = frame Rz(ψ)`. The frame of a direction is that of its parent, moved by the shortest
+    rotation, so that an in-plane angle means the same in both.
 
     Attributes:
         nside: HEALPix resolution; directions are about 58.6° / nside apart.
-        frame: (12 nside², 3, 3) `Rz(rot) Ry(tilt)`.
-        twist: (12 nside²,) radians: an in-plane angle ψ of the parent's frame is ψ + twist here.
+        frame: (12 nside², 3, 3) rotations, of which the third column is the direction.
         opposite: (12 nside²,) number of the opposite direction, whose frame is `frame Rx(π)`; None
             of directions that are no whole level.
     """
 
     nside: int
     frame: Tensor
-    twist: Tensor
     opposite: Tensor | None = None
 
     def __len__(self) -> int:
@@ -44,16 +43,9 @@ class OrientationGrid:
 @lru_cache(maxsize=8)
 def orientation_grid(nside: int, device: torch.device) -> OrientationGrid:
     """The directions of a level."""
-    frame = _frames(nside)
-    twist = torch.zeros(len(frame))
-    if nside > 1:
-        between = frame.mT @ _frames(nside // 2).repeat_interleave(4, dim=0)
-        twist = torch.atan2(
-            between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1]
-        )
     tilt, rot = _angles(nside)
     opposite = torch.from_numpy(healpix.ang2pix(nside, np.pi - tilt, rot + np.pi, nest=True))
-    return OrientationGrid(nside, frame.to(device), twist.to(device), opposite.to(device))
+    return OrientationGrid(nside, _frames(nside).float().to(device), opposite.to(device))
 
 
 @lru_cache(maxsize=8)
@@ -80,7 +72,21 @@ def _angles(nside: int) -> tuple[np.ndarray, np.ndarray]:
     return tilt, rot
 
 
+@lru_cache(maxsize=10)
 def _frames(nside: int) -> Tensor:
+    """(12 nside², 3, 3) float64; those of nside 1 are `Rz(rot) Ry(tilt)`.
+
+    The shortest rotation from a to b takes x to `x + v × x + v × (v × x) / (1 + a·b)`, v = a × b.
+    """
     tilt, rot = _angles(nside)
     euler = np.rad2deg(np.stack((rot, tilt, np.zeros_like(rot)), axis=-1))
-    return euler_to_matrix(torch.from_numpy(euler)).float()
+    frame = euler_to_matrix(torch.from_numpy(euler))
+    if nside == 1:
+        return frame
+    before = _frames(nside // 2).repeat_interleave(4, dim=0)
+    parent, direction = before[:, :, 2], frame[:, :, 2]
+    axis = torch.linalg.cross(parent, direction)[:, :, None]
+    once = torch.linalg.cross(axis, before, dim=1)
+    twice = torch.linalg.cross(axis, once, dim=1)
+    cosine = (parent * direction).sum(dim=1)[:, None, None]
+    return before + once + twice / (1.0 + cosine)

@@ -375,21 +375,21 @@ def _children(part: Observations, cells: Cells, ref: Reference, level: Level) ->
     band = ref.band
     image = torch.arange(len(part), device=device)[:, None].expand(cells.direction.shape)
     a, row = moved_to(part.a, image, cells.shift_px, band)
+    mine = band.turned(a[row], -cells.psi).conj().resolve_conj()
     child = 4 * cells.direction[..., None] + torch.arange(4, device=device)  # (n, K, 4)
-    psi = cells.psi[..., None] + ref.grid.twist[child]
     plane, power = ref.take(child)
-    product = band.turned(a[row][:, :, None], -psi) * plane.conj()
     half = 0.25 * 2.0 * math.pi / len(in_plane_angles(ref.grid.nside // 2, device))
     step = torch.tensor([-half, half], device=device)
     phase = band.order[:, None] * step
-    turn = torch.stack((phase.cos(), phase.sin()), dim=1).flatten(0, 1)  # Re(z exp(-i m step))
+    turn = torch.stack((phase.cos(), -phase.sin()), dim=1).flatten(0, 1)  # Re(z exp(i m step))
     power = 0.5 * torch.einsum("nr,nkcr->nkc", part.b[:, : level.rings], power)
-    score = torch.view_as_real(product).flatten(3) @ turn - power[..., None]  # (n, K, 4, 2)
+    product = torch.view_as_real(plane * mine[:, :, None]).flatten(3)
+    score = product @ turn - power[..., None]  # (n, K, 4, 2)
     score = score + level.log_prior(child, cells.shift_px[:, :, None])[..., None]
     shape = score.shape
     return Cells(
         child[..., None].expand(shape).flatten(1),
-        (psi[..., None] + step).flatten(1),
+        (cells.psi[..., None, None] + step).expand(shape).flatten(1),
         cells.shift_px[:, :, None, None].expand(*shape, 2).flatten(1, 3),
         score.flatten(1),
     )
