@@ -141,12 +141,13 @@ class CircularHarmonics:
     def to_orders(self, samples: Tensor) -> Tensor:
         """Coefficients (n, M) of samples (n, N)."""
         parts = samples.real.contiguous(), samples.imag.contiguous()
-        pairs = [part.unflatten(1, (-1, 2)) for part in _by_ring(parts, self._to_orders)]
+        pairs = [mine.view(len(samples), -1, 2) for mine in _by_ring(parts, self._to_orders)]
         return torch.view_as_complex(torch.stack(pairs, dim=2).flatten(1, 2))
 
     def to_samples(self, coefficients: Tensor) -> Tensor:
         """Samples (n, N) of coefficients (n, M)."""
-        values = torch.view_as_real(coefficients).unflatten(1, (-1, 2))
+        shape = len(coefficients), coefficients.shape[1] // 2, 2, 2
+        values = torch.view_as_real(coefficients).reshape(shape)
         parts = values[:, :, 0].flatten(1), values[:, :, 1].flatten(1)
         return torch.complex(*_by_ring(parts, self._to_samples))
 
@@ -207,18 +208,12 @@ class CircularHarmonics:
 def _by_ring(
     parts: tuple[Tensor, Tensor], matrices: Sequence[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Both parts (n, ...) multiplied by their matrix of each ring, ring by ring."""
-    one, other = (
-        torch.cat(
-            [
-                mine @ matrix
-                for mine, matrix in zip(part.split([len(m) for m in own], dim=1), own, strict=True)
-            ],
-            dim=1,
-        )
-        for part, own in zip(parts, zip(*matrices, strict=True), strict=True)
-    )
-    return one, other
+    """Both parts (n, ...), each times a matrix of its own for every ring."""
+    found = []
+    for part, own in zip(parts, zip(*matrices, strict=True), strict=True):
+        rings = torch.split(part, [len(matrix) for matrix in own], dim=1)
+        found.append(torch.cat([one @ matrix for one, matrix in zip(rings, own, strict=True)], 1))
+    return found[0], found[1]
 
 
 @lru_cache(maxsize=32)

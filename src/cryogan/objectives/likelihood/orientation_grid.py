@@ -17,8 +17,8 @@ from cryogan.symmetry import is_in_asymmetric_unit
 class OrientationGrid:
     """HEALPix viewing directions of one level (nested numbering: v has children 4v ... 4v + 3).
 
-    A pose is `R = frame Rz(ψ)`. The frame of a direction is that of its parent, moved by the shortest
-    rotation, so that an in-plane angle means the same in both.
+    A pose is `R = frame Rz(ψ)`. The frame of a direction is that of its parent, moved by the
+    shortest rotation, so that an in-plane angle means the same in both.
 
     Attributes:
         nside: HEALPix resolution; directions are about 58.6° / nside apart.
@@ -89,4 +89,5 @@ def _frames(nside: int) -> Tensor:
     once = torch.linalg.cross(axis, before, dim=1)
     twice = torch.linalg.cross(axis, once, dim=1)
     cosine = (parent * direction).sum(dim=1)[:, None, None]
-    return before + once + twice / (1.0 + cosine)
+    frames: Tensor = before + once + twice / (1.0 + cosine)
+    return frames
