@@ -138,4 +138,4 @@ def test_symmetry_is_worth_as_many_images(generator):
         )
         curves.append(fourier_shell_correlation(found, truth)[1:15])
     assert float(curves[0].min()) < 0.95
-    torch.testing.assert_close(curves[0], curves[1], atol=0.08, rtol=0.0)
+    torch.testing.assert_close(curves[0], curves[1], atol=0.1, rtol=0.0)

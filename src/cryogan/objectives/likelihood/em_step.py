@@ -53,8 +53,8 @@ class EStep:
         shifts: moments of the shifts; None where they are not searched.
         images: moments of contrast, and how many images show a particle.
         views: posterior mass by viewing direction; None unless it was asked for.
-        left: (2, R) mean residual of up to 300 images in each ring, and their mean power, in units
-            of the noise; None unless it was asked for.
+        left: (2, R) mean residual of some images in each ring, and their mean power, in units of
+            the noise; None unless it was asked for.
     """
 
     log_likelihood: float
@@ -113,6 +113,7 @@ def e_step(
     image_model: ImageModel = ALIKE,
     generator: torch.Generator | None = None,
     view_images: int = 0,
+    residual_images: int = _FEW,
 ) -> EStep:
     """Posteriors of the images of `index`, and the normal equations of the maps.
 
@@ -131,13 +132,14 @@ def e_step(
         generator: CPU generator for the poses at which residuals are measured; none without.
         view_images: of how many images viewing directions are counted, at most; drawn at random,
             as files are often in the order of collections, tilted ones last.
+        residual_images: how many images residuals are measured on, at most.
     """
     device, counted = maps.device, torch.zeros(len(index), dtype=torch.bool)
     if view_images > 0:
         counted[torch.randperm(len(index), generator=generator)[:view_images]] = True
     draw = torch.full((len(index),), -1.0)  # for residuals, of a few
     if generator is not None:
-        few = torch.randperm(len(index), generator=generator)[:_FEW]
+        few = torch.randperm(len(index), generator=generator)[:residual_images]
         draw[few] = torch.rand(len(few), generator=generator)
     count, group = len(index), half.group
     parts = math.ceil(group.largest_share(count, SEARCHED_TOGETHER) / _CHUNK)

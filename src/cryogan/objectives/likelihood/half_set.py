@@ -13,7 +13,7 @@ from cryogan.data.statistics import Measurement, at_box, measure, shell_amplitud
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.objectives.likelihood.image_model import blob_gains
 from cryogan.objectives.likelihood.observations import Observations, observations_of
-from cryogan.particles import Particles
+from cryogan.particles import ArrayStack, Particles
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing
@@ -226,6 +226,12 @@ class HalfSet:
         gain = self.scaled_to_images(mean).norm() / mean.norm().clamp_min(1e-30)
         scaled: Tensor = basis * gain
         return scaled
+
+    def in_memory(self, index: Tensor) -> "HalfSet":
+        """Some images alone ((m,) int64), read once."""
+        part = self.particles.subset(index)
+        images = part.stack.read(torch.arange(len(index)))
+        return replace(self, particles=replace(part, stack=ArrayStack(images)))
 
     def stack(self, size: int) -> PreprocessedStack:
         """The images at a box."""

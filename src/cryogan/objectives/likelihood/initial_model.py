@@ -28,6 +28,8 @@ from cryogan.objectives.likelihood.normal_equations import solve
 from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
 
+_OF_BATCH = 150  # images by whose residuals noise is measured
+
 
 @dataclass(frozen=True)
 class InitialStep:
@@ -101,10 +103,11 @@ def initial_model(
         compared = torch.zeros(len(volumes))
         for number in range(config.initial_batches):
             index = torch.randperm(len(likely), generator=generator)[: config.initial_batch_size]
+            batch = half.in_memory(likely[index])
             found = [
                 e_step(
-                    half,
-                    likely[index],
+                    batch,
+                    torch.arange(len(index)),
                     volume,
                     SINGLE_STRUCTURE,
                     levels,
@@ -113,6 +116,7 @@ def initial_model(
                     max_log_likelihood,
                     FIRST,
                     poses,
+                    residual_images=_OF_BATCH,
                 )
                 for volume in volumes
             ]
