@@ -8,12 +8,16 @@ never give "structure found"; a molecule at ten SNRs should, where its map agree
 likelihood, which takes 190 to 300 CPU seconds a run of noise; with `--short`, of fewer
 initialisations, attempts and iterations and without shifts, about 25; with `--adversarial`, by
 short adversarial training without shifts. Rows are added to `verdict_calibration.csv`,
-`verdict_calibration_short.csv` or `verdict_calibration_adversarial.csv` one by one; runs that are
-in it are not made again; `--limit` makes no more than so many. The false and missed verdicts are
-counted last.
+`verdict_calibration_short.csv` or `verdict_calibration_adversarial.csv` one by one (with `_32px`
+in boxes of `--box-size 32`); runs that are in it are not made again; `--limit` makes no more than
+so many. The false and missed verdicts are counted last.
+
+Boxes are 192 Å wide. In the smallest, of 16 px, four times Nyquist is the second shell; in one of
+32 px the SNRs are 6 dB lower, so that low shells have as much noise.
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +35,7 @@ from cryogan.run.contents import read_run_contents
 from cryogan.simulation.microscope import random_ctf
 from phantom_sets import phantom_set
 
-BOX, PIXEL_A, IMAGES = 16, 12.0, 300
+BOX, WIDTH_A, IMAGES = 16, 192.0, 300
 NOISES = ("white", "coloured", "background")
 SNRS_DB = (-26.0, -23.0, -20.0, -17.0, -14.0, -11.0, -8.0, -5.0, -2.0, 1.0)
 FOUND, NOTHING = "structure found", "no structure"
@@ -53,7 +57,6 @@ ADVERSARIAL: dict[str, Any] = {
     "max_shift": "0",
     "settings": {"stages": (Stage(BOX, 25_600, 4.0),), "batch_size": 64},
 }
-GOOD_A = 4 * 2 * PIXEL_A
 Row = dict[str, str]
 
 
@@ -64,31 +67,41 @@ class Case:
     kind: str
     snr_dB: float | None
     seed: int
+    box_size: int = BOX
+
+    @property
+    def pixel_size_A(self) -> float:
+        return WIDTH_A / self.box_size
 
     @property
     def key(self) -> tuple[str, str, str]:
         return self.kind, "" if self.snr_dB is None else f"{self.snr_dB:g}", str(self.seed)
 
 
-def cases(noise_runs: int, seeds: int, first_seed: int) -> list[Case]:
+def cases(noise_runs: int, seeds: int, first_seed: int, box_size: int) -> list[Case]:
     """Noise of all kinds in turn, and the molecule at every SNR with every seed."""
-    noise = [Case(NOISES[k % len(NOISES)], None, first_seed + k) for k in range(noise_runs)]
+    noise = [
+        Case(NOISES[k % len(NOISES)], None, first_seed + k, box_size) for k in range(noise_runs)
+    ]
+    lower_dB = round(20.0 * math.log10(box_size / BOX))
     chosen = range(first_seed, first_seed + seeds)
-    return noise + [Case("phantom", snr, seed) for seed in chosen for snr in SNRS_DB]
+    return noise + [
+        Case("phantom", snr_dB - lower_dB, seed, box_size) for seed in chosen for snr_dB in SNRS_DB
+    ]
 
 
-def noise_images(kind: str, generator: torch.Generator) -> Tensor:
+def noise_images(kind: str, box_size: int, generator: torch.Generator) -> Tensor:
     """(n, D, D) images without particles."""
-    images = torch.randn(IMAGES, BOX, BOX, generator=generator)
+    images = torch.randn(IMAGES, box_size, box_size, generator=generator)
     if kind == "white":
         return images
-    frequency = fourier.frequency_grid(BOX, 2).norm(dim=-1)
+    frequency = fourier.frequency_grid(box_size, 2).norm(dim=-1)
     power = 1.0 / (1.0 + (frequency / 0.1).square())
     if kind == "background":  # ice and carbon: a few rings, and a ramp of each image
         power = 0.2 + power + 0.5 * torch.exp(-((frequency - 0.28) / 0.05).square())
-    images = fourier.irfft(fourier.rfft(images) * power.sqrt(), BOX)
+    images = fourier.irfft(fourier.rfft(images) * power.sqrt(), box_size)
     if kind == "background":
-        line = torch.linspace(-1.0, 1.0, BOX)
+        line = torch.linspace(-1.0, 1.0, box_size)
         ramp = torch.randn(IMAGES, 2, 1, 1, generator=generator)
         images = images + 0.3 * (ramp[:, 0] * line + ramp[:, 1] * line[:, None])
         images = images * (1.0 + 0.1 * torch.randn(IMAGES, 1, 1, generator=generator))
@@ -98,11 +111,12 @@ def noise_images(kind: str, generator: torch.Generator) -> Tensor:
 def particles_of(case: Case) -> tuple[Particles, cg.Map | None]:
     """The images, and the truth if there is one."""
     if case.snr_dB is not None:
-        return phantom_set(BOX, PIXEL_A, IMAGES, case.snr_dB, 1000 + case.seed)
+        size, pixel_size_A = case.box_size, case.pixel_size_A
+        return phantom_set(size, pixel_size_A, IMAGES, case.snr_dB, 1000 + case.seed)
     generator = torch.Generator().manual_seed(1000 + case.seed)
     ctf = random_ctf(IMAGES, generator)
-    stack = ArrayStack(noise_images(case.kind, generator))
-    return Particles(stack, ctf, PIXEL_A), None
+    stack = ArrayStack(noise_images(case.kind, case.box_size, generator))
+    return Particles(stack, ctf, case.pixel_size_A), None
 
 
 def measured(case: Case, options: dict[str, Any]) -> Row:
@@ -125,8 +139,8 @@ def measured(case: Case, options: dict[str, Any]) -> Row:
     return row | {"cpu_s": f"{clock.cpu_s:.1f}"}
 
 
-def table(rows: list[Row]) -> str:
-    """Verdicts counted, false and missed ones named."""
+def table(rows: list[Row], good_A: float) -> str:
+    """Verdicts counted, false and missed ones named; maps finer than `good_A` are good."""
     words = (FOUND, "doubtful", NOTHING)
     lines = [f"{'':<22}" + "".join(f"{word:>18}" for word in words)]
     labels = dict.fromkeys((row["kind"], row["snr_dB"]) for row in rows)
@@ -135,11 +149,11 @@ def table(rows: list[Row]) -> str:
         label = f"{kind} {snr_dB} dB" if snr_dB else f"noise, {kind}"
         lines.append(f"{label:<22}" + "".join(f"{mine.count(word):>18}" for word in words))
     noise = [row for row in rows if not row["snr_dB"]]
-    good = [row for row in rows if row["snr_dB"] and float(row["truth_fsc_0.5_A"]) < GOOD_A]
+    good = [row for row in rows if row["snr_dB"] and float(row["truth_fsc_0.5_A"]) < good_A]
     poor = [row for row in rows if row["snr_dB"] and row not in good]
     for label, some, wrong in (
         ("noise: structure found", noise, FOUND),
-        (f"truth FSC 0.5 finer than {GOOD_A:g} Å: no structure", good, NOTHING),
+        (f"truth FSC 0.5 finer than {good_A:g} Å: no structure", good, NOTHING),
         ("or coarser: structure found", poor, FOUND),
     ):
         count = sum(row["verdict"] == wrong for row in some)
@@ -154,27 +168,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="of each SNR (default: 10)")
     parser.add_argument("--first-seed", type=int, default=0, help="default: 0")
     parser.add_argument("--limit", type=int, help="runs made now, at most")
+    parser.add_argument("--box-size", type=int, choices=(16, 32), default=BOX, help="in pixels")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--short", action="store_true", help="short runs without shifts")
     way.add_argument("--adversarial", action="store_true", help="short adversarial training")
     options = parser.parse_args()
+    if options.adversarial and options.box_size != BOX:
+        parser.error(f"--adversarial has boxes of {BOX} px")
     torch.set_num_threads(1)
     name, runs = "", DEFAULT
     if options.short:
         name, runs = "_short", SHORT
     elif options.adversarial:
         name, runs = "_adversarial", ADVERSARIAL
+    if options.box_size != BOX:
+        name += f"_{options.box_size}px"
     path = options.output / f"verdict_calibration{name}.csv"
     rows: list[Row] = read_rows(path)
     done = {(row["kind"], row["snr_dB"], row["seed"]) for row in rows}
-    wanted = cases(options.noise_runs, options.seeds, options.first_seed)
+    wanted = cases(options.noise_runs, options.seeds, options.first_seed, options.box_size)
     todo = [case for case in wanted if case.key not in done]
     for case in todo[: options.limit]:
         row = measured(case, runs)
         rows.append(row)
         append_row(path, row)
         print(", ".join(f"{name} {value}" for name, value in row.items() if value), flush=True)
-    print(table(rows))
+    print(table(rows, 8.0 * WIDTH_A / options.box_size))
 
 
 if __name__ == "__main__":
