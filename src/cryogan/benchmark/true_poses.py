@@ -70,7 +70,7 @@ def map_of_true_poses(particles: Particles, poses: Pose, operators: Tensor) -> c
         shift_px = poses.shift_A[part].float() / particles.pixel_size_A
         n = len(part)
         index, one = torch.arange(n), torch.ones(n, 1)
-        grid = OrientationGrid(1, poses.rotation[part].float(), torch.zeros(n))
+        grid = OrientationGrid(1, poses.rotation[part].float())
         weighted = WeightedPoses(index, index, torch.zeros(n), shift_px, one, one)
         seen = half.observed(part, harmonics, _CPU)
         found = normal_equations(seen, weighted, grid, harmonics, operators=operators)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.extent import diameter_of
+from cryogan.data.rows import row_by_row
 from cryogan.data.statistics import Measurement, at_box, measure
 from cryogan.particles import DerivedStack, Particles
 from cryogan.physics.ctf import ctf
@@ -134,10 +135,9 @@ def measure_displacements(particles: Particles, measured: Measurement) -> Displa
     for _ in range(_ITERATIONS):
         model = model.better(few, used)
     everything = used.of_images(particles, measured, torch.arange(len(particles)))
-    found = [replace(model.located(*part, used), density=torch.empty(0)) for part in everything]
-    mean = torch.cat([each.mean for each in found])
-    variance = torch.cat([each.variance for each in found])
-    particle = torch.cat([each.particle for each in found])
+    located = (model.located(*part, used) for part in everything)
+    found = ((each.mean, each.variance, each.particle) for each in located)
+    mean, variance, particle = row_by_row(found, len(particles))
     remaining = 0.5 * (particle @ variance) / particle.sum().clamp_min(1e-6)
     return Displacements(
         (mean * particles.box_size).round().long(),

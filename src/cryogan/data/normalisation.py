@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cryogan.background import background_mask, fit_plane, level
+from cryogan.data.rows import row_by_row
 from cryogan.errors import InputError
 from cryogan.fourier import irfft, rfft
 from cryogan.particles import (
@@ -173,10 +174,10 @@ def _peak_limit(stack: ImageStack) -> float:
 
 def _look(stack: ImageStack) -> _Looks:
     limit = _peak_limit(stack)
-    found = [
+    found = (
         _look_at(stack.read(part).double(), limit) for part in _chunks(len(stack), stack.box_size)
-    ]
-    return _Looks(*(torch.cat(column) for column in zip(*found, strict=True)))
+    )
+    return _Looks(*row_by_row(found, len(stack)))
 
 
 def _look_at(images: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

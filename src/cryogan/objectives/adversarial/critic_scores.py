@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cryogan.data.images import PreprocessedStack
+from cryogan.data.rows import row_by_row
 from cryogan.data.statistics import measure
 from cryogan.errors import InputError
 from cryogan.objectives.adversarial.config import AdversarialConfig
@@ -89,7 +90,8 @@ class TrainedCritic:
         stack = PreprocessedStack(particles, measurement.gain, settings)
         critic = self.critic.to(device)
         chunks = torch.split(torch.arange(len(particles)), _CHUNK)
-        return torch.cat([critic(stack.read(index).to(device)).cpu() for index in chunks])
+        found = ((critic(stack.read(index).to(device)).cpu(),) for index in chunks)
+        return row_by_row(found, len(particles))[0]
 
 
 def cross_scored(
