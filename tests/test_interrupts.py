@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import pty
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,42 @@ def command(star: Path, run: Path) -> list[str]:
 def records(folder: Path) -> int:
     log = folder / "stats.jsonl"
     return log.read_text().count("\n") if log.is_file() else 0
+
+
+@pytest.mark.slow
+def test_workers_in_a_long_step_end_soon_after_a_killed_command(star: Path, tmp_path: Path) -> None:
+    """No record comes at which they would ask: of a large box it may take half an hour."""
+    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cryogan", *command(star, tmp_path)],
+        env=os.environ | {"SECONDS_A_STEP": "600", "PYTHONPATH": os.pathsep.join(folders)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def living() -> int:
+        table = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True)
+        rows = [line.split() for line in table.stdout.splitlines()]
+        return sum(int(group) == process.pid and state[0] != "Z" for group, state in rows)
+
+    try:
+        deadline = time.monotonic() + 60.0
+        while not all((tmp_path / half / ".worker.lock").is_file() for half in HALVES):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(2.0)
+        process.kill()
+        process.wait()
+        assert living() >= 2
+        deadline = time.monotonic() + 30.0
+        while living():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

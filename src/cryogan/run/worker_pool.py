@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from cryogan.run.worker import optimise
 
 _LOOK_S = 0.5
 _LAST_S = 10.0  # that a process may take to end once it has given its outcome
+_ALONE_S = 15.0  # that a process may go on without its parent, until the next record at most
 
 
 @dataclass
@@ -174,6 +177,7 @@ def _wait(workers: Sequence[_Worker]) -> None:
 
 def _work(connection: Connection, data: bytes) -> None:
     """`optimise` in a worker process; it stops if its parent asks, or has ended, or by a signal."""
+    threading.Thread(target=_end_without_parent, daemon=True).start()
     error: Exception | None = None
     with StopRequests() as requests:
 
@@ -187,6 +191,15 @@ def _work(connection: Connection, data: bytes) -> None:
     try:
         connection.send((requests.received, None if error is None else _sendable(error)))
     except OSError:  # the parent was killed
+        os._exit(1)
+
+
+def _end_without_parent() -> None:
+    """End this process soon after its parent: in large boxes the next record may be far."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        time.sleep(_ALONE_S)
         os._exit(1)
 
 
