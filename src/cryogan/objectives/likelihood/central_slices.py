@@ -12,7 +12,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 KEPT_BYTES = 1e9
 """Of slices of a level that are kept."""
 
-_AT_ONCE = 1024  # directions
+_AT_ONCE = 256  # directions
 _WHOLE_BYTES = 2.5e8  # of slices that are kept as they are
 _SAMPLED = 64  # directions that tell how strong a ring is
 _LARGEST_HALF = torch.finfo(torch.float16).max
