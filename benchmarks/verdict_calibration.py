@@ -5,12 +5,12 @@
 Noise alone (white; coloured; like measured background, with ramps and a spectrum of its own) should
 never give "structure found"; a molecule at ten SNRs should, where its map agrees with the truth
 (FSC 0.5) to better than four times Nyquist. Runs go through `cryogan.reconstruct`: by default the
-likelihood, which takes 190 to 300 CPU seconds a run of noise; with `--short`, of fewer
-initialisations, attempts and iterations and without shifts, about 25; with `--adversarial`, by
-short adversarial training without shifts. Rows are added to `verdict_calibration.csv`,
-`verdict_calibration_short.csv` or `verdict_calibration_adversarial.csv` one by one (with `_32px`
-in boxes of `--box-size 32`); runs that are in it are not made again; `--limit` makes no more than
-so many. The false and missed verdicts are counted last.
+likelihood, which takes 190 to 300 CPU seconds a run of noise of 16 px; with `--short`, of fewer
+initialisations, attempts and iterations and without shifts, about 25 (of 32 px: 40); with
+`--adversarial`, by short adversarial training without shifts. Rows are added to
+`verdict_calibration.csv`, `verdict_calibration_short.csv` or `verdict_calibration_adversarial.csv`
+one by one (with `_32px` in boxes of `--box-size 32`); runs that are in it are not made again;
+`--limit` makes no more than so many. The false and missed verdicts are counted last.
 
 Boxes are 192 Å wide. In the smallest, of 16 px, four times Nyquist is the second shell; in one of
 32 px the SNRs are 6 dB lower, so that low shells have as much noise.

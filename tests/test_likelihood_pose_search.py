@@ -391,7 +391,9 @@ def test_slices_in_half_precision_give_the_same_posteriors(generator: torch.Gene
     assert float(first[:, 0].mean()) > 30.0
     torch.testing.assert_close(first, second, rtol=0, atol=0.05)
     best = [search(seen, each, levels).score.amax(dim=1) for each in (kept, rounded)]
-    assert float((best[0] - best[1]).abs().quantile(0.95)) < 0.05
+    apart = (best[0] - best[1]).abs()
+    assert float(apart.quantile(0.95)) < 0.05
+    assert float(apart.max()) < 1.0
 
 
 def test_promising_cells_are_near_the_best() -> None:

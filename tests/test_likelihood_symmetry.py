@@ -138,4 +138,6 @@ def test_symmetry_is_worth_as_many_images(generator):
         )
         curves.append(fourier_shell_correlation(found, truth)[1:15])
     assert float(curves[0].min()) < 0.95
-    torch.testing.assert_close(curves[0], curves[1], atol=0.1, rtol=0.0)
+    apart = (curves[0] - curves[1]).abs()  # of other images, with other noise
+    assert float(apart.mean()) < 0.04
+    assert float(apart.max()) < 0.1

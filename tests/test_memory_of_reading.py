@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cryogan.data.rows import row_by_row
+from cryogan.data.images import CroppedStack
+from cryogan.data.rows import in_parts, row_by_row
+from cryogan.particles import ArrayStack
 
 SCRIPT = """
 import json
@@ -60,6 +62,21 @@ def test_rows_are_those_of_cat() -> None:
     assert torch.equal(second, torch.cat([part[1] for part in parts]))
     with pytest.raises(ValueError, match="9 rows, not 10"):
         row_by_row(iter(parts), 10)
+    with pytest.raises(ValueError, match="follow 8 of 8"):
+        row_by_row(iter(parts), 8)
+    with pytest.raises(ValueError, match="1 rows, to follow 0"):
+        row_by_row([(torch.zeros(3), torch.zeros(1))], 3)
+
+
+def test_parts_are_small_by_the_widest_box_on_the_way() -> None:
+    """What a crop leaves was read at the width of the file."""
+    wide = ArrayStack(torch.zeros(1, 400, 400))
+    index = torch.arange(60)
+    for stack in (wide, CroppedStack(wide, 32)):
+        parts = in_parts(index, stack)
+        assert [len(part) for part in parts] == [25, 25, 10]
+        assert torch.equal(torch.cat(parts), index)
+    assert len(in_parts(torch.arange(1000), ArrayStack(torch.zeros(1, 16, 16)))[0]) == 512
 
 
 @pytest.mark.slow

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.extent import diameter_of
-from cryogan.data.rows import row_by_row
+from cryogan.data.rows import in_parts, row_by_row
 from cryogan.data.statistics import Measurement, at_box, measure
 from cryogan.particles import DerivedStack, Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 
-_CHUNK = 512
 _SAMPLE = 2000
 _ITERATIONS = 12
 _RINGS = 1.25  # of the box over the diameter
@@ -194,7 +193,7 @@ class _Coefficients:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Per chunk the unitary Fourier coefficients y and the CTFs C, (n, K) each."""
         pixel_size_A = particles.pixel_size_A * particles.box_size / self.size
-        for part in torch.split(index, _CHUNK):
+        for part in in_parts(index, particles.stack):
             images = particles.stack.read(part) * measured.gain
             images = preprocess(images, Preprocessing(self.size))
             transfer = ctf(particles.ctf[part], self.size, pixel_size_A)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
+from cryogan.data.rows import in_parts
 from cryogan.data.statistics import Measurement, at_box
 from cryogan.particles import ArrayStack, Particles
 from cryogan.physics.ctf import ctf
@@ -86,7 +87,7 @@ def _cropped(particles: Particles, size: int) -> Particles:
     """Images cropped to `size` px; the crop is unitary, so that shells keep their power."""
     images = [
         preprocess(particles.stack.read(index), Preprocessing(size))
-        for index in torch.split(torch.arange(len(particles)), _CHUNK)
+        for index in in_parts(torch.arange(len(particles)), particles.stack, _CHUNK)
     ]
     pixel_size_A = particles.pixel_size_A * particles.box_size / size
     return Particles(ArrayStack(torch.cat(images)), particles.ctf, pixel_size_A)
@@ -104,7 +105,7 @@ def power_profile(particles: Particles, spectra: PowerSpectra) -> tuple[Tensor, 
     shells = fourier.shell_index(size).clamp_max(size // 2)
     signal, noise = spectra.signal[shells], spectra.noise[shells]
     power = torch.zeros(2, size, size)
-    for index in torch.split(torch.arange(len(particles)), _CHUNK):
+    for index in in_parts(torch.arange(len(particles)), particles.stack, _CHUNK):
         transfer = ctf(particles.ctf[index], size, particles.pixel_size_A)
         weight = transfer * signal / (transfer.square() * signal + noise).clamp_min(1e-30)
         weight[:, 0, 0] = 0.0
@@ -170,7 +171,7 @@ def shift_variance(particles: Particles, diameter_A: float) -> tuple[float, floa
     last = min(max(2, round(1.25 * size * pixel_size_A / diameter_A)), size // 2 - 1)
     real = torch.zeros(size, size // 2 + 1)
     ctf2, power = torch.zeros_like(real), torch.zeros_like(real)
-    chunks = torch.split(torch.arange(len(particles)), _CHUNK)
+    chunks = in_parts(torch.arange(len(particles)), particles.stack, _CHUNK)
     for index in chunks:
         transfer = ctf(particles.ctf[index], size, pixel_size_A)
         plane = fourier.rfft(particles.stack.read(index))

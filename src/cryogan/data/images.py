@@ -11,13 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cryogan.data.rows import in_parts
 from cryogan.errors import InputError
 from cryogan.particles import DerivedStack, ImageStack, Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.randomness import generator_for
 
-_CHUNK = 512
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -178,7 +178,7 @@ def hold_or_stream(
     else:
         return StreamedImages(stack, device)
     images = torch.empty(len(stack), stack.box_size, stack.box_size, dtype=dtype, device=device)
-    for index in torch.split(torch.arange(len(stack)), _CHUNK):
+    for index in in_parts(torch.arange(len(stack)), stack.particles.stack):
         chunk = stack.read(index)
         if dtype == torch.float16:
             chunk = chunk.clamp(-_LARGEST_HALF, _LARGEST_HALF)

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.background import LARGEST_RADIUS, background_power, background_weight
+from cryogan.data.rows import in_parts
 from cryogan.particles import DerivedStack, Particles, TransferFilter
 from cryogan.physics.ctf import ctf
 from cryogan.physics.noise import NoiseModel
 from cryogan.physics.spectra import PowerSpectra, PowerSums, bounded_spectra, power_sums
 
-_CHUNK = 512
 _PIXELS = 8192 * 128**2
 _SIGNIFICANT = 5.0  # standard deviations
 _LEAST = 0.1  # root mean square of N / N_radial - 1; weighting by less gains 1 %
@@ -192,7 +192,7 @@ def _sums_of(particles: Particles) -> tuple[PowerSums, PowerSpectra]:
     background = torch.zeros(size // 2 + 1, dtype=torch.float64)
     total = None
     chosen = torch.linspace(0, len(particles) - 1, count).round().long()
-    for index in torch.split(chosen, _CHUNK):
+    for index in in_parts(chosen, particles.stack):
         transfer = ctf(particles.ctf[index], size, particles.pixel_size_A)
         images = particles.stack.read(index)
         background += len(index) / count * background_power(images, outside)

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.background import LARGEST_RADIUS, background_power, background_weight
+from cryogan.data.rows import in_parts
 from cryogan.particles import Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess
 from cryogan.physics.noise import NoiseModel
 from cryogan.physics.spectra import PowerSpectra, bounded_spectra, fit_spectra, power_sums
 
-_CHUNK = 512
 _MEASURED_IMAGES = 8192
 _MEASURED_BOX = 128
 
@@ -65,7 +65,7 @@ def measure(
     outside = background_weight(particles.box_size, radius)
     background = torch.zeros(particles.box_size // 2 + 1, dtype=torch.float64)
     total = None
-    for index in torch.split(torch.arange(0, len(particles), step), _CHUNK):
+    for index in in_parts(torch.arange(0, len(particles), step), particles.stack):
         images = particles.stack.read(index)
         background += len(index) * background_power(images, outside)
         images = preprocess(images if window is None else images * window, crop)

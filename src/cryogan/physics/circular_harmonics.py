@@ -141,7 +141,8 @@ class CircularHarmonics:
     def to_orders(self, samples: Tensor) -> Tensor:
         """Coefficients (n, M) of samples (n, N)."""
         parts = samples.real.contiguous(), samples.imag.contiguous()
-        pairs = [mine.view(len(samples), -1, 2) for mine in _by_ring(parts, self._to_orders)]
+        shape = len(samples), len(self.order) // 2, 2
+        pairs = [mine.view(shape) for mine in _by_ring(parts, self._to_orders)]
         return torch.view_as_complex(torch.stack(pairs, dim=2).flatten(1, 2))
 
     def to_samples(self, coefficients: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cryogan.data.images import PreprocessedStack
-from cryogan.data.rows import row_by_row
+from cryogan.data.rows import in_parts, row_by_row
 from cryogan.data.statistics import measure
 from cryogan.errors import InputError
 from cryogan.objectives.adversarial.config import AdversarialConfig
@@ -22,8 +22,6 @@ from cryogan.objectives.adversarial.stage import limited_to, preprocessing
 from cryogan.objectives.adversarial.state import make_critic
 from cryogan.particles import Particles
 from cryogan.physics.noise import NoiseModel
-
-_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class TrainedCritic:
         settings = preprocessing(self.config, measurement, self.box_size)
         stack = PreprocessedStack(particles, measurement.gain, settings)
         critic = self.critic.to(device)
-        chunks = torch.split(torch.arange(len(particles)), _CHUNK)
+        chunks = in_parts(torch.arange(len(particles)), particles.stack)
         found = ((critic(stack.read(index).to(device)).cpu(),) for index in chunks)
         return row_by_row(found, len(particles))[0]
 

@@ -1,6 +1,5 @@
 """One half-set, its units, and its images as the likelihood needs them."""
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.data.images import PreprocessedStack
 from cryogan.data.padding import PaddedBox
+from cryogan.data.rows import in_parts
 from cryogan.data.statistics import Measurement, at_box, measure, shell_amplitude
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.objectives.likelihood.image_model import blob_gains
@@ -22,7 +22,6 @@ from cryogan.physics.spectra import PowerSpectra
 
 _MOST_NOISE = 4.0  # times what was measured
 _LEAST_SIGNAL = 0.01  # of the images' power
-_PIXELS_AT_ONCE = 4_000_000  # of images that are transformed
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,12 @@ class HalfSet:
         scaled: Tensor = basis * gain
         return scaled
 
-    def in_memory(self, index: Tensor) -> "HalfSet":
-        """Some images alone ((m,) int64), read once."""
+    def in_memory(self, index: Tensor, rows: Tensor) -> "HalfSet":
+        """Some images alone ((m,) int64), read once: some of their rows, the others are zero."""
         part = self.particles.subset(index)
-        images = part.stack.read(torch.arange(len(index)))
+        images = torch.zeros(len(index), part.box_size, part.box_size)
+        for some in in_parts(rows, part.stack):
+            images[some] = part.stack.read(some)
         return replace(self, particles=replace(part, stack=ArrayStack(images)))
 
     def stack(self, size: int) -> PreprocessedStack:
@@ -241,8 +242,8 @@ class HalfSet:
         self, index: Tensor, harmonics: CircularHarmonics, device: torch.device
     ) -> Observations:
         """The images of `index` ((n,) int64) as the likelihood needs them."""
-        parts = max(1, math.ceil(len(index) * harmonics.box_size**2 / _PIXELS_AT_ONCE))
-        found = [self._observed(part, harmonics, device) for part in index.chunk(parts)]
+        parts = in_parts(index, self.particles.stack)
+        found = [self._observed(part, harmonics, device) for part in parts]
         return found[0] if len(found) == 1 else Observations.joined(found)
 
     def _observed(

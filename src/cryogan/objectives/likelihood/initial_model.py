@@ -25,6 +25,7 @@ from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.image_model import FIRST
 from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.normal_equations import solve
+from cryogan.objectives.likelihood.pose_search import SEARCHED_TOGETHER
 from cryogan.physics.imaging import rescale_volume
 from cryogan.symmetry import symmetry_matrices
 
@@ -103,23 +104,29 @@ def initial_model(
         compared = torch.zeros(len(volumes))
         for number in range(config.initial_batches):
             index = torch.randperm(len(likely), generator=generator)[: config.initial_batch_size]
-            batch = half.in_memory(likely[index])
-            found = [
-                e_step(
-                    batch,
-                    torch.arange(len(index)),
-                    volume,
-                    SINGLE_STRUCTURE,
-                    levels,
-                    rings,
-                    harmonics,
-                    max_log_likelihood,
-                    FIRST,
-                    poses,
-                    residual_images=_OF_BATCH,
+            batch, chosen = half, likely[index]
+            if len(volumes) > 1:
+                every = torch.arange(len(index))
+                mine = half.group.share(every, SEARCHED_TOGETHER)
+                batch, chosen = half.in_memory(chosen, mine), every
+            drawn, found = poses.get_state(), []
+            for volume in volumes:
+                poses.set_state(drawn)  # residuals are those of the same images
+                found.append(
+                    e_step(
+                        batch,
+                        chosen,
+                        volume,
+                        SINGLE_STRUCTURE,
+                        levels,
+                        rings,
+                        harmonics,
+                        max_log_likelihood,
+                        FIRST,
+                        poses,
+                        residual_images=_OF_BATCH,
+                    )
                 )
-                for volume in volumes
-            ]
             volumes = [
                 solve(each.equations, prior, mask, volume)
                 for each, volume in zip(found, volumes, strict=True)

@@ -37,7 +37,7 @@ from cryogan.physics.circular_harmonics import CircularHarmonics
 
 _IMAGES = 32
 _SIGNAL = 80.0  # of a projection, in units of a pixel's noise: it makes posteriors broad
-_CHUNK = 2048  # images that are read at a time, as in `em_step`
+_CHUNK = 2048  # images at a time, as in `em_step`
 _KEPT_BYTES = 2e9  # of slices of basis volumes, as in `posterior.SeriesSlices`
 _POSES = 64  # of an image in normal equations
 _BROAD = 0.5  # of what the broadest posteriors take: how broad they are only the images tell
@@ -158,7 +158,7 @@ class _Iteration:
         whole = 12 * min(self.count, _CHUNK) * self.padded.width_px**2 * 4.0
         spectra = 4.0 * ((2 * size) ** 3 * (self.basis_volumes + 8))
         spectra += 4.0 * (3 * size) ** 3 * (self.pairs + 8)
-        points = 1024 * len(harmonics.order) * (200.0 + 16 * self.basis_volumes)
+        points = max(256 * len(harmonics.order), 5_000_000) * (200.0 + 16 * self.basis_volumes)
         cells = max(
             max(before.keep, before.most) * len(harmonics.within(level.rings).order)
             for before, level in zip(self.levels, self.levels[1:] or self.levels, strict=False)

@@ -12,6 +12,8 @@ from torch import Tensor
 from cryogan.physics.rotations import euler_to_matrix
 from cryogan.symmetry import is_in_asymmetric_unit
 
+_AT_ONCE = 16_384  # directions
+
 
 @dataclass(frozen=True)
 class OrientationGrid:
@@ -40,12 +42,12 @@ class OrientationGrid:
         return math.sqrt(4.0 * math.pi / len(self))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=12)
 def orientation_grid(nside: int, device: torch.device) -> OrientationGrid:
     """The directions of a level."""
     tilt, rot = _angles(nside)
     opposite = torch.from_numpy(healpix.ang2pix(nside, np.pi - tilt, rot + np.pi, nest=True))
-    return OrientationGrid(nside, _frames(nside).float().to(device), opposite.to(device))
+    return OrientationGrid(nside, _frames(nside).to(device), opposite.to(device))
 
 
 @lru_cache(maxsize=8)
@@ -72,22 +74,25 @@ def _angles(nside: int) -> tuple[np.ndarray, np.ndarray]:
     return tilt, rot
 
 
-@lru_cache(maxsize=10)
 def _frames(nside: int) -> Tensor:
-    """(12 nside², 3, 3) float64; those of nside 1 are `Rz(rot) Ry(tilt)`.
+    """(12 nside², 3, 3); those of nside 1 are `Rz(rot) Ry(tilt)`.
 
     The shortest rotation from a to b takes x to `x + v × x + v × (v × x) / (1 + a·b)`, v = a × b.
     """
-    tilt, rot = _angles(nside)
-    euler = np.rad2deg(np.stack((rot, tilt, np.zeros_like(rot)), axis=-1))
-    frame = euler_to_matrix(torch.from_numpy(euler))
+    tilt, rot = (torch.from_numpy(angle) for angle in _angles(nside))
     if nside == 1:
-        return frame
-    before = _frames(nside // 2).repeat_interleave(4, dim=0)
-    parent, direction = before[:, :, 2], frame[:, :, 2]
-    axis = torch.linalg.cross(parent, direction)[:, :, None]
-    once = torch.linalg.cross(axis, before, dim=1)
-    twice = torch.linalg.cross(axis, once, dim=1)
-    cosine = (parent * direction).sum(dim=1)[:, None, None]
-    frames: Tensor = before + once + twice / (1.0 + cosine)
+        euler = torch.stack((rot, tilt, torch.zeros_like(rot)), dim=-1)
+        return euler_to_matrix(euler.rad2deg()).float()
+    parents = orientation_grid(nside // 2, torch.device("cpu")).frame
+    frames = torch.empty(len(tilt), 3, 3)
+    for part in torch.split(torch.arange(len(tilt)), _AT_ONCE):
+        before = parents[part // 4].double()
+        flat = tilt[part].sin()
+        x, y = flat * rot[part].cos(), flat * rot[part].sin()
+        direction = torch.stack((x, y, tilt[part].cos()), dim=-1)
+        axis = torch.linalg.cross(before[:, :, 2], direction)[:, :, None]
+        once = torch.linalg.cross(axis, before, dim=1)
+        twice = torch.linalg.cross(axis, once, dim=1)
+        cosine = (before[:, :, 2] * direction).sum(dim=1)[:, None, None]
+        frames[part] = (before + once + twice / (1.0 + cosine)).float()
     return frames
