@@ -107,6 +107,15 @@ SOURCES = (
         TRUTH,
         ("kind", "snr_dB", "seed"),
     ),
+    Source(
+        "verdict_calibration_short_32px",
+        "phantom at eight SNRs, 32 px, likelihood",
+        32,
+        6.0,
+        HALF,
+        TRUTH,
+        ("kind", "snr_dB", "seed"),
+    ),
     *(
         Source(
             "half_map_runs",

@@ -186,13 +186,15 @@ SECTIONS = (
         "Verdicts on noise and on a molecule",
         {
             "verdict_calibration_short": "likelihood",
+            "verdict_calibration_short_32px": "likelihood, 32 px",
             "verdict_calibration_adversarial": "adversarial training",
         },
         "python benchmarks/verdict_calibration.py --short --noise-runs 201 --seeds 5 "
         "--first-seed 100 -o benchmarks/results",
         "Short runs of 300 images of 16 px: noise alone, and the phantom at ten SNRs "
-        "([verdict.md](verdict.md)). That of adversarial training, by an earlier verdict, has "
-        "`--adversarial --noise-runs 30 --seeds 0` instead.",
+        "([verdict.md](verdict.md)). Of 32 px: `--box-size 32 --noise-runs 15`, stopped in the "
+        "first seed. That of adversarial training, by an earlier verdict, has `--adversarial "
+        "--noise-runs 30 --seeds 0` instead.",
         ("verdict", "half_map_0.143_A", "truth_fsc_0.5_A", "cpu_s"),
         ("kind", "snr_dB"),
     ),
