@@ -51,7 +51,6 @@ def test_particles_become_a_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert found["page"].is_file()
 
 
-@pytest.mark.xfail(strict=False, reason="with settings as short as these the path may be folded")
 def test_a_motion_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = run("conformations", monkeypatch, tmp_path)
     assert found["rho"] > 0.6

@@ -38,6 +38,7 @@ made = simulate_particles(
 folder = Path(tempfile.mkdtemp())
 result = cg.reconstruct(
     made.particles,
+    seed=1,
     latent="uniform",
     basis_volumes=2,
     max_shift=0.0,
