@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cryogan.data.images import CroppedStack
-from cryogan.data.rows import in_parts, row_by_row
+from cryogan.data.parts import in_parts, row_by_row
 from cryogan.particles import ArrayStack
 
 SCRIPT = """

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.extent import diameter_of
-from cryogan.data.rows import in_parts, row_by_row
+from cryogan.data.parts import in_parts, row_by_row
 from cryogan.data.statistics import Measurement, at_box, measure
 from cryogan.particles import DerivedStack, Particles
 from cryogan.physics.ctf import ctf

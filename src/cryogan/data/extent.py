@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.data.rows import in_parts
+from cryogan.data.parts import in_parts
 from cryogan.data.statistics import Measurement, at_box
 from cryogan.particles import ArrayStack, Particles
 from cryogan.physics.ctf import ctf

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cryogan.data.rows import in_parts
+from cryogan.data.parts import in_parts
 from cryogan.errors import InputError
 from cryogan.particles import DerivedStack, ImageStack, Particles
 from cryogan.physics.ctf import ctf

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.background import LARGEST_RADIUS, background_power, background_weight
-from cryogan.data.rows import in_parts
+from cryogan.data.parts import in_parts
 from cryogan.particles import DerivedStack, Particles, TransferFilter
 from cryogan.physics.ctf import ctf
 from cryogan.physics.noise import NoiseModel

@@ -5,14 +5,13 @@ map, so that it is removed from every set alike, whatever the set says of itself
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from cryogan.background import background_mask, fit_plane, level
-from cryogan.data.rows import row_by_row
+from cryogan.data.parts import in_parts, row_by_row
 from cryogan.errors import InputError
 from cryogan.fourier import irfft, rfft
 from cryogan.particles import (
@@ -25,7 +24,6 @@ from cryogan.particles import (
 )
 from cryogan.physics.ctf import LEAST_CTF, ctf
 
-_CHUNK_PIXELS = 4_000_000
 _SAMPLE = 500
 _LEAST_PEAK = 8.0  # standard deviations that a pixel of any image may be from its mean
 _MOST_HOT = 0.01  # of an image's pixels
@@ -157,16 +155,12 @@ def normalised(particles: Particles) -> tuple[Particles, Tensor]:
     return replace(result, source=_source(particles, good, words)), good.nonzero()[:, 0]
 
 
-def _chunks(count: int, box_size: int) -> Iterator[Tensor]:
-    yield from torch.split(torch.arange(count), max(1, _CHUNK_PIXELS // box_size**2))
-
-
 def _peak_limit(stack: ImageStack) -> float:
     """Standard deviations beyond which a pixel is hot."""
     sample = torch.linspace(0, len(stack) - 1, min(_SAMPLE, len(stack))).round().long()
     peaks = []
-    for part in _chunks(len(sample), stack.box_size):
-        images = level(stack.read(sample[part]).double())
+    for part in in_parts(sample, stack):
+        images = level(stack.read(part).double())
         deviation = images.square().mean(dim=(-2, -1)).sqrt()
         peaks.append(images.abs().amax(dim=(-2, -1)) / deviation.clamp_min(1e-300))
     return max(_LEAST_PEAK, 2.0 * float(torch.cat(peaks).median()))
@@ -175,7 +169,8 @@ def _peak_limit(stack: ImageStack) -> float:
 def _look(stack: ImageStack) -> _Looks:
     limit = _peak_limit(stack)
     found = (
-        _look_at(stack.read(part).double(), limit) for part in _chunks(len(stack), stack.box_size)
+        _look_at(stack.read(part).double(), limit)
+        for part in in_parts(torch.arange(len(stack)), stack)
     )
     return _Looks(*row_by_row(found, len(stack)))
 

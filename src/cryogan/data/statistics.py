@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.data.background import LARGEST_RADIUS, background_power, background_weight
-from cryogan.data.rows import in_parts
+from cryogan.data.parts import in_parts
 from cryogan.particles import Particles
 from cryogan.physics.ctf import ctf
 from cryogan.physics.imaging import Preprocessing, preprocess

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cryogan.data.images import PreprocessedStack
-from cryogan.data.rows import in_parts, row_by_row
+from cryogan.data.parts import in_parts, row_by_row
 from cryogan.data.statistics import measure
 from cryogan.errors import InputError
 from cryogan.objectives.adversarial.config import AdversarialConfig

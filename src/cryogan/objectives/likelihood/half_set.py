@@ -8,7 +8,7 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.data.images import PreprocessedStack
 from cryogan.data.padding import PaddedBox
-from cryogan.data.rows import in_parts
+from cryogan.data.parts import in_parts
 from cryogan.data.statistics import Measurement, at_box, measure, shell_amplitude
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.objectives.likelihood.image_model import blob_gains

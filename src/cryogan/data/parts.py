@@ -1,4 +1,4 @@
-"""Results of many images, computed a few at a time."""
+"""Many images, a few at a time: which are read together, and their results in one array."""
 
 from collections.abc import Iterable
 
@@ -32,7 +32,7 @@ def row_by_row(parts: Iterable[tuple[Tensor, ...]], count: int) -> tuple[Tensor,
 
     Example:
         >>> import torch
-        >>> from cryogan.data.rows import row_by_row
+        >>> from cryogan.data.parts import row_by_row
         >>> row_by_row(((part, 2 * part) for part in torch.arange(4).split(3)), 4)[1]
         tensor([0, 2, 4, 6])
     """
