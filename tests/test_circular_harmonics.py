@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from cryogan.fourier import radius_grid
-from cryogan.objectives.likelihood.central_slices import slices_of_level
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.projection import volume_spectrum
@@ -166,7 +165,6 @@ def test_slices_from_the_other_side_are_mirrored(generator: torch.Generator) -> 
     spectrum = volume_spectrum(blobs(CENTRE_PX, WEIGHT), 2.0)
     found = HARMONICS.slices(spectrum, grid.frame)
     assert relative(HARMONICS.mirrored(found), found[grid.opposite]) < 1e-4
-    assert relative(slices_of_level(spectrum, HARMONICS, grid), found) < 1e-4
 
 
 def test_a_narrower_band_is_the_first_rings(generator: torch.Generator) -> None:

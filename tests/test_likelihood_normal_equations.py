@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cryogan import fourier
 from cryogan.evaluation.fsc import fourier_shell_correlation
+from cryogan.objectives.likelihood.central_slices import MapSpectrum, slices_of_level
 from cryogan.objectives.likelihood.normal_equations import (
     NormalEquations,
     WeightedPoses,
@@ -101,17 +103,26 @@ def convolved(equations: NormalEquations, volumes: Tensor) -> Tensor:
     return total
 
 
+def by_level(volume: Tensor, direction: Tensor, nside: int) -> Tensor:
+    """Slices as the reconstruction reads them."""
+    return slices_of_level(MapSpectrum(volume, HARMONICS), HARMONICS, nside)[direction]
+
+
+def one_by_one(volume: Tensor, direction: Tensor, nside: int) -> Tensor:
+    """Slices with a derivative, from a Cartesian grid."""
+    return HARMONICS.slices(volume_spectrum(volume), orientation_grid(nside, CPU).frame[direction])
+
+
 def expected(
-    volumes: Tensor, seen: Observations, poses: WeightedPoses, nside: int
+    volumes: Tensor,
+    seen: Observations,
+    poses: WeightedPoses,
+    nside: int,
+    slices: Callable[[Tensor, Tensor, int], Tensor] = by_level,
 ) -> tuple[Tensor, ...]:
     """Σ γ φ_k Re⟨P_k, A⟩ and ½ Σ γ φ_k φ_l Re⟨P_k, B P_l⟩, pose by pose, from slices of volumes."""
-    frame = orientation_grid(nside, CPU).frame[poses.direction]
-    plane = torch.stack(
-        [
-            HARMONICS.turned(HARMONICS.slices(volume_spectrum(volume), frame), poses.psi)
-            for volume in volumes
-        ]
-    )
+    every = [slices(volume, poses.direction, nside) for volume in volumes]
+    plane = torch.stack([HARMONICS.turned(each, poses.psi) for each in every])
     a = moved(seen.a[poses.image], poses.shift_px[:, None], HARMONICS)[:, 0]
     cross = (poses.coefficient.T[..., None] * (plane.conj() * a).real).sum()
     b = seen.b[poses.image][:, HARMONICS.ring - 1] * torch.where(HARMONICS.order > 0, 2.0, 1.0)
@@ -156,7 +167,7 @@ def test_kernel_convolution_stands_for_all_slices(
     seen = some_observations(5, generator)
     poses = some_poses(300, 5, nside, generator, basis_volumes)
     volumes = smooth_volumes(basis_volumes, generator).requires_grad_()
-    (wanted,) = torch.autograd.grad(expected(volumes, seen, poses, nside)[1], volumes)
+    (wanted,) = torch.autograd.grad(expected(volumes, seen, poses, nside, one_by_one)[1], volumes)
     equations = normal_equations(seen, poses, orientation_grid(nside, CPU), HARMONICS)
     inside = fourier.soft_disc(BOX, 5, 2, 3)
     found = convolved(equations, volumes.detach())

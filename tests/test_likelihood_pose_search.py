@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cryogan import fourier
-from cryogan.objectives.likelihood.central_slices import HalfPrecision, reference
+from cryogan.objectives.likelihood.central_slices import HalfPrecision, MapSpectrum, reference
 from cryogan.objectives.likelihood.normal_equations import normal_equations, weighted_poses
 from cryogan.objectives.likelihood.observations import Observations, moved, observations_of
 from cryogan.objectives.likelihood.orientation_grid import orientation_grid
@@ -72,8 +72,8 @@ def observed(images: Tensor, filters: Tensor, noise: float = NOISE) -> Observati
 
 
 def everywhere(observations: Observations, padding: float = 4.0) -> Cells:
-    spectrum = volume_spectrum(molecule(), padding)
-    return search(observations, [reference(spectrum, HARMONICS, GLOBAL)], [GLOBAL])
+    spectrum = MapSpectrum(molecule(), HARMONICS, padding)
+    return search(observations, [reference(spectrum, GLOBAL)], [GLOBAL])
 
 
 def flat(n: int) -> Tensor:
@@ -161,7 +161,7 @@ def test_steep_noise_does_not_leak_into_weak_rings(generator: torch.Generator) -
     seen = observations_of(images, filters, spectrum, harmonics)
     for rings in (2, 4, 10):
         level = Level(nside=2, rings=rings, keep=1)
-        slices = reference(volume_spectrum(molecule(), 2.0), harmonics, level)
+        slices = reference(MapSpectrum(molecule(), harmonics), level)
         assert slices.plane is not None
         assert slices.power is not None
         cross = (seen.a[:, : slices.plane.shape[1]] @ slices.plane.conj().T).real  # (n, V)
@@ -267,8 +267,8 @@ def found_poses(
     filters = transfer(n)
     seen = observed(formed(rotation, shift_px, filters, 2.0), filters, noise=0.02)
     levels = levels_for(HARMONICS, HARMONICS.radius_px, largest_px)
-    spectrum = volume_spectrum(molecule(2.0), 4.0)
-    cells = search(seen, [reference(spectrum, HARMONICS, level) for level in levels], levels)
+    spectrum = MapSpectrum(molecule(2.0), HARMONICS, 4.0)
+    cells = search(seen, [reference(spectrum, level) for level in levels], levels)
     return Pose(rotation, shift_px), cells, levels, seen
 
 
@@ -279,8 +279,8 @@ def test_images_that_need_more_cells_than_others(generator: torch.Generator) -> 
     images = torch.cat((clean, torch.randn(4, BOX, BOX, generator=generator)))
     seen = observed(images, torch.cat((filters, filters)), noise=0.02)
     levels = levels_for(HARMONICS, HARMONICS.radius_px, 0.0)
-    spectrum = volume_spectrum(molecule(2.0))
-    references = [reference(spectrum, HARMONICS, level) for level in levels]
+    spectrum = MapSpectrum(molecule(2.0), HARMONICS)
+    references = [reference(spectrum, level) for level in levels]
     alone = [search(seen[i : i + 1], references, levels) for i in range(8)]
     assert len({cells.score.shape[1] for cells in alone}) > 1
     together = search(seen, references, levels, chunk=1)
@@ -335,9 +335,9 @@ def test_the_search_does_not_depend_on_chunks(generator: torch.Generator) -> Non
     filters = transfer(9)
     images = noisy(filters, generator)
     seen = observed(images, filters)
-    spectrum = volume_spectrum(molecule())
+    spectrum = MapSpectrum(molecule(), HARMONICS)
     levels = levels_for(HARMONICS, HARMONICS.radius_px, 1.0)
-    references = [reference(spectrum, HARMONICS, level) for level in levels]
+    references = [reference(spectrum, level) for level in levels]
     whole = search(seen, references, levels, chunk=9)
     some = search(seen, references, levels, chunk=4)
     for mine, theirs in zip(
@@ -354,18 +354,19 @@ def test_the_search_does_not_depend_on_chunks(generator: torch.Generator) -> Non
 
 
 def test_slices_made_on_demand_are_those_kept(generator: torch.Generator) -> None:
+    """Give or take what interpolation in a Cartesian and in a cylindrical grid leaves."""
     filters = transfer(3)
     images = noisy(filters, generator)
     seen = observed(images, filters)
-    spectrum = volume_spectrum(molecule())
+    spectrum = MapSpectrum(molecule(), HARMONICS)
     levels = levels_for(HARMONICS, HARMONICS.radius_px, 1.0)
-    kept = [reference(spectrum, HARMONICS, level) for level in levels]
-    made = [reference(spectrum, HARMONICS, level, most_bytes=0) for level in levels]
+    kept = [reference(spectrum, level) for level in levels]
+    made = [reference(spectrum, level, most_bytes=0) for level in levels]
     assert all(each.plane is not None for each in kept)
     assert all(each.plane is None for each in made)
-    first, second = search(seen, kept, levels), search(seen, made, levels)
+    first, second = search(seen, kept, levels).best(1), search(seen, made, levels).best(1)
     assert torch.equal(first.direction, second.direction)
-    torch.testing.assert_close(first.score, second.score, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(first.score, second.score, rtol=1e-3, atol=0.05)
 
 
 def test_slices_in_half_precision_give_the_same_posteriors(generator: torch.Generator) -> None:
@@ -376,17 +377,17 @@ def test_slices_in_half_precision_give_the_same_posteriors(generator: torch.Gene
     filters = transfer(48)
     images = noisy(filters, generator)
     seen = observed(images, filters)
-    spectrum = volume_spectrum(molecule())
+    spectrum = MapSpectrum(molecule(), HARMONICS)
     levels = levels_for(HARMONICS, HARMONICS.radius_px, 1.0)
-    kept = [reference(spectrum, HARMONICS, level) for level in levels]
-    rounded = [reference(spectrum, HARMONICS, level, whole_bytes=0.0) for level in levels]
+    kept = [reference(spectrum, level) for level in levels]
+    rounded = [reference(spectrum, level, whole_bytes=0.0) for level in levels]
     for whole, half in zip(kept, rounded, strict=True):
         assert isinstance(half.plane, HalfPrecision)
         direction = torch.arange(len(whole.grid)).view(2, -1)
         (plane, power), (mine, my_power) = whole.take(direction), half.take(direction)
         torch.testing.assert_close(my_power, power, rtol=1e-4, atol=1e-4 * float(power.max()))
         torch.testing.assert_close(mine, plane, rtol=0, atol=1e-3 * float(plane.abs().max()))
-    every = (reference(spectrum, HARMONICS, GLOBAL, whole_bytes=size) for size in (1e9, 0.0))
+    every = (reference(spectrum, GLOBAL, whole_bytes=size) for size in (1e9, 0.0))
     first, second = (search(seen, [each], [GLOBAL]).score for each in every)  # of all poses, sorted
     assert float(first[:, 0].mean()) > 30.0
     torch.testing.assert_close(first, second, rtol=0, atol=0.05)
@@ -430,7 +431,7 @@ def test_gradient_of_the_marginal_likelihood(generator: torch.Generator) -> None
     volume = 0.5 * molecule()
 
     def log_likelihood(volume: Tensor) -> tuple[float, Cells]:
-        ref = reference(volume_spectrum(volume), HARMONICS, GLOBAL)
+        ref = reference(MapSpectrum(volume, HARMONICS), GLOBAL)
         cells = search(seen, [ref], [GLOBAL])
         return float(log_marginal_likelihood(cells, [GLOBAL]).double().sum()), cells
 

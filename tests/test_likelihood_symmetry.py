@@ -92,7 +92,9 @@ def test_equations_are_the_sums_over_all_equivalents_of_the_poses(generator):
     poses = replace(poses, direction=poses.direction // 16)
     found = normal_equations(seen, poses, grid, HARMONICS, operators=symmetry_matrices("T"))
     turned = [
-        normal_equations(seen, poses, replace(grid, frame=operator @ grid.frame), HARMONICS)
+        normal_equations(
+            seen, poses, replace(grid, frame=operator @ grid.frame, opposite=None), HARMONICS
+        )
         for operator in symmetry_matrices("T")
     ]
     for name in ("backprojection", "kernel"):

@@ -7,6 +7,7 @@ is divided out of the image first. Errors are of the order of float32's rounding
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -73,6 +74,43 @@ class SpectrumSampler:
                     self.place, side.contiguous(), per_sample_weights=weight, mode="sum"
                 ).T
         return found
+
+    @cached_property
+    def _by_place(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples that a coefficient counts in, coefficient by coefficient; where each begins."""
+        size = len(self.gain)
+        order = self.place.flatten().argsort(stable=True)
+        counts = torch.bincount(self.place.flatten(), minlength=_FINER * size * (size + 1))
+        begins = counts.cumsum(0) - counts
+        return order // self.place.shape[1], begins, self.weight.flatten(1)[:, order]
+
+    def adjoint(self, samples: Tensor) -> Tensor:
+        """The gradient of `Re Σ conj(self(images)) samples`: images (n, D, D).
+
+        Args:
+            samples: (n, N) complex.
+        """
+        size = len(self.gain)
+        fine = _FINER * size
+        sample, begins, weights = self._by_place
+        images = samples.real.new_empty(len(samples), size, size)
+        for mine, part in zip(
+            torch.split(images, _AT_ONCE), torch.split(samples, _AT_ONCE), strict=True
+        ):
+            sides = [
+                torch.nn.functional.embedding_bag(
+                    sample,
+                    side.T.contiguous(),
+                    offsets=begins,
+                    per_sample_weights=weight,
+                    mode="sum",
+                ).T
+                for side, weight in zip((part.real, part.imag), weights, strict=True)
+            ]
+            spectra = torch.complex(*sides).view(len(part), fine, size + 1)
+            once = fine**2 / fourier.half_weights(fine, samples.device)
+            mine[:] = fourier.irfft_cropped(spectra, fine, size, dims=2, gain=once) * self.gain
+        return images
 
 
 def _kernel(distance: Tensor) -> Tensor:

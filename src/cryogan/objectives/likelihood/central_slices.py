@@ -1,34 +1,75 @@
 """Central slices of a map in all directions of a level of the pose search."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.parallels import (
+    is_southern,
+    northern_parallels,
+    slices_by_parallel,
+)
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.physics.cylindrical_spectrum import CylindricalSpectrum, cylindrical_grid
+from cryogan.physics.projection import volume_spectrum
 
 KEPT_BYTES = 1e9
 """Of slices of a level that are kept."""
 
 _AT_ONCE = 256  # directions
 _WHOLE_BYTES = 2.5e8  # of slices that are kept as they are
-_SAMPLED = 64  # directions that tell how strong a ring is
+_SAMPLED = 4  # parallels that tell how strong a ring is
 _LARGEST_HALF = torch.finfo(torch.float16).max
 _WEAKEST = 1e-6  # of the strongest ring
 
 
+@dataclass(frozen=True, eq=False)
+class MapSpectrum:
+    """Spectrum of a map, from which slices are read.
+
+    Attributes:
+        volume: (D, D, D).
+        harmonics: the finest band of slices.
+        padding: of the spectrum's grid, see `physics.projection.volume_spectrum`.
+    """
+
+    volume: Tensor
+    harmonics: CircularHarmonics
+    padding: float = 2.0
+
+    @cached_property
+    def _cartesian(self) -> Tensor:
+        return volume_spectrum(self.volume, self.padding)
+
+    @cached_property
+    def cylindrical(self) -> CylindricalSpectrum:
+        """In cylindrical coordinates, for the directions of whole levels."""
+        harmonics, device = self.harmonics, self.volume.device
+        grid = cylindrical_grid(
+            harmonics.box_size, harmonics.rings, harmonics.radius_px, self.padding, device
+        )
+        return CylindricalSpectrum(grid, grid.of_volume(self.volume))
+
+    def slices(self, frame: Tensor, band: CircularHarmonics) -> Tensor:
+        """(n, M') slices of frames (n, 3, 3)."""
+        parts = torch.split(frame, _AT_ONCE)
+        return torch.cat([band.slices(self._cartesian, part) for part in parts])
+
+
 @dataclass(frozen=True)
 class HalfPrecision:
-    """Slices in float16, one of each two that are mirror images of each other.
+    """Slices in float16, those of the southern directions being mirror images of others.
 
     Real and imaginary parts are rounded to nearest, by at most 0.05 % (2^-11) or 3e-8 (2^-25) of
     the unit of their ring, whichever is larger; those beyond 65,504 units are clipped to that.
     Scores of images whose log-likelihood is about 35 change by 0.02 at most.
 
     Attributes:
-        scaled: (V / 2, M', 2) real and imaginary parts, in units of their ring.
+        scaled: (V', M', 2) real and imaginary parts, in units of their ring.
         unit: (M', 1) of the rings.
         place: (V,) row of every direction.
         other_side: (V,) whether its slice is the mirror image of that row.
@@ -57,7 +98,7 @@ class Reference:
     Attributes:
         grid: the directions.
         band: the rings of the level.
-        spectrum: from `physics.projection.volume_spectrum`.
+        spectrum: of the map.
         plane: (V, M') coefficients in all directions; None where there are too many to keep.
             Many are kept in half precision.
         power: (V, R') mean of |P|² on every ring, or None.
@@ -65,7 +106,7 @@ class Reference:
 
     grid: OrientationGrid
     band: CircularHarmonics
-    spectrum: Tensor
+    spectrum: MapSpectrum
     plane: Tensor | HalfPrecision | None
     power: Tensor | None
 
@@ -88,32 +129,29 @@ class Reference:
 
     def _made(self, direction: Tensor) -> Tensor:
         """(n, M') slices in directions (n,)."""
-        frames = torch.split(self.grid.frame[direction], _AT_ONCE)
-        return torch.cat([self.band.slices(self.spectrum, frame) for frame in frames])
+        return self.spectrum.slices(self.grid.frame[direction], self.band)
 
 
 def reference(
-    spectrum: Tensor,
-    harmonics: CircularHarmonics,
+    spectrum: MapSpectrum,
     level: Level,
     most_bytes: float = KEPT_BYTES,
     whole_bytes: float = _WHOLE_BYTES,
 ) -> Reference:
-    """Slices of a `volume_spectrum` in all directions of a level.
+    """Slices of a map in all directions of a level.
 
     Args:
-        spectrum: of a map.
-        harmonics: the rings.
+        spectrum: of the map.
         level: of the search.
         most_bytes: slices are made on demand if they would take more.
         whole_bytes: they are kept in half precision if they would take more.
     """
-    grid = orientation_grid(level.nside, spectrum.device)
-    band = harmonics.within(level.rings)
+    grid = orientation_grid(level.nside, spectrum.volume.device)
+    band = spectrum.harmonics.within(level.rings)
     if slices_bytes(len(grid), band, most_bytes, whole_bytes) == 0.0:
         return Reference(grid, band, spectrum, None, None)
     if 8.0 * len(grid) * len(band.order) <= min(whole_bytes, most_bytes):
-        plane = slices_of_level(spectrum, band, grid)
+        plane = slices_of_level(spectrum, band, level.nside)
         power = torch.cat([_power(part, band) for part in torch.split(plane, _AT_ONCE)])
         return Reference(grid, band, spectrum, plane, power)
     return _in_half_precision(spectrum, band, grid)
@@ -133,50 +171,60 @@ def slices_bytes(
 
 
 def _in_half_precision(
-    spectrum: Tensor, band: CircularHarmonics, grid: OrientationGrid
+    spectrum: MapSpectrum, band: CircularHarmonics, grid: OrientationGrid
 ) -> Reference:
     """Of a whole level."""
     assert grid.opposite is not None
-    directions, device = len(grid), spectrum.device
-    every = torch.arange(directions, device=device)
-    one, other = _sides(grid)
-    place = torch.empty_like(every)
-    place[one] = place[other] = torch.arange(len(one), device=device)
-    some = grid.frame[:: max(1, directions // _SAMPLED)]
-    strength = _power(band.slices(spectrum, some), band).mean(dim=0).sqrt()
+    device, nside = grid.frame.device, grid.nside
+    southern = is_southern(nside, device)
+    count = int((~southern).sum())
+    place = torch.empty(len(grid), dtype=torch.long, device=device)
+    strength = _ring_strength(spectrum, band, nside)
     unit = strength.clamp_min(_WEAKEST * float(strength.max()) + 1e-30)[band.ring - 1]
-    scaled = torch.empty(len(one), len(unit), 2, dtype=torch.float16, device=device)
-    power = torch.empty(directions, band.rings, device=device)
-    for rows in torch.split(torch.arange(len(one), device=device), _AT_ONCE):
-        plane = band.slices(spectrum, grid.frame[one[rows]])
-        power[one[rows]] = power[other[rows]] = _power(plane, band)
+    scaled = torch.empty(count, len(unit), 2, dtype=torch.float16, device=device)
+    power = torch.empty(len(grid), band.rings, device=device)
+    start = 0
+    for direction, plane in slices_by_parallel(spectrum.cylindrical, band, nside):
+        rows = slice(start, start + len(direction))
+        start += len(direction)
+        opposite = grid.opposite[direction]
+        number = torch.arange(rows.start, rows.stop, device=device)
+        place[opposite] = number
+        place[direction] = number  # on the equator, where both are, last
+        power[opposite] = power[direction] = _power(plane, band)
         parts = torch.view_as_real(plane / unit)
         scaled[rows] = parts.clamp(-_LARGEST_HALF, _LARGEST_HALF).half()
-    held = HalfPrecision(scaled, unit[:, None], place, every > grid.opposite, band)
+    held = HalfPrecision(scaled, unit[:, None], place, southern, band)
     return Reference(grid, band, spectrum, held, power)
 
 
-def _sides(grid: OrientationGrid) -> tuple[Tensor, Tensor]:
-    """(V / 2,) directions, and their opposite ones."""
-    assert grid.opposite is not None
-    one = (torch.arange(len(grid), device=grid.opposite.device) < grid.opposite).nonzero()[:, 0]
-    return one, grid.opposite[one]
+def _ring_strength(spectrum: MapSpectrum, band: CircularHarmonics, nside: int) -> Tensor:
+    """(R',) rms of a ring's slices, from a few parallels."""
+    every = northern_parallels(nside, spectrum.volume.device)
+    few = every[:: max(1, len(every) // _SAMPLED)]
+    ring = band.sample_ring - 1
+    sums = spectrum.volume.new_zeros(band.rings)
+    for each in few:
+        samples = spectrum.cylindrical.slices(band.frequency, each.parallel)
+        sums.index_add_(0, ring, samples.abs().square().mean(dim=1))
+    return (sums / torch.bincount(ring) / len(few)).sqrt()
 
 
-def slices_of_level(spectrum: Tensor, band: CircularHarmonics, grid: OrientationGrid) -> Tensor:
-    """(V, M') slices in all directions of a level; every second one is the other side of another.
+def slices_of_level(spectrum: MapSpectrum, band: CircularHarmonics, nside: int) -> Tensor:
+    """(V, M') slices in all directions of a level; southern ones are mirror images of others.
 
     Args:
-        spectrum: from `volume_spectrum`.
+        spectrum: of the map.
         band: the rings.
-        grid: a whole level.
+        nside: of the level.
     """
-    plane = torch.empty(len(grid), len(band.order), dtype=spectrum.dtype, device=spectrum.device)
-    one, other = _sides(grid)
-    for part, behind in zip(torch.split(one, _AT_ONCE), torch.split(other, _AT_ONCE), strict=True):
-        found = band.slices(spectrum, grid.frame[part])
-        plane[part] = found
-        plane[behind] = band.mirrored(found)
+    device = spectrum.volume.device
+    opposite = orientation_grid(nside, device).opposite
+    assert opposite is not None
+    plane = torch.empty(len(opposite), len(band.order), dtype=torch.complex64, device=device)
+    for direction, found in slices_by_parallel(spectrum.cylindrical, band, nside):
+        plane[opposite[direction]] = band.mirrored(found)
+        plane[direction] = found  # on the equator, where both are, last
     return plane
 
 
@@ -184,4 +232,5 @@ def _power(plane: Tensor, band: CircularHarmonics) -> Tensor:
     """(n, R') sums of |P|² over the orders of every ring."""
     power = plane.new_zeros(len(plane), band.rings, dtype=torch.float32)
     twice = torch.where(band.order > 0, 2.0, 1.0)
-    return power.index_add_(1, band.ring - 1, plane.abs().square() * twice)
+    square = torch.view_as_real(plane).square().sum(dim=-1)
+    return power.index_add_(1, band.ring - 1, square * twice)

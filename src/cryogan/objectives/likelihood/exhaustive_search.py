@@ -111,7 +111,7 @@ class ExhaustiveSearch:
     @classmethod
     def of(cls, reference: Reference, level: Level) -> "ExhaustiveSearch":
         """Of the slices of a map."""
-        band, device = reference.band, reference.spectrum.device
+        band, device = reference.band, reference.spectrum.volume.device
         direction = asymmetric_directions(level.nside, level.symmetry, device)
         plane, power = reference.take(direction)
         needed = _needed(plane, band)

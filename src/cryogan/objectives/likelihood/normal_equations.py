@@ -19,8 +19,10 @@ from torch import Tensor
 from cryogan import fourier
 from cryogan.objectives.likelihood.observations import HeldObservations, Observations, moved_to
 from cryogan.objectives.likelihood.orientation_grid import OrientationGrid, orientation_grid
+from cryogan.objectives.likelihood.parallels import northern_parallels
 from cryogan.objectives.likelihood.pose_search import Cells
 from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.physics.cylindrical_spectrum import cylindrical_grid
 from cryogan.physics.projection import add_sample_adjoint, volume_spectrum_adjoint
 
 _COEFFICIENTS_AT_ONCE = 4_000_000  # of images
@@ -134,61 +136,205 @@ def normal_equations(
         padding: of the Fourier space that is summed in.
     """
     device = observations.b.device
-    size = harmonics.box_size
-    merge = 4 if grid.nside >= 16 else 1
-    coarser = orientation_grid(grid.nside // 2, device) if merge == 4 else grid
-    seen_from = poses.direction
-    if grid.opposite is not None:  # an image from the other side is its mirror image from this one
-        seen_from = torch.minimum(seen_from, grid.opposite[seen_from])
-    by_direction = seen_from.argsort()
-    direction, image = seen_from[by_direction], poses.image[by_direction]
-    mirrored = direction != poses.direction[by_direction]
-    psi, shift_px = poses.psi[by_direction], poses.shift_px[by_direction]
-    coefficient, product = poses.coefficient[by_direction].T, poses.product[by_direction].T
-    back = _Adjoint(len(coefficient), size, padding, device)
     operators = torch.eye(3)[None] if operators is None else operators
-    k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
-    used = torch.unique(direction)
-    parents, parent = torch.unique(direction // merge, return_inverse=True)
-    power = observations.b.new_zeros(len(product), len(parents), harmonics.rings)
+    count = poses.coefficient.shape[1]
+    back: _SlicesOfFrames | _SlicesOfParallels
+    if grid.opposite is None or len(operators) > 1:
+        back = _SlicesOfFrames(count, grid, operators, harmonics, padding)
+    else:
+        back = _SlicesOfParallels(count, grid, harmonics, padding)
+    ordered = _Ordered.of(poses, grid, back.place)
+    parents, parent = torch.unique(ordered.direction // _merged(grid), return_inverse=True)
+    power = observations.b.new_zeros(poses.product.shape[1], len(parents), harmonics.rings)
     at_once = max(256, _COEFFICIENTS_AT_ONCE // len(harmonics.order))
-    slices_at_once = max(1, _POINTS_AT_ONCE // len(k))
-    for group in torch.split(used, slices_at_once):
-        first = int(torch.searchsorted(direction, group[0]))
-        last = int(torch.searchsorted(direction, group[-1], right=True))
-        row = torch.searchsorted(group, direction[first:last])
-        plane = k.new_zeros(
-            len(coefficient), len(group), len(harmonics.order), dtype=torch.complex64
+    for group in back.groups(torch.unique(ordered.place)):
+        first = int(torch.searchsorted(ordered.place, group[0]))
+        last = int(torch.searchsorted(ordered.place, group[-1], right=True))
+        row = torch.searchsorted(group, ordered.place[first:last])
+        plane = torch.zeros(
+            count, len(group), len(harmonics.order), dtype=torch.complex64, device=device
         )
         for part in torch.split(torch.arange(first, last, device=device), at_once):
-            at = row[part - first]
-            needed, which = torch.unique(image[part], return_inverse=True)
+            at, image = row[part - first], ordered.image[part]
+            needed, which = torch.unique(image, return_inverse=True)
             mine = observations.of_images(needed)
-            centred, place = moved_to(mine, which, shift_px[part], harmonics)
-            turned = harmonics.turned(centred[place], -psi[part])
-            behind = mirrored[part]
+            centred, place = moved_to(mine, which, ordered.shift_px[part], harmonics)
+            turned = harmonics.turned(centred[place], -ordered.psi[part])
+            behind = ordered.mirrored[part]
             turned[behind] = harmonics.mirrored(turned[behind])
-            for number, share in enumerate(coefficient[:, part, None]):
+            for number, share in enumerate(ordered.coefficient[:, part, None]):
                 plane[number].index_add_(0, at, turned * share)
-            b = observations.b[image[part]]
-            for pair, share in enumerate(product[:, part, None]):
+            b = observations.b[image]
+            for pair, share in enumerate(ordered.product[:, part, None]):
                 power[pair].index_add_(0, parent[part], b * share)
-        samples = [
-            harmonics.to_samples(values / harmonics.weight) * harmonics.sample_weight
-            for values in plane
-        ]
-        back.add(samples, operators, grid.frame[group], k)
+        back.add(plane / harmonics.weight, group)
     backprojection = back.finish()
-    # weights vary slowly from slice to slice: a coarser set of directions is enough
-    kernel = _Adjoint(len(product), 2 * size, padding / 2 + 0.5, device, parts=1)
-    power = power / harmonics.ring_weight
-    for rows in torch.split(torch.arange(len(parents), device=device), slices_at_once):
-        weights = [
-            values[rows][:, harmonics.sample_ring - 1] * harmonics.sample_weight for values in power
-        ]
-        frame = coarser.frame[parents[rows]]
-        kernel.add(weights, operators, frame, k)
-    return NormalEquations(backprojection, kernel.finish())
+    return NormalEquations(backprojection, back.kernel(power / harmonics.ring_weight, parents))
+
+
+def _merged(grid: OrientationGrid) -> int:
+    """How many directions share a slice of the kernel: weights vary slowly from one to another."""
+    return 4 if grid.nside >= 16 else 1
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Weighted poses, all seen from one side, in the order in which slices are put back.
+
+    Attributes:
+        place: (E,) of the direction in that order.
+        direction: (E,).
+        mirrored: (E,) whether the image is seen from the other side.
+        image, psi, shift_px: (E, ...) as in `WeightedPoses`.
+        coefficient: (C, E).
+        product: (C (C + 1) / 2, E).
+    """
+
+    place: Tensor
+    direction: Tensor
+    mirrored: Tensor
+    image: Tensor
+    psi: Tensor
+    shift_px: Tensor
+    coefficient: Tensor
+    product: Tensor
+
+    @classmethod
+    def of(cls, poses: WeightedPoses, grid: OrientationGrid, place: Tensor) -> "_Ordered":
+        """In the order of `place` (V,); directions that have none (-1) are seen from behind."""
+        direction = poses.direction
+        mirrored = place[direction] < 0
+        if grid.opposite is not None:
+            direction = torch.where(mirrored, grid.opposite[direction], direction)
+        order = place[direction].argsort()
+        return cls(
+            place[direction][order],
+            direction[order],
+            mirrored[order],
+            poses.image[order],
+            poses.psi[order],
+            poses.shift_px[order],
+            poses.coefficient[order].T,
+            poses.product[order].T,
+        )
+
+
+class _SlicesOfFrames:
+    """Slices put back one by one, at all equivalents of a symmetry."""
+
+    def __init__(
+        self,
+        count: int,
+        grid: OrientationGrid,
+        operators: Tensor,
+        harmonics: CircularHarmonics,
+        padding: float,
+    ) -> None:
+        device = grid.frame.device
+        self.place = torch.arange(len(grid), device=device)
+        if grid.opposite is not None:
+            self.place[self.place > grid.opposite] = -1
+        self.grid, self.operators, self.harmonics = grid, operators, harmonics
+        self.padding = padding
+        self.k = torch.nn.functional.pad(harmonics.frequency, (0, 1))
+        self.total = _Adjoint(count, harmonics.box_size, padding, device)
+
+    def groups(self, used: Tensor) -> Sequence[Tensor]:
+        """Places (V',) that are put back together."""
+        return torch.split(used, max(1, _POINTS_AT_ONCE // len(self.k)))
+
+    def add(self, plane: Tensor, group: Tensor) -> None:
+        """Coefficients (C, n, M) of a group (n,)."""
+        weight = self.harmonics.sample_weight
+        samples = [self.harmonics.to_samples(values) * weight for values in plane]
+        self.total.add(samples, self.operators, self.grid.frame[group], self.k)
+
+    def finish(self) -> Tensor:
+        """(C, D, D, D); nothing can be added any more."""
+        return self.total.finish()
+
+    def kernel(self, weight: Tensor, directions: Tensor) -> Tensor:
+        """Kernels of weights (C (C + 1) / 2, V', R) on the rings of slices.
+
+        Args:
+            weight: of every pair.
+            directions: (V',) their numbers, divided by how many are merged.
+        """
+        grid, harmonics, size = self.grid, self.harmonics, 2 * self.harmonics.box_size
+        if _merged(grid) > 1:
+            grid = orientation_grid(grid.nside // 2, grid.frame.device)
+        padding = self.padding / 2 + 0.5
+        total = _Adjoint(len(weight), size, padding, grid.frame.device, parts=1)
+        rows = torch.arange(len(directions), device=directions.device)
+        for part in torch.split(rows, max(1, _POINTS_AT_ONCE // len(self.k))):
+            samples = [
+                values[part][:, harmonics.sample_ring - 1] * harmonics.sample_weight
+                for values in weight
+            ]
+            total.add(samples, self.operators, grid.frame[directions[part]], self.k)
+        return total.finish()
+
+
+class _SlicesOfParallels:
+    """Slices put back parallel by parallel."""
+
+    def __init__(
+        self, count: int, grid: OrientationGrid, harmonics: CircularHarmonics, padding: float
+    ) -> None:
+        device = grid.frame.device
+        self.parallels = northern_parallels(grid.nside, device)
+        northern = torch.cat([each.direction for each in self.parallels])
+        self.place = torch.full((len(grid),), -1, device=device)
+        self.place[northern] = torch.arange(len(northern), device=device)
+        self.ends = torch.tensor([each.parallel.count for each in self.parallels]).cumsum(0)
+        self.level, self.harmonics, self.padding = grid, harmonics, padding
+        self.grid = cylindrical_grid(
+            harmonics.box_size, harmonics.rings, harmonics.radius_px, padding, device
+        )
+        self.totals = [self.grid.zeros() for _ in range(count)]
+
+    def groups(self, used: Tensor) -> Sequence[Tensor]:
+        """Places (V',) of each parallel of which there are some."""
+        parts = torch.tensor_split(used, torch.searchsorted(used, self.ends[:-1].to(used)).cpu())
+        return [part for part in parts if len(part)]
+
+    def add(self, plane: Tensor, group: Tensor) -> None:
+        """Coefficients (C, n, M) of a group (n,)."""
+        number = int(torch.searchsorted(self.ends, int(group[0]), right=True))
+        each, harmonics = self.parallels[number], self.harmonics
+        column = group - (int(self.ends[number]) - each.parallel.count)
+        for total, values in zip(self.totals, plane, strict=True):
+            turned = harmonics.turned(values, -each.psi[column])
+            samples = harmonics.to_samples(turned) * harmonics.sample_weight
+            every = samples.new_zeros(samples.shape[1], each.parallel.count)
+            every[:, column] = samples.T
+            self.grid.add_slices_adjoint(total, every, harmonics.frequency, each.parallel)
+
+    def finish(self) -> Tensor:
+        """(C, D, D, D); nothing can be added any more."""
+        return torch.stack([self.grid.of_volume_adjoint(total) for total in self.totals])
+
+    def kernel(self, weight: Tensor, directions: Tensor) -> Tensor:
+        """As of `_SlicesOfFrames`."""
+        level, harmonics = self.level, self.harmonics
+        nside, device = level.nside // (2 if _merged(level) > 1 else 1), directions.device
+        grid = cylindrical_grid(
+            2 * harmonics.box_size,
+            2 * harmonics.rings,
+            2.0 * harmonics.radius_px,
+            self.padding / 2 + 0.5,
+            device,
+        )
+        of_level = weight.new_zeros(len(weight), 12 * nside**2, harmonics.rings)
+        of_level[:, directions] = weight
+        totals = [grid.zeros(real=True) for _ in weight]
+        for each in northern_parallels(nside, device):
+            for total, values in zip(totals, of_level[:, each.direction], strict=True):
+                if values.any():
+                    samples = values.T[harmonics.sample_ring - 1]
+                    samples = samples * harmonics.sample_weight[:, None]
+                    grid.add_slices_adjoint(total, samples, harmonics.frequency, each.parallel)
+        return torch.stack([grid.of_volume_adjoint(total) for total in totals])
 
 
 class _Adjoint:

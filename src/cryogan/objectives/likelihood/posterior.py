@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
 from cryogan.objectives.likelihood.central_slices import (
+    MapSpectrum,
     Reference,
     reference,
     slices_of_level,
@@ -40,9 +41,7 @@ from cryogan.objectives.likelihood.pose_search import (
 )
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.physics.circular_harmonics import CircularHarmonics
-from cryogan.physics.projection import volume_spectrum
 
-_PADDING = 2.0
 _MOST = 32  # cells of an image that are scored in all conformations, for a map
 _KEPT_BYTES = 2e9  # of slices of basis volumes
 _HELD_BYTES = 256e6  # of slices that images are compared with at a time
@@ -55,33 +54,30 @@ class SeriesSlices:
     Attributes:
         grid: the directions.
         band: the rings of the level.
-        spectra: (C, ...) from `physics.projection.volume_spectrum`.
+        spectra: of the C basis volumes.
         plane: (V, C, M') coefficients; None where there are too many to keep.
         gram: (V, R', C (C + 1) / 2) ring means of Re(conj P_k P_l), or None.
     """
 
     grid: OrientationGrid
     band: CircularHarmonics
-    spectra: Tensor
+    spectra: Sequence[MapSpectrum]
     plane: Tensor | None
     gram: Tensor | None
 
     @classmethod
     def of(
         cls,
-        spectra: Tensor,
-        harmonics: CircularHarmonics,
+        spectra: Sequence[MapSpectrum],
         level: Level,
         most_bytes: float = _KEPT_BYTES,
     ) -> "SeriesSlices":
         """Slices; made on demand if all together take over `most_bytes`."""
-        directions, band = (
-            orientation_grid(level.nside, spectra.device),
-            harmonics.within(level.rings),
-        )
+        directions = orientation_grid(level.nside, spectra[0].volume.device)
+        band = spectra[0].harmonics.within(level.rings)
         if 8 * len(directions) * len(band.order) * len(spectra) > most_bytes:
             return cls(directions, band, spectra, None, None)
-        every = [slices_of_level(spectrum, band, directions) for spectrum in spectra]
+        every = [slices_of_level(spectrum, band, level.nside) for spectrum in spectra]
         plane = torch.stack(every, dim=1)
         gram = torch.cat([_products(part, band) for part in torch.split(plane, 256)])
         return cls(directions, band, spectra, plane, gram)
@@ -92,7 +88,7 @@ class SeriesSlices:
             return self.plane[direction], self.gram[direction]
         needed, place = torch.unique(direction, return_inverse=True)
         frame = self.grid.frame[needed]
-        every = [self.band.slices(spectrum, frame) for spectrum in self.spectra]
+        every = [spectrum.slices(frame, self.band) for spectrum in self.spectra]
         plane = torch.stack(every, dim=1)
         return plane[place], _products(plane, self.band)[place]
 
@@ -153,14 +149,15 @@ def references_of(
     maps: Tensor, latent_grid: LatentGrid, harmonics: CircularHarmonics, levels: Sequence[Level]
 ) -> References:
     """Slices of basis volumes (C, D, D, D)."""
-    spectra = volume_spectrum(maps, _PADDING)
-    anchors = torch.einsum("ac,czyx->azyx", latent_grid.anchors.to(spectra), spectra)
-    references = [[reference(anchor, harmonics, level) for level in levels] for anchor in anchors]
+    spectra = [MapSpectrum(volume, harmonics) for volume in maps]
+    mixed = torch.einsum("ac,czyx->azyx", latent_grid.anchors.to(maps), maps)
+    anchors = [MapSpectrum(volume, harmonics) for volume in mixed]
+    references = [[reference(anchor, level) for level in levels] for anchor in anchors]
     if len(maps) == 1:
         return References(latent_grid, levels, references, ())
     wanted = [level.complete and len(anchors) == 1 for level in levels[:-1]] + [True]
     slices = [
-        SeriesSlices.of(spectra, harmonics, level, _KEPT_BYTES / sum(wanted)) if needed else None
+        SeriesSlices.of(spectra, level, _KEPT_BYTES / sum(wanted)) if needed else None
         for level, needed in zip(levels, wanted, strict=True)
     ]
     return References(latent_grid, levels, references, slices)
