@@ -319,13 +319,14 @@ class Dense:
 
 
 def tiny(basis_volumes: int, generator: torch.Generator) -> NormalEquations:
-    """512 voxels, 12 images of noise, 600 poses."""
+    """512 voxels, 12 images of noise, 600 poses; kernels that are right in all of the box."""
     harmonics = CircularHarmonics(8, 3, 3.6, CPU)
     images = torch.randn(12, 8, 8, generator=generator)
     filters = ctf(CTFParams.constant(12, defocus_u_A=torch.linspace(1e4, 2e4, 12)), 8, 20.0)
     seen = observations_of(images, filters, torch.ones(5), harmonics)
     poses = some_poses(600, 12, 4, generator, basis_volumes)
-    return normal_equations(seen, poses, orientation_grid(4, CPU), harmonics)
+    one_by_one = replace(orientation_grid(4, CPU), opposite=None)
+    return normal_equations(seen, poses, one_by_one, harmonics)
 
 
 TINY_PRIOR = torch.tensor([[100.0, 100.0, 60.0, 30.0, 0.0], [20.0, 20.0, 50.0, 10.0, 0.0]])

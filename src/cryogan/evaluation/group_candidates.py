@@ -78,11 +78,15 @@ class Candidate:
     frames: tuple[Alignment, ...]
 
     @property
+    def rotations_hold(self) -> bool:
+        """Whether every rotation does, as others may too."""
+        return all(each.holds for each in self.rotations)
+
+    @property
     def holds(self) -> bool:
         """Whether every rotation does, and clearly better than others."""
         distance = max(1.0 - self.worst.quality, self.worst.error)
-        clear = 1.0 - self.other >= _CLEARER * distance
-        return clear and all(each.holds for each in self.rotations)
+        return 1.0 - self.other >= _CLEARER * distance and self.rotations_hold
 
     @property
     def worst(self) -> Rotation:

@@ -123,6 +123,22 @@ def find_symmetry(
     return Symmetry("C1", reason, limit_A, tuple(candidates), nothing)
 
 
+def find_axes(maps: Tensor, pixel_size_A: float, group: str) -> Candidate | None:
+    """Where half-maps have a group that the molecule is known to have; None if nowhere.
+
+    Args:
+        maps: (2, D, D, D) half-maps in one frame.
+        pixel_size_A: of the maps.
+        group: its name.
+    """
+    _check(maps)
+    shells, reference = _reference(maps)
+    pair = Pair.of(maps[0], maps[1], max(shells, _FEWEST_SHELLS), reference)
+    orders = sorted({order for order, _ in generating_axes(group)})
+    axes = [axis for order in orders for axis in rotation_axes(pair, order)]
+    return best_candidate(group, axes, pair, maps.shape[-1] * pixel_size_A, 2)
+
+
 def _check(maps: Tensor) -> None:
     if maps.ndim != 4 or len(set(maps.shape[1:])) != 1 or maps.shape[-1] < 16:
         raise InputError(

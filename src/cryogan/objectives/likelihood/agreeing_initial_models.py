@@ -30,8 +30,9 @@ def agreeing_initial_models(
     seed: int,
     device: torch.device,
     sides: SideBySide,
+    seen: int = 0,
 ) -> Generator[Step, None, tuple[Tensor, int]]:
-    """Coarse maps (2, 1, D, D, D), and how many images they took; from `given` ones, if any.
+    """Coarse maps (2, 1, D, D, D), and how many images have been seen; from `given` ones, if any.
 
     A model may be wrong, but two wrong ones hardly agree. Where the half-sets' models do not, both
     get another one from other random numbers. The two, one of each half-set, that agree best are
@@ -46,7 +47,7 @@ def agreeing_initial_models(
             halves[number], config, generator_for(seed, *names), device, start, rings
         )
 
-    seen, best = 0, _Agreement(-1.0)
+    best = _Agreement(-1.0)
     models: tuple[list[Tensor], list[Tensor]] = ([], [])
     for attempt in range(1 if given is not None else config.initial_attempts):
         for steps in _side_by_side(sides, model_of(0, attempt), model_of(1, attempt)):

@@ -23,10 +23,7 @@ from torch import Tensor
 from cryogan.errors import InputError
 from cryogan.objectives.base import Step
 from cryogan.objectives.data_parallel import SINGLE_PROCESS, ProcessGroup
-from cryogan.objectives.likelihood.agreeing_initial_models import (
-    agreeing_initial_models,
-    record_of_batch,
-)
+from cryogan.objectives.likelihood.agreeing_initial_models import record_of_batch
 from cryogan.objectives.likelihood.bands import fsc_cutoff_shell, fsc_of_basis, symmetrised
 from cryogan.objectives.likelihood.config import LikelihoodConfig
 from cryogan.objectives.likelihood.em_state import EMState
@@ -37,6 +34,7 @@ from cryogan.objectives.likelihood.iteration import are_few, first_state, iterat
 from cryogan.objectives.likelihood.latent_grid import latent_grid_of
 from cryogan.objectives.likelihood.mean_maps import mean_maps
 from cryogan.objectives.likelihood.side_by_side import side_by_side
+from cryogan.objectives.likelihood.symmetric_initial_models import initial_models
 from cryogan.objectives.likelihood.view_density import UNIFORM
 from cryogan.randomness import generator_for
 
@@ -96,9 +94,7 @@ def expectation_maximisation(
                 reference = maps[0, 0]
             mean: EMState | None = None
             if maps is None or _poor(maps, config):
-                maps, seen = yield from agreeing_initial_models(
-                    halves, maps, config, seed, device, sides
-                )
+                maps, seen = yield from initial_models(halves, maps, config, seed, device, sides)
                 if wanted > 1:
                     mean = yield from mean_maps(
                         halves, maps, seen, config, seed, device, sides, reference

@@ -125,6 +125,10 @@ def normal_equations(
 ) -> NormalEquations:
     """Sums over images and poses, direction by direction.
 
+    They hold for volumes inside the cylinder of the rings' radius, as masks are: slices of a whole
+    level are put back parallel by parallel (`physics.cylindrical_spectrum`), those of a symmetry or
+    of other directions one by one, for the whole box.
+
     Args:
         observations: n images.
         poses: of them.

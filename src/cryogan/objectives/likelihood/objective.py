@@ -25,6 +25,7 @@ from cryogan.objectives.likelihood.em_state import EMState
 from cryogan.objectives.likelihood.found_symmetry import describe_search
 from cryogan.objectives.likelihood.half_set import HalfSet
 from cryogan.objectives.likelihood.latent_grid import latent_grid_of
+from cryogan.objectives.likelihood.symmetric_initial_models import PHASE, describe_symmetry
 from cryogan.objectives.memory import MemoryPlan
 from cryogan.particles import Particles
 from cryogan.randomness import generator_for
@@ -189,6 +190,8 @@ class Likelihood:
             chosen = "mean map" if mean >= hand else "map of one hand"
             found = f"mean map {mean:.1f}, map of one hand {hand:.1f}"
             return f"log-likelihoods: {found}; the {chosen} continues"
+        if record["phase"] == PHASE:
+            return describe_symmetry(record)
         text = f"{record['rings']} rings, log-likelihood {record['log_likelihood']:.1f}"
         if record["phase"] == "refinement":
             symmetry = f", {record['symmetry']}" if "symmetry" in record else ""
