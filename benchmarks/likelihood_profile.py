@@ -74,7 +74,10 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("residuals", em_step.ViewCounts, "of"),
     ("rings_sum", em_step, "normal_equations"),
     ("gridding", normal_equations._Adjoint, "add"),
+    ("gridding", normal_equations._SlicesOfParallels, "add"),
+    ("gridding", normal_equations._SlicesOfParallels, "kernel"),
     ("finish", normal_equations._Adjoint, "finish"),
+    ("finish", normal_equations._SlicesOfParallels, "finish"),
 )
 NAMES = (*dict.fromkeys(name for name, *_ in PARTS), "solve", "other")
 OF_ITERATION = ("slices", "gridding", "finish", "solve")

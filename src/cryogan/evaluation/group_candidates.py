@@ -24,6 +24,7 @@ HOLDS = 0.9
 """Quality of a symmetry, at least."""
 
 _ABOVE_CHANCE = 0.75  # and of that less three standard deviations
+_KNOWN = 0.5  # quality of a known group, less three standard deviations; others have less
 _CLEARER = 3.0  # times as far from 1 are other rotations, at least
 _REFINED = 0.7  # quality before the axes are refined, at least
 _HALF = 0.5  # of the reference: to where a rotation is said to hold
@@ -78,15 +79,22 @@ class Candidate:
     frames: tuple[Alignment, ...]
 
     @property
-    def rotations_hold(self) -> bool:
-        """Whether every rotation does, as others may too."""
-        return all(each.holds for each in self.rotations)
-
-    @property
     def holds(self) -> bool:
         """Whether every rotation does, and clearly better than others."""
         distance = max(1.0 - self.worst.quality, self.worst.error)
-        return 1.0 - self.other >= _CLEARER * distance and self.rotations_hold
+        clear = 1.0 - self.other >= _CLEARER * distance
+        return clear and all(each.holds for each in self.rotations)
+
+    @property
+    def places_known_group(self) -> bool:
+        """Whether the axes may be those of a group that the molecule is known to have.
+
+        Errors of the maps lower the quality, and nothing has to tell a larger group from this one.
+        """
+        worst = self.worst
+        return worst.quality >= HOLDS or (
+            worst.quality - 3.0 * worst.error >= _KNOWN and self.other <= _KNOWN
+        )
 
     @property
     def worst(self) -> Rotation:

@@ -3,8 +3,8 @@
 From random numbers that have the symmetry, an initial model may be copies of the molecule about an
 axis that it does not have: every image shows one of them, the half-sets agree, and only the
 contrast is too low. Initial models of both half-sets are therefore made without symmetry first. If
-all rotations of the group hold about axes of these, they are moved there and made symmetric. If
-they do not, the symmetry is imposed from the first batch on, which coarse images may need.
+axes of the group are found in these, they are moved there and made symmetric. If not, the symmetry
+is imposed from the first batch on, which coarse images may need.
 """
 
 from collections.abc import Generator, Mapping
@@ -81,8 +81,8 @@ def _about_its_axes(
     found = find_axes(maps[:, 0].cpu(), pixel_size_A, group)
     if found is None:
         return None, {"group": group, "holds": False, "reason": "no axes of it were found"}
-    record = {"group": group, "holds": found.rotations_hold, "reason": found.describe()}
-    if not found.rotations_hold:
+    record = {"group": group, "holds": found.places_known_group, "reason": found.describe()}
+    if not found.places_known_group:
         return None, record
     both = zip(maps[:, 0], found.frames, strict=True)
     moved = torch.stack([apply_alignment(each, frame, pixel_size_A) for each, frame in both])
