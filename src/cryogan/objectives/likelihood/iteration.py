@@ -178,7 +178,9 @@ def iteration(
     )
     images = sum(each.images for each in found)
     change = max(first_step.change, second_step.change)
-    better = cutoff_shells(fsc) > cutoff_shells(state.fsc) or change > _CONVERGED
+    # in the last two shells of the box, nothing that is worth another iteration can be gained
+    finer = rings < most - 1 and cutoff_shells(fsc) > cutoff_shells(state.fsc)
+    better = finer or change > _CONVERGED
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.last_iterations
     latent = None if basis_volumes == 1 else config.assumptions.latent_space
