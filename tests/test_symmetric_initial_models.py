@@ -94,6 +94,22 @@ def test_axes_of_a_known_group(generator: torch.Generator) -> None:
     assert other is None or not other.places_known_group
 
 
+def test_axes_that_nothing_determines_are_not_taken(generator: torch.Generator) -> None:
+    """Of a ball every axis is one, and of an ellipsoid all three have order 2."""
+    line = torch.arange(BOX) - float(BOX // 2)
+    z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+    for radii, group in (((5.0, 5.0, 5.0), "C3"), ((3.0, 5.0, 7.0), "C2")):
+        shape = torch.exp(-((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2))
+        noise = 0.01 * torch.randn(2, BOX, BOX, BOX, generator=generator)
+        found = find_axes(shape + noise, PIXEL_A, group)
+        assert found is None or not found.places_known_group
+
+
+def test_maps_that_share_nothing_have_no_axes(generator: torch.Generator) -> None:
+    noise = torch.randn(BOX, BOX, BOX, generator=generator)
+    assert find_axes(torch.stack((noise, -noise)), PIXEL_A, "C3") is None
+
+
 def _second_moments(volume: Tensor) -> Tensor:
     line = torch.arange(BOX) - float(BOX // 2)
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
@@ -160,8 +176,12 @@ def test_given_maps_and_no_symmetry_take_no_detour(symmetry: str) -> None:
         assert all(step.record["phase"] != PHASE for step in steps)
 
 
-@pytest.mark.parametrize(("plain", "words"), [(100.0, "100.0"), (130.0, "may not have D2")])
-def test_a_symmetry_that_costs_likelihood_is_named(plain: float, words: str) -> None:
-    record = {"group": "D2", "holds": False, "reason": "", "log_likelihoods": [95.0, plain]}
-    assert words in describe_symmetry(record)
-    assert ("may not" in describe_symmetry(record)) == (plain > 105.0)
+@pytest.mark.parametrize(
+    ("imposed", "plain", "named"),
+    [(95.0, 100.0, False), (95.0, 130.0, True), (-2.0, -2.1, False), (0.01, 0.02, False)],
+)
+def test_a_symmetry_that_costs_likelihood_is_named(
+    imposed: float, plain: float, named: bool
+) -> None:
+    record = {"group": "D2", "holds": False, "reason": "", "log_likelihoods": [imposed, plain]}
+    assert ("may not have D2" in describe_symmetry(record)) == named

@@ -89,12 +89,13 @@ class Candidate:
     def places_known_group(self) -> bool:
         """Whether the axes may be those of a group that the molecule is known to have.
 
-        Errors of the maps lower the quality, and nothing has to tell a larger group from this one.
+        Errors of the maps lower the quality, but other rotations must not be as good: about axes of
+        a shape without detail all are.
         """
         worst = self.worst
-        return worst.quality >= HOLDS or (
-            worst.quality - 3.0 * worst.error >= _KNOWN and self.other <= _KNOWN
-        )
+        if worst.quality >= HOLDS:
+            return 1.0 - self.other >= max(1.0 - HOLDS, 3.0 * worst.error)
+        return worst.quality - 3.0 * worst.error >= _KNOWN and self.other <= _KNOWN
 
     @property
     def worst(self) -> Rotation:

@@ -124,7 +124,9 @@ def find_symmetry(
 
 
 def find_axes(maps: Tensor, pixel_size_A: float, group: str) -> Candidate | None:
-    """Where half-maps have a group that the molecule is known to have; None if nowhere.
+    """Where half-maps have a group that the molecule is known to have.
+
+    None where no axes are found, or where the maps agree in too few shells to tell.
 
     Args:
         maps: (2, D, D, D) half-maps in one frame.
@@ -133,7 +135,9 @@ def find_axes(maps: Tensor, pixel_size_A: float, group: str) -> Candidate | None
     """
     _check(maps)
     shells, reference = _reference(maps)
-    pair = Pair.of(maps[0], maps[1], max(shells, _FEWEST_SHELLS), reference)
+    if shells < _FEWEST_SHELLS:
+        return None
+    pair = Pair.of(maps[0], maps[1], shells, reference)
     orders = sorted({order for order, _ in generating_axes(group)})
     axes = [axis for order in orders for axis in rotation_axes(pair, order)]
     return best_candidate(group, axes, pair, maps.shape[-1] * pixel_size_A, 2)

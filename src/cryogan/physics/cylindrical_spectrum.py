@@ -23,6 +23,7 @@ _MARGIN = 8  # orders beyond the bandwidth of the volume's edge, as in `circular
 _BEYOND = 3  # radii beyond those that are kept, for the filter
 _OFFSET = 0.5 - math.sqrt(1.0 / 12.0)
 _PLANES_AT_ONCE = 64
+_COEFFICIENTS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,15 @@ class CylindricalGrid:
         Returns:
             (N, n) complex.
         """
+        parts = torch.split(frequency, self._at_once)
+        return torch.cat([self._slices(values, part, parallel) for part in parts])
+
+    @property
+    def _at_once(self) -> int:
+        """Frequencies at a time."""
+        return max(1, _COEFFICIENTS_AT_ONCE // len(self.order))
+
+    def _slices(self, values: Tensor, frequency: Tensor, parallel: Parallel) -> Tensor:
         curve = self._curve(frequency, parallel)
         read = torch.nn.functional.embedding_bag(
             curve.place,
@@ -236,6 +246,13 @@ class CylindricalGrid:
             frequency: as in `slices`.
             parallel: the same.
         """
+        some = torch.split(samples, self._at_once), torch.split(frequency, self._at_once)
+        for mine, at in zip(*some, strict=True):
+            self._add_slices_adjoint(total, mine, at, parallel)
+
+    def _add_slices_adjoint(
+        self, total: Tensor, samples: Tensor, frequency: Tensor, parallel: Parallel
+    ) -> None:
         curve = self._curve(frequency, parallel)
         turn = self._turn(curve.angle).conj()
         folded = torch.fft.fft(_conjugated(samples, curve.mirrored))
@@ -306,7 +323,7 @@ class CylindricalSpectrum:
         return self.grid.slices(self.values, frequency, parallel)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=3)
 def cylindrical_grid(
     box_size: int, highest: float, radius_px: float, padding: float, device: torch.device
 ) -> CylindricalGrid:

@@ -47,8 +47,8 @@ def iterations(records: list[Record]) -> Markup:
 
 
 def _compared(records: list[Record]) -> tuple[str, list[str]] | None:
-    """The rings in which initialisations were compared, and log-likelihoods of each half-set's."""
-    for record in records:
+    """The rings in which initialisations were compared last, and their log-likelihoods."""
+    for record in reversed(records):
         found = record.get("initialisations")
         if isinstance(found, list):
             halves = [", ".join(f"{each:.2f}" for each in sorted(half)[::-1]) for half in found]

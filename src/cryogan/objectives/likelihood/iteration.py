@@ -178,8 +178,9 @@ def iteration(
     )
     images = sum(each.images for each in found)
     change = max(first_step.change, second_step.change)
-    # in the last two shells of the box, nothing that is worth another iteration can be gained
-    finer = rings < most - 1 and cutoff_shells(fsc) > cutoff_shells(state.fsc)
+    finer = cutoff_shells(fsc) > cutoff_shells(state.fsc)
+    if basis_volumes == 1 and rings >= most - 1:
+        finer = False  # in the last two shells of the box, nothing worth an iteration can be gained
     better = finer or change > _CONVERGED
     done, full = state.done + 1, state.full + (state.whole and not better)
     late = done >= config.iterations - config.last_iterations

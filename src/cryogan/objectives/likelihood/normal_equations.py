@@ -125,9 +125,9 @@ def normal_equations(
 ) -> NormalEquations:
     """Sums over images and poses, direction by direction.
 
-    They hold for volumes inside the cylinder of the rings' radius, as masks are: slices of a whole
-    level are put back parallel by parallel (`physics.cylindrical_spectrum`), those of a symmetry or
-    of other directions one by one, for the whole box.
+    They hold for volumes in the ball that the box holds: slices of a whole level are put back
+    parallel by parallel (`physics.cylindrical_spectrum`), those of a symmetry or of other
+    directions one by one, for the whole box.
 
     Args:
         observations: n images.
@@ -292,9 +292,8 @@ class _SlicesOfParallels:
         self.place[northern] = torch.arange(len(northern), device=device)
         self.ends = torch.tensor([each.parallel.count for each in self.parallels]).cumsum(0)
         self.level, self.harmonics, self.padding = grid, harmonics, padding
-        self.grid = cylindrical_grid(
-            harmonics.box_size, harmonics.rings, harmonics.radius_px, padding, device
-        )
+        size = harmonics.box_size
+        self.grid = cylindrical_grid(size, harmonics.rings, size / 2, padding, device)
         self.totals = [self.grid.zeros() for _ in range(count)]
 
     def groups(self, used: Tensor) -> Sequence[Tensor]:
@@ -322,13 +321,8 @@ class _SlicesOfParallels:
         """As of `_SlicesOfFrames`."""
         level, harmonics = self.level, self.harmonics
         nside, device = level.nside // (2 if _merged(level) > 1 else 1), directions.device
-        grid = cylindrical_grid(
-            2 * harmonics.box_size,
-            2 * harmonics.rings,
-            2.0 * harmonics.radius_px,
-            self.padding / 2 + 0.5,
-            device,
-        )
+        size, padding = 2 * harmonics.box_size, self.padding / 2 + 0.5
+        grid = cylindrical_grid(size, 2 * harmonics.rings, size / 2, padding, device)
         of_level = weight.new_zeros(len(weight), 12 * nside**2, harmonics.rings)
         of_level[:, directions] = weight
         totals = [grid.zeros(real=True) for _ in weight]

@@ -28,7 +28,7 @@ from cryogan.symmetry import symmetry_matrices
 PHASE = "symmetry of the initial models"
 """Of the record that says what was found."""
 
-_BETTER = 1.1  # times the log-likelihood with a symmetry: what models without it should not have
+_BETTER, _LEAST = 0.1, 1.0  # share, log-likelihood: what models without a symmetry should not gain
 
 
 def initial_models(
@@ -78,7 +78,10 @@ def _about_its_axes(
 ) -> tuple[Tensor | None, dict[str, Any]]:
     """Maps (2, 1, D, D, D) in the standard orientation of the group, each about axes of its own."""
     group = config.assumptions.symmetry
-    found = find_axes(maps[:, 0].cpu(), pixel_size_A, group)
+    spread = maps.flatten(1).std(dim=1)  # infinite or not a number where a map is
+    found = None
+    if bool((spread.isfinite() & (spread > 0.0)).all()):
+        found = find_axes(maps[:, 0].cpu(), pixel_size_A, group)
     if found is None:
         return None, {"group": group, "holds": False, "reason": "no axes of it were found"}
     record = {"group": group, "holds": found.places_known_group, "reason": found.describe()}
@@ -95,7 +98,7 @@ def describe_symmetry(record: Mapping[str, Any]) -> str:
     if "log_likelihoods" in record:
         imposed, plain = record["log_likelihoods"]
         text = f"log-likelihood of initial models with {group} {imposed:.1f}, without {plain:.1f}"
-        if plain > _BETTER * imposed:
+        if plain - imposed > max(_BETTER * abs(imposed), _LEAST):
             text += f": the molecule may not have {group}; compare with --sym C1"
         return text
     if record["holds"]:
