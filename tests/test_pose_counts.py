@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from cryogan.objectives.likelihood.central_slices import Reference, reference
+from cryogan.objectives.likelihood.central_slices import MapSpectrum, Reference, reference
 from cryogan.objectives.likelihood.observations import Observations, moved
 from cryogan.objectives.likelihood.pose_search import (
     Cells,
@@ -21,7 +21,6 @@ from cryogan.objectives.likelihood.search_levels import Level, in_plane_angles, 
 from cryogan.objectives.likelihood.view_density import ViewDensity
 from cryogan.physics.circular_harmonics import CircularHarmonics
 from cryogan.physics.density import gaussian_density
-from cryogan.physics.projection import volume_spectrum
 
 CPU = torch.device("cpu")
 BOX = 32
@@ -38,8 +37,8 @@ def found(levels: list[Level], rings: int, scale: float, generator: torch.Genera
     a = scale * torch.randn(4, len(band.order), dtype=torch.complex64, generator=generator)
     seen = Observations(a * band.weight, scale * band.ring_weight.expand(4, -1).clone())
     molecule = gaussian_density(CENTRES_PX, box_size=BOX, pixel_size_A=1.0, sigma_A=2.0)
-    spectrum = volume_spectrum(molecule, 2.0)
-    return search(seen, [reference(spectrum, band, level) for level in levels], levels)
+    spectrum = MapSpectrum(molecule, band)
+    return search(seen, [reference(spectrum, level) for level in levels], levels)
 
 
 @pytest.mark.parametrize("rings", [5, 8, 13])
@@ -118,8 +117,8 @@ def weak_images(
     a = 0.3 * torch.randn(4, len(band.order), dtype=torch.complex64, generator=generator)
     seen = Observations(a * band.weight, 0.3 * band.ring_weight.expand(4, -1).clone())
     molecule = gaussian_density(CENTRES_PX, box_size=BOX, pixel_size_A=1.0, sigma_A=2.0)
-    spectrum = volume_spectrum(contrast * molecule, 2.0)
-    return seen, [reference(spectrum, band, level) for level in levels]
+    spectrum = MapSpectrum(contrast * molecule, band)
+    return seen, [reference(spectrum, level) for level in levels]
 
 
 @pytest.mark.parametrize("uneven", [False, True])
@@ -168,8 +167,7 @@ def test_an_empty_map_explains_as_much_as_noise_alone(
     levels = levels_for(harmonics(8), BOX / 2, largest_px)
     seen, references = weak_images(levels, 8, generator)
     empty = [
-        reference(torch.zeros_like(volume_spectrum(torch.zeros(BOX, BOX, BOX), 2.0)), band, level)
-        for band, level in ((harmonics(8), level) for level in levels)
+        reference(MapSpectrum(torch.zeros(BOX, BOX, BOX), harmonics(8)), level) for level in levels
     ]
     found = log_marginal_likelihood_of_all(seen, empty, levels)[0]
     torch.testing.assert_close(found, torch.zeros(4), atol=1e-4, rtol=0)
@@ -192,7 +190,7 @@ def images_of_a_molecule(
     """Four noisy slices of a molecule, weak or strong."""
     band = harmonics(13)
     molecule = gaussian_density(CENTRES_PX, box_size=BOX, pixel_size_A=1.0, sigma_A=1.5)
-    references = [reference(volume_spectrum(molecule, 2.0), band, level) for level in levels]
+    references = [reference(MapSpectrum(molecule, band), level) for level in levels]
     plane, _ = references[-1].take(torch.tensor([5, 700, 1400, 2000]))
     noise = torch.randn(4, len(band.order), dtype=torch.complex64, generator=generator)
     b = contrast * band.ring_weight.expand(4, -1).clone()
