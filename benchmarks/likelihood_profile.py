@@ -42,7 +42,14 @@ from torch import Tensor
 
 from cryogan.allocator import keep_freed_memory
 from cryogan.benchmark.rows import write_rows
-from cryogan.objectives.likelihood import em_step, normal_equations, pose_search, posterior
+from cryogan.objectives.likelihood import (
+    backprojection,
+    em_step,
+    normal_equations,
+    pose_search,
+    posterior,
+)
+from cryogan.objectives.likelihood.backprojection import SlicesOfFrames, SlicesOfParallels
 from cryogan.objectives.likelihood.bands import box_for, harmonics_for, mask_for, search_for
 from cryogan.objectives.likelihood.central_slices import Reference
 from cryogan.objectives.likelihood.exhaustive_search import ExhaustiveSearch, Scores
@@ -51,6 +58,7 @@ from cryogan.objectives.likelihood.image_model import FIRST
 from cryogan.objectives.likelihood.latent_grid import SINGLE_STRUCTURE
 from cryogan.objectives.likelihood.search_levels import Level
 from cryogan.physics.circular_harmonics import CircularHarmonics
+from cryogan.physics.cylindrical_spectrum import CylindricalGrid
 from cryogan.physics.distributions import Gaussian, PoseDistribution
 from cryogan.physics.imaging import rescale_volume
 from cryogan.run.trials import peak_GB
@@ -73,11 +81,12 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("residuals", em_step, "residuals"),
     ("residuals", em_step.ViewCounts, "of"),
     ("rings_sum", em_step, "normal_equations"),
-    ("gridding", normal_equations._Adjoint, "add"),
-    ("gridding", normal_equations._SlicesOfParallels, "add"),
-    ("gridding", normal_equations._SlicesOfParallels, "kernel"),
-    ("finish", normal_equations._Adjoint, "finish"),
-    ("finish", normal_equations._SlicesOfParallels, "finish"),
+    ("gridding", SlicesOfFrames, "add"),
+    ("gridding", SlicesOfParallels, "add"),
+    ("gridding", SlicesOfFrames, "kernel"),
+    ("gridding", SlicesOfParallels, "kernel"),
+    ("finish", backprojection, "volume_spectrum_adjoint"),
+    ("finish", CylindricalGrid, "of_volume_adjoint"),
 )
 NAMES = (*dict.fromkeys(name for name, *_ in PARTS), "solve", "other")
 OF_ITERATION = ("slices", "gridding", "finish", "solve")

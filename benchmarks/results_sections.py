@@ -334,4 +334,11 @@ SECTIONS = (
         "python benchmarks/startup.py -o benchmarks/results",
         "Seconds, and in units of importing torch.",
     ),
+    Section(
+        "Cost of an EM iteration",
+        {"likelihood_profile": ""},
+        "python benchmarks/likelihood_profile.py -o benchmarks/results --boxes 64 128 --shares 1 "
+        "--shifts 0",
+        "300 images of the phantom, one thread; CPU seconds of each part (docs/likelihood.md).",
+    ),
 )

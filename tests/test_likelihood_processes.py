@@ -115,10 +115,7 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any], within: float 
 
 
 def test_four_processes_find_conformations_as_one_does(four: list[Any]) -> None:
-    """Whatever the conformations are: of so few images, rounding decides after ten batches or so.
-
-    Before, a batch that repeats an iteration's images has amplified it to 5e-5.
-    """
+    """In the first batches: with so few images, rounding decides how the later ones go."""
     steps = run("conformations")
     alone = [step.record["log_likelihood"] for step in steps[:2]]
     records = four[0][1]["conformations"]

@@ -3,11 +3,14 @@
 `F(ρ, α, z) = Σ_m F_m(ρ, z) exp(i m α)`, z being the axis. Directions of one tilt see the volume
 turned about the axis, so that the slices of n directions whose azimuths are evenly spaced follow
 from one reading of F_m along their common curve and a Fourier transform over m. A HEALPix level
-consists of such parallels. This costs a fifth of reading every slice from a Cartesian grid.
+consists of such parallels.
 
 The transform is exact on planes of constant z and along circles; between them values are read by
 bilinear interpolation in (ρ, z), whose attenuation is divided out beforehand: along z in real
-space, along ρ by a short filter. A real volume has `F(-k) = conj F(k)`: planes z >= 0 are kept.
+space, along ρ by a short filter. This is right on average over where a point lies between its
+neighbours; at a fraction t of the way the gain is off in proportion to `1/6 - t (1 - t)`. Planes
+and radii begin before zero by the fraction where that vanishes: near the pole, all points of a ring
+have the same. A real volume has `F(-k) = conj F(k)`, so that no other planes below z = 0 are kept.
 """
 
 import math
@@ -21,7 +24,7 @@ from cryogan.physics.nonuniform import SpectrumSampler
 
 _MARGIN = 8  # orders beyond the bandwidth of the volume's edge, as in `circular_harmonics`
 _BEYOND = 3  # radii beyond those that are kept, for the filter
-_OFFSET = 0.5 - math.sqrt(1.0 / 12.0)
+_OFFSET = 0.5 - math.sqrt(1.0 / 12.0)  # t (1 - t) = 1/6
 _PLANES_AT_ONCE = 64
 _COEFFICIENTS_AT_ONCE = 4_000_000
 
@@ -45,17 +48,17 @@ class Parallel:
 class CylindricalGrid:
     """Where spectra of volumes (D, D, D) are known: planes, radii and orders.
 
+    They hold for what is in the cylinder that the box holds, not for what is in its corners.
+
     Attributes:
         box_size: D, even.
         highest: frequencies up to this many cycles per box are read.
-        radius_px: what lies beyond this distance from the axis is not to be relied on.
         padding: planes and radii are 1 / (D padding) cycles per pixel apart.
         device: of the tensors.
     """
 
     box_size: int
     highest: float
-    radius_px: float
     padding: float
     device: torch.device
 
@@ -81,7 +84,7 @@ class CylindricalGrid:
     @property
     def top(self) -> int:
         """L: orders -L ... L."""
-        return math.ceil(2.0 * math.pi * self.radius_px * self.highest / self.box_size) + _MARGIN
+        return math.ceil(math.pi * self.highest) + _MARGIN
 
     @cached_property
     def order(self) -> Tensor:
@@ -125,7 +128,7 @@ class CylindricalGrid:
     @cached_property
     def _filter(self) -> list[float]:
         """Of one side: taps that compensate for linear interpolation between radii."""
-        return _compensation(self.radius_px / self.padded_size)
+        return _compensation(0.5 * self.box_size / self.padded_size)
 
     def zeros(self, real: bool = False) -> Tensor:
         """(Z, K, 2 L + 1) to which slices can be added; of real ones, (Z, K, L + 1)."""
@@ -325,10 +328,10 @@ class CylindricalSpectrum:
 
 @lru_cache(maxsize=3)
 def cylindrical_grid(
-    box_size: int, highest: float, radius_px: float, padding: float, device: torch.device
+    box_size: int, highest: float, padding: float, device: torch.device
 ) -> CylindricalGrid:
     """A `CylindricalGrid`; the last few are remembered, for what they hold is large."""
-    return CylindricalGrid(box_size, highest, radius_px, padding, device)
+    return CylindricalGrid(box_size, highest, padding, device)
 
 
 def _compensation(highest: float) -> list[float]:
@@ -336,10 +339,8 @@ def _compensation(highest: float) -> list[float]:
     at = torch.linspace(0.0, min(highest, 0.4), 200, dtype=torch.float64)
     step = torch.arange(_BEYOND + 1, dtype=torch.float64)
     waves = torch.cos(2.0 * math.pi * at[:, None] * step) * torch.where(step > 0, 2.0, 1.0)
-    taps: list[float] = torch.linalg.lstsq(waves, 1.0 / torch.sinc(at)[:, None].square())[0][
-        :, 0
-    ].tolist()
-    return taps
+    found = torch.linalg.lstsq(waves, 1.0 / torch.sinc(at)[:, None].square()).solution
+    return [float(tap) for tap in found[:, 0]]
 
 
 def _conjugated(values: Tensor, rows: Tensor) -> Tensor:

@@ -49,8 +49,7 @@ class MapSpectrum:
     def cylindrical(self) -> CylindricalSpectrum:
         """In cylindrical coordinates, for the directions of whole levels."""
         harmonics, device = self.harmonics, self.volume.device
-        size = harmonics.box_size
-        grid = cylindrical_grid(size, harmonics.rings, size / 2, self.padding, device)
+        grid = cylindrical_grid(harmonics.box_size, harmonics.rings, self.padding, device)
         return CylindricalSpectrum(grid, grid.of_volume(self.volume))
 
     def slices(self, frame: Tensor, band: CircularHarmonics) -> Tensor:
